@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/00_data.ipynb #ec877d42
+# %% ../nbs/00_data.ipynb #b0a8291c
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 def _names_of(values) -> tuple[list[str], bool]:
@@ -33,7 +33,7 @@ def _names_of(values) -> tuple[list[str], bool]:
     numbers = [float(name) for name in names]
     return [str(int(number)) if number.is_integer() else str(number) for number in numbers], True
 
-# %% ../nbs/00_data.ipynb #8aa7b08b
+# %% ../nbs/00_data.ipynb #ce9bdba4
 def _categorical(values: pd.Series, labels: list | None = None, where: str = "table") -> pd.Categorical:
     "Labels, NaN where there is none, as ordered names. Raises `ValueError` for one that is not in `labels`."
     try:
@@ -74,7 +74,7 @@ def label_ids(
 COLUMN_PAIRS = [("review_body", "star_rating"), ("text", "label"), ("reviewText", "overall"),
                 ("text", "rating"), ("review", "rating"), ("text", "sentiment")]
 
-# %% ../nbs/00_data.ipynb #90c2d6ba
+# %% ../nbs/00_data.ipynb #f4bd185b
 def _columns(present: list, text: str | None, label: str | bool | None, where: str) -> tuple[str, str | None]:
     "The columns of texts and labels: those told, else the first fitting pair. Raises `ValueError` when none fits."
     for usual_text, usual_label in COLUMN_PAIRS:
@@ -88,7 +88,7 @@ def _columns(present: list, text: str | None, label: str | bool | None, where: s
                      f"{', '.join(map(str, present[:20]))}. Name the columns with text=\"...\" and label=\"...\", "
                      "or pass label=False if there are no labels")
 
-# %% ../nbs/00_data.ipynb #06fecc86
+# %% ../nbs/00_data.ipynb #a2e618d2
 def _ending(path: Path) -> str:
     "The ending that says how to read a file, with `.gz` looked through."
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
@@ -111,7 +111,7 @@ def _lines(path: Path, counts: Counter) -> Iterator[str]:
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise ValueError(f"{path}: not a whole gzip file: download it again, or drop .gz if it is plain text") from None
 
-# %% ../nbs/00_data.ipynb #79ded866
+# %% ../nbs/00_data.ipynb #8df28c60
 def _csv_rows(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | None]]:
     "Records of a CSV file: the lines that each took and its fields, or None if it is broken."
     reader = csv.reader(lines, strict=True)
@@ -225,7 +225,7 @@ def _from_dataset(dataset, choose: Callable) -> pd.DataFrame:
         table[label] = pd.Categorical.from_codes(table[label].fillna(-1).astype(int), names)
     return table
 
-# %% ../nbs/00_data.ipynb #8312dbf1
+# %% ../nbs/00_data.ipynb #aecc9bea
 def _sources(source: str | Path) -> dict:
     "Parts of a folder (`train.txt`, `dev.txt`, ...) or hub data set. Raises `ValueError` for two files of one part."
     if str(source).startswith("hf://"):
@@ -259,12 +259,28 @@ def _load(source, choose: Callable, counts: Counter) -> pd.DataFrame:
             raise ValueError(f"{source}: there is no part {part!r}, only {', '.join(parts)}: choose one of those")
         return _load(parts[part], choose, counts)
     if not path.exists():
-        raise FileNotFoundError(f"{source}: no such file or folder: check the path (a hub name starts with hf://owner/name)")
+        raise FileNotFoundError(f"{source}: no such file or folder: check the path, or write hf://owner/name")
     if _ending(path) not in _READERS:
         raise ValueError(f"{source}: unknown kind of file: use {', '.join(_READERS)}, the text formats also with .gz")
     return _READERS[_ending(path)](path, choose, counts)
 
-# %% ../nbs/00_data.ipynb #e0dc0752
+# %% ../nbs/00_data.ipynb #2493b2eb
+_REASONS = {"unreadable": "unreadable lines", "without_text": "without text", "without_label": "without label",
+            "empty": "empty texts", "repeated": "repeated texts", "disputed": "rated in different ways"}
+
+def _summary(where: str, counts: dict) -> str:
+    "What was read, kept and dropped, in words."
+    dropped = [f"{counts[reason]:,} {words}" for reason, words in _REASONS.items() if counts.get(reason)]
+    sizes = [f"{name} ({n:,})" for name, n in (counts.get("labels") or {}).items()]
+    words = [f"{where}: {counts['read']:,} rows read, {counts['kept']:,} kept."]
+    if dropped:
+        words.append(f"Dropped: {', '.join(dropped)}.")
+    if counts.get("undecodable"):
+        words.append(f"{counts['undecodable']:,} lines had bytes that are not UTF-8, now shown as \ufffd.")
+    if sizes:
+        words.append(f"Labels: {', '.join(sizes[:20])}{f' and {len(sizes) - 20:,} more' if len(sizes) > 20 else ''}.")
+    return " ".join(words)
+
 def _clean(table: pd.DataFrame, text_column: str, label_column: str | None, labels: list | None,
            counts: Counter, where: str) -> pd.DataFrame:
     "The rows that have a text and a label. Raises `ValueError` for texts that are not strings or when no row is left."
@@ -285,26 +301,17 @@ def _clean(table: pd.DataFrame, text_column: str, label_column: str | None, labe
     if not keep.any():
         raise ValueError(f"{_summary(where, counts)} Nothing is left: check the file and its columns")
     label = _categorical(values[keep], labels, where)
-    return pd.DataFrame({"text": texts[keep].astype(str).to_numpy(), "label": label})
+    return pd.DataFrame({"text": texts[keep].astype(str).reset_index(drop=True), "label": label})
 
-# %% ../nbs/00_data.ipynb #a9283f44
-_REASONS = {"unreadable": "unreadable lines", "without_text": "without text", "without_label": "without label",
-            "empty": "empty texts", "repeated": "repeated texts", "disputed": "rated in different ways"}
+# %% ../nbs/00_data.ipynb #b2b2d4c9
+_AMAZON_NOTE = "Amazon review texts: licensed for research only, do not redistribute"
 
-def _summary(where: str, counts: dict) -> str:
-    "What was read, kept and dropped, in words."
-    dropped = [f"{counts[reason]:,} {words}" for reason, words in _REASONS.items() if counts.get(reason)]
-    sizes = [f"{name} ({n:,})" for name, n in (counts.get("labels") or {}).items()]
-    words = [f"{where}: {counts['read']:,} rows read, {counts['kept']:,} kept."]
-    if dropped:
-        words.append(f"Dropped: {', '.join(dropped)}.")
-    if counts.get("undecodable"):
-        words.append(f"{counts['undecodable']:,} lines had bytes that are not UTF-8, now shown as \ufffd.")
-    if sizes:
-        words.append(f"Labels: {', '.join(sizes[:20])}{f' and {len(sizes) - 20:,} more' if len(sizes) > 20 else ''}.")
-    return " ".join(words)
+def _where(source) -> str:
+    "How messages call a source: the name of its file or folder, its hub name, or `table`."
+    if not isinstance(source, (str, Path)):
+        return "table"
+    return str(source) if str(source).startswith("hf://") else Path(source).name
 
-# %% ../nbs/00_data.ipynb #8c3f9f14
 def _check_classes(frame: pd.DataFrame, where: str) -> None:
     "Raise `ValueError` unless 2 to 100 classes have rows."
     present = list(frame["label"].dropna().unique())
@@ -329,15 +336,6 @@ def _read(source, where: str, text: str | None, label: str | bool | None, labels
     if report:
         report(_summary(where, frame.attrs["report"]))
     return frame, text_column
-
-# %% ../nbs/00_data.ipynb #badc314d
-_AMAZON_NOTE = "Amazon review texts: licensed for research only, do not redistribute"
-
-def _where(source) -> str:
-    "How messages call a source: the name of its file or folder, its hub name, or `table`."
-    if not isinstance(source, (str, Path)):
-        return "table"
-    return str(source) if str(source).startswith("hf://") else Path(source).name
 
 # %% ../nbs/00_data.ipynb #cb50ace0
 def read_reviews(
@@ -394,7 +392,7 @@ def _size(name: str, share: int | float, available: int) -> int:
         raise ValueError(f"{name}={share} of {available:,} rows is no row at all: ask for a larger share")
     return int(size)
 
-# %% ../nbs/00_data.ipynb #24be0ea1
+# %% ../nbs/00_data.ipynb #20052c7a
 def _cut(rows: np.ndarray, size: int, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     "Cut the last `size` rows off, of every class its share if `codes` (the class of each row of the frame) is given."
     if codes is None or not size:
@@ -408,7 +406,7 @@ def _cut(rows: np.ndarray, size: int, codes: np.ndarray | None) -> tuple[np.ndar
         goes[np.flatnonzero(which == number)[counts[number] - quota[number]:]] = True
     return rows[~goes], rows[goes]
 
-# %% ../nbs/00_data.ipynb #6ca5078f
+# %% ../nbs/00_data.ipynb #47798ec8
 def _without_leaks(parts: Splits) -> tuple[Splits, dict]:
     "Remove test texts from the other parts, and validation texts from train and transfer; count them by (part, judge)."
     removed = {}
@@ -469,7 +467,7 @@ def split(
     asked = ["train"] + [name for name, share in (("validation", validation), ("test", test)) if share]
     return _finish(Splits(*parts), asked, report)
 
-# %% ../nbs/00_data.ipynb #dc943d11
+# %% ../nbs/00_data.ipynb #21941469
 def read_splits(
     source: str | Path,  # folder with train, validation (valid, val, dev) and test files, or `hf://owner/name/config`
     text: str | None = None,  # column of the texts; by default found with `COLUMN_PAIRS`
@@ -479,7 +477,7 @@ def read_splits(
 ) -> Splits:  # parts that are not there are empty frames
     "Read a data set that holds its own parts. Raises `ValueError` when train or test is missing or labels disagree."
     if not str(source).startswith("hf://") and not Path(source).is_dir():
-        raise FileNotFoundError(f"{source}: no such folder: give one, or hf://owner/name, or use read_reviews for a file")
+        raise FileNotFoundError(f"{source}: no such folder: give one or hf://owner/name; read_reviews reads a file")
     found = _sources(source)
     sources = {part: [found[name] for name in names if name in found] for part, names in _PARTS.items()}
     if not sources["train"] or not sources["test"] or max(map(len, sources.values())) > 1:
