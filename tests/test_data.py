@@ -1,4 +1,4 @@
-"""Reading, balancing and splitting: properties, formats, broken files. About 15 s."""
+"""Reading, balancing and splitting: properties, formats, broken files. About 8 s."""
 import gzip
 import json
 import subprocess
@@ -111,6 +111,12 @@ def test_a_broken_amazon_file(tmp_path, zipped, repeat):
     assert counts["undecodable"] == 1 and frame["text"].iloc[-1] == "odd byte \ufffd"
     assert frame["text"].tolist()[:6] == [body for _, body, fate in BROKEN if fate == "kept"]
     assert len(said) == 2 and "research only" in said[1]
+
+
+def test_an_empty_field_at_either_end_is_a_missing_value(tmp_path):
+    (tmp_path / "r.tsv").write_text("text\tlabel\na\t1\nb\t2\n\t1\nc\t\n")
+    counts = read_reviews(tmp_path / "r.tsv", report=None).attrs["report"]
+    assert (counts["without_text"], counts["without_label"], counts["unreadable"]) == (1, 1, 0)
 
 
 def test_csv_counts_the_lines_that_a_quote_swallowed(tmp_path):
@@ -279,6 +285,23 @@ def test_bad_places_and_tables(tmp_path):
     fails(ValueError, "1 without label. Nothing is left", pd.DataFrame({"text": ["a"], "label": [None]}))
     with pytest.raises(FileNotFoundError, match="no such folder"):
         read_splits(tmp_path / "none")
+
+
+PIECES = st.sampled_from([b"text", b"label", b",", b"\t", b"\n", b"\r", b'"', b"1", b"2", b"a", b" ", b"\xff", b"\0", b"{", b"}", b":", b"[", b"]",
+                          b'{"text": "a", "label": 1}\n', b"text,label\n", b"text\tlabel\n", b"a,1\nb,2\n", b"a\t1\nb\t2\n", b"1 a\n2 b\n"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["r.csv", "r.tsv", "r.jsonl", "r.json", "r.txt"]), st.lists(PIECES, max_size=25))
+def test_no_file_breaks_it(tmp_path_factory, name, pieces):
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(b"".join(pieces))
+    try:
+        counts = read_reviews(path, report=None).attrs["report"]
+    except ValueError as error:
+        assert str(error).startswith((str(path), name))
+    else:
+        assert counts["read"] == counts["kept"] + sum(counts[reason] for reason in DROPPED)
 
 
 def test_missing_libraries_name_the_extra(monkeypatch, tmp_path):
