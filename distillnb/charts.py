@@ -12,16 +12,18 @@ import pandas as pd
 
 from .significance import PairedBootstrap
 
-# %% ../nbs/08_charts.ipynb #d196d9ff
+# %% ../nbs/08_charts.ipynb #c806fff6
 _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 _WORDS = {"helps": "#009E73", "hurts": "#D55E00", "inconclusive": "#777777"}
 _METRICS = {"acc": "accuracy", "f1_macro": "macro F1", "loss": "loss"}
 
-def _style(chart):
-    "The house style, applied to the finished chart"
-    return (chart.configure_view(strokeOpacity=0).configure_axis(grid=True, gridColor="#eeeeee", domainColor="#999999", tickColor="#999999",
-                                                                labelFontSize=11, titleFontSize=12, titleFontWeight="normal")
-            .configure_legend(labelFontSize=12, title=None, symbolSize=160).configure_title(fontSize=13, anchor="start", fontWeight="bold"))
+_AXIS = {"gridColor": "#eeeeee", "domainColor": "#999999", "tickColor": "#999999", "titleFontWeight": "normal"}
+_LEGEND = alt.Legend(title=None, labelFontSize=12, symbolSize=160, symbolOpacity=1)
+
+def _view(chart, width: float, height: float, title: str = ""):
+    "Size, title and no frame; no `configure_...`, so that charts can be joined"
+    return chart.properties(width=width, height=height, view=alt.ViewBackground(strokeOpacity=0),
+                            title=alt.TitleParams(title, anchor="start", fontSize=13))
 
 # %% ../nbs/08_charts.ipynb #fa2f6416
 def _require(frame: pd.DataFrame, *columns: str) -> None:
@@ -32,7 +34,7 @@ def _require(frame: pd.DataFrame, *columns: str) -> None:
     if frame.empty:
         raise ValueError("The table has no rows: nothing has finished yet, so there is nothing to draw")
 
-# %% ../nbs/08_charts.ipynb #0657ef7b
+# %% ../nbs/08_charts.ipynb #5c14d6ff
 def learning_curves(
     history: pd.DataFrame,  # one row an epoch, columns epoch, model, seed and the metric
     metric: str = "test_f1_macro",  # the column to draw: train_ or test_ and acc, f1_macro or loss
@@ -48,13 +50,13 @@ def learning_curves(
     data["student"] = data["model"].str.replace(r" (direct|distilled)$", "", regex=True)
     data["taught"] = np.where(data["model"].str.endswith(" direct"), "direct", "distilled")
     students = list(dict.fromkeys(data["student"]))
-    color = alt.Color("student:N", scale=alt.Scale(domain=students, range=_PALETTE[:len(students)]), sort=None)
-    dash = alt.StrokeDash("taught:N", scale=alt.Scale(domain=["distilled", "direct"], range=[[1, 0], [6, 4]]))
+    color = alt.Color("student:N", scale=alt.Scale(domain=students, range=_PALETTE[:len(students)]), sort=None, legend=_LEGEND)
+    dash = alt.StrokeDash("taught:N", scale=alt.Scale(domain=["distilled", "direct"], range=[[1, 0], [6, 4]]), legend=_LEGEND)
     values = [*data["worst"], *data["best"], *([] if teacher is None else [teacher])]
     margin = .06 * (max(values) - min(values)) or .01
-    y = alt.Y("score:Q", title=f"{_METRICS[name]} on {part} texts", axis=alt.Axis(format="" if name == "loss" else ".0%"),
+    y = alt.Y("score:Q", title=f"{_METRICS[name]} on {part} texts", axis=alt.Axis(format="" if name == "loss" else ".0%", **_AXIS),
               scale=alt.Scale(domain=[min(values) - margin, max(values) + margin], nice=False, zero=False))
-    base = alt.Chart(data).encode(x=alt.X("epoch:O", axis=alt.Axis(labelAngle=0)), color=color, detail="model:N")
+    base = alt.Chart(data).encode(x=alt.X("epoch:O", axis=alt.Axis(labelAngle=0, **_AXIS)), color=color, detail="model:N")
     layers = [base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash),
               base.mark_point(filled=True, size=40, opacity=1).encode(y=y)]
     if history["seed"].nunique() > 1:
@@ -63,9 +65,9 @@ def learning_curves(
         rule = alt.Chart(pd.DataFrame({"score": [teacher], "label": ["teacher"]}))
         layers += [rule.mark_rule(color="#444444", strokeWidth=1.2).encode(y="score:Q"),
                    rule.mark_text(align="left", dx=4, dy=-6, x=0, color="#444444").encode(y="score:Q", text="label:N")]
-    return _style(alt.layer(*layers).properties(width=480, height=280))
+    return _view(alt.layer(*layers), 480, 280)
 
-# %% ../nbs/08_charts.ipynb #6b18352e
+# %% ../nbs/08_charts.ipynb #a48fdc3d
 def confusion_heatmap(
     y_true: np.ndarray,  # true class ids, [n]
     pred: np.ndarray,  # predicted class ids, [n]
@@ -83,15 +85,16 @@ def confusion_heatmap(
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     data = pd.DataFrame({"true": np.repeat(names, k), "predicted": list(names) * k, "share": shares.ravel(), "texts": counts.ravel()})
     side = max(150, 62 * k)
-    base = alt.Chart(data, title=title, width=side, height=side * .72).encode(
-        x=alt.X("predicted:N", sort=list(names), axis=alt.Axis(labelAngle=0 if k < 6 else -40, orient="bottom", labelLimit=90)),
-        y=alt.Y("true:N", sort=list(names), axis=alt.Axis(labelLimit=110)))
+    slant = 0 if k * max(map(len, names)) < 45 else -35
+    base = alt.Chart(data).encode(
+        x=alt.X("predicted:N", sort=list(names), axis=alt.Axis(labelAngle=slant, labelLimit=110, **_AXIS)),
+        y=alt.Y("true:N", sort=list(names), axis=alt.Axis(labelLimit=110, **_AXIS)))
     color = alt.Color("share:Q", scale=alt.Scale(scheme="blues", domain=[0, 1]), legend=None)
     text = base.mark_text(fontSize=13).encode(text=alt.Text("share:Q", format=".0%"),
                                               color=alt.condition("datum.share > .55", alt.value("white"), alt.value("#222222")))
-    return _style(base.mark_rect().encode(color=color, tooltip=["true", "predicted", "texts"]) + text)
+    return _view(base.mark_rect().encode(color=color, tooltip=["true", "predicted", "texts"]) + text, side, side * .72, title)
 
-# %% ../nbs/08_charts.ipynb #e1babcc6
+# %% ../nbs/08_charts.ipynb #873f590f
 def bootstrap_histogram(
     result: PairedBootstrap,  # of `paired_bootstrap`
     title: str = "",  # above the chart
@@ -105,16 +108,16 @@ def bootstrap_histogram(
     rules = pd.DataFrame({"x": [0, 100 * result.difference], "rule": ["no difference", "observed"]})
     reach = max(abs(edges).max(), .5)
     name = _METRICS.get(result.metric, result.metric)
-    chart = alt.Chart(bars, title=title, width=330, height=180).mark_bar().encode(
+    chart = alt.Chart(bars).mark_bar().encode(
         x=alt.X("from:Q", bin="binned", title=f"difference, points of {name}",
-                scale=alt.Scale(domain=[min(edges[0], -.1 * reach), max(edges[-1], .1 * reach)], nice=False)),
-        x2="to:Q", y=alt.Y("resamples:Q", title="resampled test sets"),
-        color=alt.Color("part:N", scale=alt.Scale(domain=[interval, "outside"], range=["#56B4E9", "#d9d9d9"])))
+                scale=alt.Scale(domain=[min(edges[0], -.1 * reach), max(edges[-1], .1 * reach)], nice=False), axis=alt.Axis(**_AXIS)),
+        x2="to:Q", y=alt.Y("resamples:Q", title="resampled test sets", axis=alt.Axis(**_AXIS)),
+        color=alt.Color("part:N", scale=alt.Scale(domain=[interval, "outside"], range=["#56B4E9", "#d9d9d9"]), legend=_LEGEND))
     lines = alt.Chart(rules).mark_rule(strokeWidth=1.6, color="#222222").encode(
-        x="x:Q", strokeDash=alt.StrokeDash("rule:N", scale=alt.Scale(domain=["observed", "no difference"], range=[[1, 0], [5, 4]])))
-    return _style(chart + lines)
+        x="x:Q", strokeDash=alt.StrokeDash("rule:N", scale=alt.Scale(domain=["observed", "no difference"], range=[[1, 0], [5, 4]]), legend=_LEGEND))
+    return _view(chart + lines, 330, 180, title)
 
-# %% ../nbs/08_charts.ipynb #367e2437
+# %% ../nbs/08_charts.ipynb #72c07ea9
 def difference_intervals(
     frame: pd.DataFrame,  # columns label, difference, low, high (shares), word
 ) -> alt.LayerChart:
@@ -122,10 +125,10 @@ def difference_intervals(
     _require(frame, "label", "difference", "low", "high", "word")
     data = frame[["label", "word"]].assign(**{column: 100 * frame[column] for column in ("difference", "low", "high")})
     words = [word for word in _WORDS if word in set(data["word"])]
-    color = alt.Color("word:N", scale=alt.Scale(domain=words, range=[_WORDS[word] for word in words]))
-    base = alt.Chart(data, width=440, height=max(60, 30 * len(data))).encode(
-        y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=220)), color=color)
-    x = alt.X("low:Q", title="distilled minus direct, points of accuracy")
+    color = alt.Color("word:N", scale=alt.Scale(domain=words, range=[_WORDS[word] for word in words]), legend=_LEGEND)
+    base = alt.Chart(data).encode(y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, **_AXIS)), color=color)
+    x = alt.X("low:Q", title="distilled minus direct, points of accuracy", axis=alt.Axis(**_AXIS))
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#222222", strokeDash=[5, 4]).encode(x="x:Q")
-    return _style(zero + base.mark_rule(strokeWidth=2.4).encode(x=x, x2="high:Q")
-                  + base.mark_point(filled=True, size=90, opacity=1).encode(x="difference:Q", shape=alt.Shape("word:N", scale=alt.Scale(domain=words))))
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(
+        x="difference:Q", shape=alt.Shape("word:N", scale=alt.Scale(domain=words), legend=_LEGEND))
+    return _view(zero + base.mark_rule(strokeWidth=2.4).encode(x=x, x2="high:Q") + points, 440, max(60, 30 * len(data)))
