@@ -1,0 +1,45 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
+export HF_HUB_DISABLE_PROGRESS_BARS = 1
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/demo ## the whole story on texts that come with it; leaves runs/demo/report.html
+	$(BIN)/distillnb demo
+
+test: .venv/dev ## set everything up, then run all notebooks and all tests
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest tests
+
+notebooks: .venv/dev ## run every notebook again, slow cells too, and store the outputs
+	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=3600 nbs/[0-9]*.ipynb nbs/tutorials/*.ipynb nbs/index.ipynb
+	$(MAKE) export
+
+export: .venv/dev ## notebooks -> package, clean notebooks, README
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/python scripts/readme.py
+
+docs: .venv/dev ## the site, into _docs (needs Quarto)
+	$(BIN)/nbdev_docs
+
+clean: ## forget the environment, the cache and all results
+	rm -rf .venv runs nbs/runs nbs/tutorials/runs build dist _docs _proc *.egg-info
+
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "distillnb needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/demo: .venv/python settings.ini setup.py constraints.txt
+	$(INSTALL) -e ".[demo]"
+	@touch $@
+
+.venv/dev: .venv/python settings.ini setup.py constraints.txt
+	$(INSTALL) -e ".[dev]"
+	@touch $@ .venv/demo
+
+.PHONY: help demo test notebooks export docs clean
