@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/10_cli.ipynb #983c58b9
+# %% ../nbs/10_cli.ipynb #9fea71db
 import argparse
 import csv
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from . import __version__
@@ -138,7 +139,7 @@ def _experiment(args: argparse.Namespace):
         recipes = {name: replace(recipe, epochs=args.epochs) for name, recipe in recipes.items()}
     return replace(experiment, **changes, recipes=recipes)
 
-# %% ../nbs/10_cli.ipynb #f075136d
+# %% ../nbs/10_cli.ipynb #710a710a
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -151,7 +152,8 @@ def _run_command(args: argparse.Namespace) -> None:
     name = Path(str(experiment.data)).name.split(".")[0].split(":")[0] or "data"
     output = args.output or Path("runs") / name
     check_writable(output)
-    results = experiment.run(say=_say)
+    with redirect_stdout(sys.stderr):
+        results = experiment.run(say=_say)
     results.save(output)
     _say(f"Written to {output}: report.html, summary.csv, history.csv, verdicts.csv, students/")
     if results.interrupted:

@@ -138,7 +138,7 @@ def _has_parts(folder: Path) -> bool:
     stems = {path.name.split(".")[0] for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
     return {"train", "test"} <= stems
 
-# %% ../nbs/09_experiment.ipynb #1eb85d6f
+# %% ../nbs/09_experiment.ipynb #93f42b4e
 PRESETS = {
     "demo": {"balanced": True, "labelled": 3000, "validation": 300},
     "walkthrough": {
@@ -148,8 +148,8 @@ PRESETS = {
     },
     "quick": {
         "balanced": True, "per_class": 500, "labelled": 300, "validation": 60,
-        "teacher_options": {"epochs": 1, "freeze_layers": 5, "learning_rate": 5e-4},
-        "recipes": {name: replace(recipe, epochs=2) for name, recipe in RECIPES.items()},
+        "teacher_options": {"epochs": 4, "learning_rate": 3e-4},
+        "recipes": {name: replace(recipe, epochs=4, batch_size=min(recipe.batch_size, 8)) for name, recipe in RECIPES.items()},
     },
 }
 

@@ -178,7 +178,7 @@ def smallest_detectable_difference(
     z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
     return float(min(1.0, z * math.sqrt(disagreement / n)))
 
-# %% ../nbs/07_significance.ipynb #65683017
+# %% ../nbs/07_significance.ipynb #abd1117a
 @dataclass(frozen=True)
 class Verdict:
     "Distilled (a) against direct (b) on the same test texts: the word, and every figure behind it."
@@ -196,9 +196,9 @@ class Verdict:
     def sentence(self) -> str:
         "The verdict in words."
         points, p = 100 * self.accuracy.difference, [_p(self.accuracy.p_value), _p(self.mcnemar.p_value)]
-        figures = (f"by {abs(points):.1f} points of accuracy [{100 * self.accuracy.low:+.1f}, {100 * self.accuracy.high:+.1f}] on {self.n:,} texts "
+        figures = (f"{f'by {abs(points):.1f} points of accuracy' if points else 'in accuracy'} [{100 * self.accuracy.low:+.1f}, {100 * self.accuracy.high:+.1f}] on {self.n:,} texts "
                    f"(bootstrap p {p[0]}, McNemar p {p[1]}, P(better) {_probability(self.probability_better)})")
-        start = f"{self.name_a} {'beats' if points >= 0 else 'trails'} {self.name_b} {figures}: "
+        start = f"{self.name_a} {'beats' if points > 0 else 'trails' if points < 0 else 'ties with'} {self.name_b} {figures}: "
         if self.word == "inconclusive":
             return start + (f"inconclusive; with 80 % power this test would show a difference of "
                             f"{100 * self.smallest_detectable_difference:.1f} points.")

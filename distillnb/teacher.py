@@ -155,7 +155,7 @@ class _Rows(torch.utils.data.Dataset):
     def __getitem__(self, row):
         return {"input_ids": self.tokens[int(row)].tolist(), "labels": int(self.labels[row])}
 
-# %% ../nbs/02_teacher.ipynb #8c5c1ec9
+# %% ../nbs/02_teacher.ipynb #8fa82361
 def fine_tune(
     base: str | Path,  # folder or hub name of the model to start from
     train: pd.DataFrame,  # labelled texts, columns `text` and `label`
@@ -174,7 +174,7 @@ def fine_tune(
     partial = folder.with_name(folder.name + ".partial")
     options = {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     torch.manual_seed(seed)
-    model, tokenizer = load_classifier(base, **options)
+    model, tokenizer = load_classifier(base, ignore_mismatched_sizes=True, **options)
     _freeze(model, freeze_layers)
     rows = [_Rows(tokenize(frame.text, tokenizer, max_length), label_ids(frame)) if len(frame) else None
             for frame in (train, validation)]

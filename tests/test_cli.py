@@ -1,0 +1,149 @@
+"""The command line as its users meet it: what it prints where, and one line for each mistake."""
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distillnb.cli import main
+
+COMMAND = [sys.executable, "-c", "import sys; from distillnb.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture(scope="module")
+def table(toy_reviews, tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    toy_reviews.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(table, tiny_bert, tmp_path_factory):
+    """One finished run, its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    command = [*COMMAND, "run", table, "--teacher", tiny_bert, "--epochs", "1", "--labelled", "200",
+               "--output", folder / "out", "--cache", folder / "cache", "--device", "cpu"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ | {"TQDM_DISABLE": ""})
+    assert result.returncode == 0, result.stderr
+    return folder / "out", result
+
+
+def fails(capsys, *arguments):
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("distillnb: error: ")]
+    assert status == 2 and len(lines) == 1 and "Traceback" not in captured.err and captured.out == ""
+    return lines[0]
+
+
+def test_results_on_stdout_progress_on_stderr(run):
+    folder, result = run
+    assert "cnn distilled" in result.stdout and "steps/s" not in result.stdout
+    assert "Asking the teacher" in result.stderr and "rows read" in result.stderr
+    last = result.stdout.strip().splitlines()[-2:]
+    assert last[0].startswith("linear distilled") and last[1].startswith("cnn distilled")
+    assert {path.name for path in (folder / "students").iterdir()} == {"linear-direct", "linear-distilled", "cnn-direct", "cnn-distilled"}
+
+
+TEXTS = ["a superb film", "awful, awful book", "", 'said "so-so", twice']
+
+
+def predict(run, capsys, *more):
+    assert main(["predict", str(run[0] / "students" / "cnn-distilled"), *more]) == 0
+    return capsys.readouterr().out
+
+
+def test_predict_in_every_form(run, capsys):
+    plain = predict(run, capsys, *TEXTS).splitlines()
+    table = list(csv.DictReader(io.StringIO(predict(run, capsys, *TEXTS, "--format", "csv"))))
+    lines = [json.loads(line) for line in predict(run, capsys, *TEXTS, "--format", "jsonl").splitlines()]
+    assert len(plain) == len(table) == len(lines) == 4
+    for text, one, two, three in zip(TEXTS, plain, table, lines):
+        assert text == two["text"] == three["text"]
+        assert one.split()[0] == two["label"] == three["label"]
+        assert np.isclose(float(two["probability"]), three["probability"])
+        assert np.isclose(sum(three["probabilities"].values()), 1, atol=1e-3)
+        assert three["probability"] == max(three["probabilities"].values())
+
+
+def test_predict_from_a_file_and_from_a_pipe(run, tmp_path, capsys, monkeypatch):
+    expected = predict(run, capsys, *TEXTS, "--format", "csv")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n")
+    assert predict(run, capsys, "--file", str(tmp_path / "texts.txt"), "--format", "csv") == expected
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(TEXTS) + "\n"))
+    assert predict(run, capsys, "--format", "csv") == expected
+    (tmp_path / "texts.csv").write_text("id,text\n1,a superb film\n2,awful\n")
+    assert len(predict(run, capsys, "--file", str(tmp_path / "texts.csv")).splitlines()) == 2
+
+
+@pytest.mark.parametrize("content, name, message", [
+    (None, "nowhere.csv", "no such file"),
+    ("", "empty.csv", "empty"),
+    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "picture.csv", "not a UTF-8 text file"),
+    ("a,b\n1,2\n", "columns.csv", "columns a, b"),
+    ("text,label\nfine,1\ngood,1\n", "one.csv", "class"),
+    ("text,label\nfine,1\ngood,2\n", "two.csv", ""),
+    ("text,label\nfine,1\ngood,2\nbad,3\nodd,4\nugly,5\n", "few.csv", ""),
+])
+def test_tables_that_cannot_be_used(content, name, message, tmp_path, tiny_bert, capsys):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    error = fails(capsys, "run", path, "--teacher", tiny_bert, "--output", tmp_path / "out", "--cache", tmp_path / "cache", "--device", "cpu")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--text", "body"], "body"), (["--teacher-labels", "a,b"], "2 names given"), (["--teacher-labels", "a,b,c"], "are not the data's"),
+    (["--seeds", "0"], "--seeds 0"), (["--students", "linear,gru"], "no student 'gru'"), (["--alpha", "2"], "alpha=2"),
+    (["--temperature", "3"], "--loss soft"), (["--device", "cuda:9"], "no device"), (["--teacher", "/nowhere/model"], "Cannot load a classifier"),
+    (["--labelled", "100000"], "labelled"), (["--test", "1.5"], "test"), (["--output", "/dev/null/out"], "choose another output folder"),
+])
+def test_options_that_do_not_fit(arguments, message, table, tiny_bert, tmp_path, capsys):
+    options = {"--teacher": tiny_bert, "--output": tmp_path / "out", "--cache": tmp_path / "cache", "--device": "cpu"}
+    options.update(zip(arguments[::2], arguments[1::2]))
+    assert message in fails(capsys, "run", table, *[word for pair in options.items() for word in pair])
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_mistakes(run, tmp_path, capsys):
+    student = run[0] / "students" / "cnn-distilled"
+    assert "no saved student" in fails(capsys, "predict", tmp_path, "text")
+    (tmp_path / "config.json").write_text("{}")
+    assert "Cannot load" in fails(capsys, "predict", tmp_path, "text")
+    assert "not both" in fails(capsys, "predict", student, "text", "--file", "x.txt")
+    assert "nowhere.txt" in fails(capsys, "predict", student, "--file", tmp_path / "nowhere.txt")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x01")
+    assert "not UTF-8" in fails(capsys, "predict", student, "--file", tmp_path / "binary.txt")
+    (tmp_path / "empty.txt").write_text("")
+    assert "holds no text" in fails(capsys, "predict", student, "--file", tmp_path / "empty.txt")
+
+
+@pytest.mark.parametrize("command", ["demo", "run", "predict"])
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0 and f"distillnb {command}" in capsys.readouterr().out.split("examples:")[1]
+
+
+def test_ctrl_c_keeps_what_is_finished(table, tiny_bert, tmp_path):
+    command = [*COMMAND, "run", table, "--teacher", tiny_bert, "--epochs", "500", "--students", "linear",
+               "--output", tmp_path / "out", "--cache", tmp_path / "cache", "--device", "cpu"]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
+    for line in process.stderr:
+        if line.startswith("Students"):
+            break
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Interrupted" in err, err
+    assert "linear direct" in out
+    assert (tmp_path / "out" / "history.csv").exists() and "interrupted" in (tmp_path / "out" / "report.html").read_text()

@@ -1,0 +1,130 @@
+"""The tests against closed forms, scipy, statsmodels, and worlds whose truth is known."""
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import beta, binom
+from sklearn.metrics import accuracy_score, f1_score
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+
+from distillnb.significance import (bootstrap_interval, confusion_posterior, mcnemar, paired_bootstrap, posterior_metric, probability_better,
+                                    smallest_detectable_difference, verdict)
+
+
+def twins(n, both, only_a, only_b, seed, classes=3):
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, classes, n)
+    case = generator.choice(4, n, p=[both, only_a, only_b, 1 - both - only_a - only_b])
+    wrong = (truth + generator.integers(1, classes, n)) % classes
+    return truth, np.where(case <= 1, truth, wrong), np.where(case % 2 == 0, truth, wrong)
+
+
+ids = st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=2, max_size=80)
+
+
+@settings(deadline=None, max_examples=50)
+@given(ids)
+def test_metrics_are_sklearns(rows):
+    truth, a, b = np.array(rows).T
+    accuracy = paired_bootstrap(truth, a, b, n_resamples=10, n_classes=4)
+    f1 = paired_bootstrap(truth, a, b, "f1_macro", n_resamples=10, n_classes=4)
+    assert np.isclose(accuracy.a, accuracy_score(truth, a)) and np.isclose(accuracy.b, accuracy_score(truth, b))
+    assert np.isclose(f1.difference, f1_score(truth, a, average="macro", labels=range(4), zero_division=0)
+                      - f1_score(truth, b, average="macro", labels=range(4), zero_division=0))
+
+
+@settings(deadline=None, max_examples=50)
+@given(ids)
+def test_swapping_the_two_turns_everything_round(rows):
+    truth, a, b = np.array(rows).T
+    one, two = verdict(truth, a, b, n_classes=4), verdict(truth, b, a, n_classes=4)
+    assert np.isclose(one.accuracy.difference, -two.accuracy.difference)
+    assert one.mcnemar.p_value == two.mcnemar.p_value
+    assert verdict(truth, a, a, n_classes=4).word == "inconclusive"
+    assert one.mcnemar.only_a_right == two.mcnemar.only_b_right
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1_macro"])
+def test_counting_equals_drawing_rows(metric):
+    truth, a, b = twins(500, .6, .12, .08, seed=1)
+    score = accuracy_score if metric == "accuracy" else lambda y, p: f1_score(y, p, average="macro", labels=range(3), zero_division=0)
+    generator = np.random.default_rng(2)
+    rows = [(lambda w: score(truth[w], a[w]) - score(truth[w], b[w]))(generator.integers(0, 500, 500)) for _ in range(1000)]
+    counted = paired_bootstrap(truth, a, b, metric).samples
+    assert abs(np.mean(rows) - counted.mean()) < 5 * np.std(rows) / np.sqrt(1000)
+    assert abs(np.std(rows) / counted.std() - 1) < .12
+
+
+def test_bootstrap_of_accuracy_is_binomial():
+    truth = np.zeros(400, dtype=int)
+    pred = (np.arange(400) < 100).astype(int)
+    low, high = bootstrap_interval(truth, pred, n_resamples=50_000)
+    assert np.allclose([low, high], binom.ppf([.025, .975], 400, .75) / 400, atol=.0026)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mcnemar_is_statsmodels(seed):
+    truth, a, b = twins(200, .6, .1, .05, seed)
+    table = [[int((((a == truth) == x) & ((b == truth) == y)).sum()) for y in (True, False)] for x in (True, False)]
+    assert np.isclose(mcnemar(truth, a, b).p_value, statsmodels_mcnemar(table, exact=True).pvalue)
+
+
+def test_posterior_of_the_accuracy_is_a_beta():
+    truth = np.array([0, 0, 0, 1, 1, 1, 1, 1])
+    pred = np.array([0, 0, 1, 1, 1, 1, 0, 1])
+    samples = posterior_metric(confusion_posterior(truth, pred, 2, n_samples=40_000))
+    exact = beta(6 + 2 / 2, 2 + 2 / 2)  # two diagonal cells and two others with a pseudo-count of one half each
+    assert np.allclose(np.quantile(samples, [.05, .5, .95]), exact.ppf([.05, .5, .95]), atol=.01)
+
+
+def test_probability_better_is_half_for_equals_and_independent():
+    truth, a, _ = twins(1000, .6, .1, .1, seed=0)
+    assert abs(probability_better(truth, a, a) - .5) < .03
+    assert probability_better(truth, truth, a) > .999 > .001 > probability_better(truth, a, truth)
+
+
+def test_an_interval_of_95_percent_holds_the_truth_in_95_percent():
+    held = {"accuracy": 0, "single": 0}
+    for seed in range(1000):
+        truth, a, b = twins(800, .6, .10, .07, seed)
+        result = paired_bootstrap(truth, a, b, n_resamples=600, seed=seed)
+        held["accuracy"] += result.low <= .03 <= result.high
+        low, high = bootstrap_interval(truth, a, n_resamples=600, seed=seed)
+        held["single"] += low <= .70 <= high
+    for count in held.values():
+        assert binom.ppf(.0005, 1000, .95) <= count <= binom.ppf(.9995, 1000, .95), held
+
+
+def test_the_verdict_rarely_claims_what_is_not_there():
+    claims = 0
+    for seed in range(1000):
+        truth, a, b = twins(600, .6, .09, .09, seed)
+        result = paired_bootstrap(truth, a, b, n_resamples=600, seed=seed)
+        claims += mcnemar(truth, a, b).p_value < .05 and not result.low <= 0 <= result.high
+    assert claims <= binom.ppf(.9995, 1000, .05)
+
+
+def test_smallest_detectable_difference_is_seen_four_times_in_five():
+    n, share = 1500, .16
+    size = smallest_detectable_difference(n, share)
+    seen = 0
+    for seed in range(400):
+        truth, a, b = twins(n, .6, (share + size) / 2, (share - size) / 2, seed)
+        seen += mcnemar(truth, a, b).p_value < .05
+    assert .70 < seen / 400 < .88
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (([0, 1], [0], [0, 1]), "shapes"), (([], [], []), "at least one test text"), (([0., 1.], [0., 1.], [1., 0.]), "must be ints"),
+    (([0, -1], [0, 1], [1, 0]), "between 0 and"), (([[0]], [[0]], [[0]]), "shapes"),
+])
+def test_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        verdict(*map(np.array, arguments))
+
+
+def test_unknown_metric_and_too_many_classes():
+    with pytest.raises(ValueError, match="choose one of accuracy, f1_macro"):
+        paired_bootstrap(np.array([0, 1]), np.array([0, 1]), np.array([0, 1]), "recall")
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        verdict(np.array([0, 2]), np.array([0, 1]), np.array([0, 1]), n_classes=2)
