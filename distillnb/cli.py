@@ -41,7 +41,7 @@ def _add_shared(command: argparse.ArgumentParser, output: str) -> None:
     command.add_argument("--cache", type=Path, metavar="DIR", help="where teachers and their answers are kept (runs/cache)")
     command.add_argument("--device", help="cuda, mps or cpu (the best there is)")
 
-# %% ../nbs/10_cli.ipynb #d14a4300
+# %% ../nbs/10_cli.ipynb #bb792dca
 def _parser() -> argparse.ArgumentParser:
     "The whole command line"
     parser = argparse.ArgumentParser(
@@ -70,13 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--balanced", action=argparse.BooleanOptionalAction, help="cut all classes to the size of the smallest")
     run.add_argument("--stratify", action="store_true", default=None, help="same class shares in all parts")
     run.add_argument("--test", type=_share_or_count, metavar="N", help="share or number of rows held out (.2)")
-    run.add_argument("--validation", type=_share_or_count, metavar="N", help="share or number of labelled rows that choose the teacher's epoch (.1)")
+    run.add_argument("--validation", type=_share_or_count, metavar="N",
+                     help="share or number of labelled rows that choose the teacher's epoch (.1)")
     run.add_argument("--split-seed", type=int, metavar="S", help="of balancing and splitting (42)")
     run.add_argument("--teacher", metavar="MODEL", help="folder or hub name of a sequence classifier, or demo (demo)")
     run.add_argument("--fine-tune", action=argparse.BooleanOptionalAction,
                      help="train the teacher on the labelled texts first (only the demo and walkthrough teachers)")
     run.add_argument("--teacher-epochs", type=int, metavar="N", help="epochs of that fine-tuning (3)")
-    run.add_argument("--teacher-labels", type=_names, metavar="A,B,C", help="names of the teacher's outputs in order, where its config lacks them")
+    run.add_argument("--teacher-labels", type=_names, metavar="A,B,C",
+                     help="names of the teacher's outputs in order, where its config lacks them")
     run.add_argument("--max-length", type=int, metavar="N", help="most tokens in a text (128)")
     run.add_argument("--preset", choices=("demo", "walkthrough", "quick"), help="start from these settings")
     _add_shared(run, "runs/NAME OF THE DATA")
@@ -107,7 +109,7 @@ def _loss(name: str | None, temperature: float | None, alpha: float | None):
     soft = SoftCrossEntropy(2.0 if temperature is None else temperature) if name == "soft" else LogitMSE()
     return soft if alpha is None else Mix(soft, alpha)
 
-# %% ../nbs/10_cli.ipynb #e687e135
+# %% ../nbs/10_cli.ipynb #9b2853ad
 def _experiment(args: argparse.Namespace):
     "The `Experiment` that the arguments describe. Raises `ValueError`."
     from dataclasses import fields, replace
@@ -117,7 +119,8 @@ def _experiment(args: argparse.Namespace):
     preset = "demo" if args.command == "demo" else args.preset
     experiment = Experiment.preset(preset) if preset else Experiment()
     typed = {key: value for key, value in vars(args).items() if value is not None}
-    changes = {field.name: typed[field.name] for field in fields(Experiment) if field.name in typed and field.name not in ("loss", "seeds")}
+    plain = {field.name for field in fields(Experiment)} - {"loss", "seeds"}
+    changes = {name: value for name, value in typed.items() if name in plain}
     if "teacher" in typed and typed["teacher"] != "demo" and "fine_tune" not in typed:
         changes["fine_tune"] = False
     if "teacher_epochs" in typed:

@@ -436,7 +436,7 @@ def _finish(parts: Splits, asked: list[str], report: Callable | None) -> Splits:
         report(f"Split: {', '.join(sizes)}." + (f" Repeated texts removed: {', '.join(leaks)}." if leaks else ""))
     return parts
 
-# %% ../nbs/00_data.ipynb #1c8c69c5
+# %% ../nbs/00_data.ipynb #fd1b2fd3
 def split(
     frame: pd.DataFrame,  # columns `text` and `label`; rows without a label go to the transfer set
     test: float | int = .2,  # share or number of the labelled rows
@@ -451,8 +451,9 @@ def split(
     rows = np.arange(len(frame)) if seed is None else np.random.default_rng(seed).permutation(len(frame))
     unlabelled, rows = rows[codes[rows] < 0], rows[codes[rows] >= 0]
     names = label_names(frame)
-    if len(rows) < max(len(names), 2):
-        raise ValueError(f"{len(rows)} labelled rows for {len(names)} classes: label at least one row of each")
+    if len(rows) < max(2 * len(names), 2):
+        raise ValueError(f"{len(rows)} labelled rows for {len(names)} classes: give at least two rows of each class, "
+                         "one to learn from and one to test on")
     classes = codes if stratify else None
     rest, test_rows = _cut(rows, _size("test", test, len(rows)), classes)
     transfer = rest[:0]
