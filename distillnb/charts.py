@@ -12,123 +12,167 @@ import pandas as pd
 
 from .significance import PairedBootstrap
 
-# %% ../nbs/08_charts.ipynb #c806fff6
+# %% ../nbs/08_charts.ipynb #83c0f1fd
 _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-_WORDS = {"helps": "#009E73", "hurts": "#D55E00", "inconclusive": "#777777"}
-_METRICS = {"acc": "accuracy", "f1_macro": "macro F1", "loss": "loss"}
+_DASHES = {"distilled": [1, 0], "direct": [6, 4]}
+_WORDS = {"helps": ("#009E73", "triangle-up"), "hurts": ("#D55E00", "triangle-down"), "inconclusive": ("#666666", "circle")}
+_METRICS = {"acc": "accuracy", "f1_macro": "macro F1", "accuracy": "accuracy", "loss": "loss"}
 
+# %% ../nbs/08_charts.ipynb #3480f848
 _AXIS = {"gridColor": "#eeeeee", "domainColor": "#999999", "tickColor": "#999999", "titleFontWeight": "normal"}
-_LEGEND = alt.Legend(title=None, labelFontSize=12, symbolSize=160, symbolOpacity=1)
+_LEGEND = alt.Legend(title=None, labelFontSize=12, symbolSize=120, symbolOpacity=1)
 
-def _view(chart, width: float, height: float, title: str = ""):
-    "Size, title and no frame; no `configure_...`, so that charts can be joined"
+def _style(chart, width: float, height: float, title: str = ""):
+    "Size, title and no frame, without `configure_...`, so that charts can be joined"
     return chart.properties(width=width, height=height, view=alt.ViewBackground(strokeOpacity=0),
                             title=alt.TitleParams(title, anchor="start", fontSize=13))
 
-# %% ../nbs/08_charts.ipynb #fa2f6416
+# %% ../nbs/08_charts.ipynb #32846d8d
 def _require(frame: pd.DataFrame, *columns: str) -> None:
-    "Raise `ValueError` if the table is empty or lacks a column."
+    "Raise `ValueError` if the table is empty, lacks a column, or lacks a value in one."
     missing = [column for column in columns if column not in frame]
     if missing:
-        raise ValueError(f"The table has no column {', '.join(missing)}, only {', '.join(map(str, frame))}: pass the frame as it was returned")
+        raise ValueError(f"The table has no column {', '.join(missing)}, only {', '.join(map(str, frame))}: "
+                         "pass the frame as it was returned")
     if frame.empty:
         raise ValueError("The table has no rows: nothing has finished yet, so there is nothing to draw")
+    for column in columns:
+        if frame[column].isna().any():
+            raise ValueError(f"Column {column} has no value in row {frame.index[frame[column].isna()][0]}: "
+                             "drop such rows or draw another column")
 
-# %% ../nbs/08_charts.ipynb #5c14d6ff
+# %% ../nbs/08_charts.ipynb #3ef9ec5e
 def learning_curves(
-    history: pd.DataFrame,  # one row an epoch, columns epoch, model, seed and the metric
+    history: pd.DataFrame,  # one row an epoch, columns epoch, model ("cnn direct"), seed and the metric
     metric: str = "test_f1_macro",  # the column to draw: train_ or test_ and acc, f1_macro or loss
     teacher: float | None = None,  # the teacher's score, drawn as a rule
 ) -> alt.LayerChart:
-    "A line a model: colour for the kind of student, dashed if trained directly; several seeds as mean and band."
-    _require(history, "epoch", "model", "seed", metric)
+    "A line a model: colour by student, dashed if direct; seeds as mean and band. Raises `ValueError` for what it can't draw."
     part, _, name = metric.partition("_")
-    if name not in _METRICS:
-        raise ValueError(f"metric={metric!r}: choose train_ or test_ and one of {', '.join(_METRICS)}")
-    groups = history.groupby(["model", "epoch"], sort=False)[metric]
-    data = groups.agg(["mean", "min", "max"]).reset_index().rename(columns={"mean": "score", "min": "worst", "max": "best"})
-    data["student"] = data["model"].str.replace(r" (direct|distilled)$", "", regex=True)
-    data["taught"] = np.where(data["model"].str.endswith(" direct"), "direct", "distilled")
-    students = list(dict.fromkeys(data["student"]))
-    color = alt.Color("student:N", scale=alt.Scale(domain=students, range=_PALETTE[:len(students)]), sort=None, legend=_LEGEND)
-    dash = alt.StrokeDash("taught:N", scale=alt.Scale(domain=["distilled", "direct"], range=[[1, 0], [6, 4]]), legend=_LEGEND)
-    values = [*data["worst"], *data["best"], *([] if teacher is None else [teacher])]
-    margin = .06 * (max(values) - min(values)) or .01
-    y = alt.Y("score:Q", title=f"{_METRICS[name]} on {part} texts", axis=alt.Axis(format="" if name == "loss" else ".0%", **_AXIS),
-              scale=alt.Scale(domain=[min(values) - margin, max(values) + margin], nice=False, zero=False))
-    base = alt.Chart(data).encode(x=alt.X("epoch:O", axis=alt.Axis(labelAngle=0, **_AXIS)), color=color, detail="model:N")
-    layers = [base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash),
-              base.mark_point(filled=True, size=40, opacity=1).encode(y=y)]
-    if history["seed"].nunique() > 1:
-        layers.insert(0, base.mark_area(opacity=.12).encode(y=alt.Y("worst:Q"), y2="best:Q"))
-    if teacher is not None:
-        rule = alt.Chart(pd.DataFrame({"score": [teacher], "label": ["teacher"]}))
-        layers += [rule.mark_rule(color="#444444", strokeWidth=1.2).encode(y="score:Q"),
-                   rule.mark_text(align="left", dx=4, dy=-6, x=0, color="#444444").encode(y="score:Q", text="label:N")]
-    return _view(alt.layer(*layers), 480, 280)
+    if part not in ("train", "test") or name not in ("acc", "f1_macro", "loss"):
+        raise ValueError(f"metric={metric!r}: choose train_ or test_ and one of acc, f1_macro, loss")
+    _require(history, "epoch", "model", "seed", metric)
+    data = history.groupby(["model", "epoch"], sort=False)[metric].agg(score="mean", low="min", high="max").reset_index()
+    data[["student", "taught"]] = data["model"].str.extract(r"^(.+) (direct|distilled)$")
+    if data["taught"].isna().any():
+        odd = data["model"][data["taught"].isna()].iloc[0]
+        raise ValueError(f"model {odd!r} does not end in ' direct' or ' distilled': add how it was taught to its name")
 
-# %% ../nbs/08_charts.ipynb #a48fdc3d
+    values = [*data["low"], *data["high"], *([] if teacher is None else [teacher])]
+    span = max(max(values) - min(values), .02)
+    middle = (max(values) + min(values)) / 2
+    students = list(dict.fromkeys(data["student"]))
+    taught = [way for way in _DASHES if way in set(data["taught"])]
+    colors = [_PALETTE[i % len(_PALETTE)] for i in range(len(students))]
+    color = alt.Color("student:N", scale=alt.Scale(domain=students, range=colors), legend=_LEGEND)
+    dashes = [_DASHES[way] for way in taught]
+    dash = alt.StrokeDash("taught:N", scale=alt.Scale(domain=taught, range=dashes), legend=_LEGEND)
+    y = alt.Y("score:Q", title=f"{_METRICS[name]} on {part} texts",
+              axis=alt.Axis(format="" if name == "loss" else "%", tickCount=6, **_AXIS),
+              scale=alt.Scale(domain=[middle - .56 * span, middle + .56 * span], zero=False, nice=False))
+    base = alt.Chart(data).encode(x=alt.X("epoch:O", axis=alt.Axis(labelAngle=0, labelOverlap=True, labelSeparation=5, **_AXIS)), color=color)
+    layers = [base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash)]
+    for way, fill in (("distilled", {"filled": True}), ("direct", {"fill": "white"})):
+        layers.append(base.transform_filter(alt.datum.taught == way).mark_point(size=36, opacity=1, **fill).encode(y=y))
+    if history["seed"].nunique() > 1:
+        band = base.mark_area(opacity=.14) if data["epoch"].nunique() > 1 else base.mark_rule(opacity=.3, strokeWidth=7)
+        layers.insert(0, band.encode(y=alt.Y("low:Q"), y2="high:Q", detail="model:N"))
+    if teacher is not None:
+        label = f"teacher {teacher:.3f}" if name == "loss" else f"teacher {teacher:.1%}"
+        rule = alt.Chart(pd.DataFrame({"score": [teacher], "label": [label]})).encode(y="score:Q")
+        layers += [rule.mark_rule(color="#444444", strokeWidth=1.2),
+                   rule.mark_text(align="left", dx=4, dy=-6, x=0, color="#444444").encode(text="label:N")]
+    return _style(alt.layer(*layers), 480, 270)
+
+# %% ../nbs/08_charts.ipynb #a2664f19
 def confusion_heatmap(
     y_true: np.ndarray,  # true class ids, [n]
     pred: np.ndarray,  # predicted class ids, [n]
-    names: list[str],  # class names in the order of their ids
+    names: list[str],  # class names in the order of their ids, [K]
     title: str = "",  # above the chart
 ) -> alt.LayerChart:
-    "Share of each true class (rows) that was predicted as each class (columns). Raises `ValueError` for ids without a name."
-    y_true, pred = np.asarray(y_true), np.asarray(pred)
-    k = len(names)
-    if len(y_true) != len(pred) or not len(y_true):
-        raise ValueError(f"{len(y_true)} labels and {len(pred)} predictions: give one of each for every text")
-    if min(y_true.min(), pred.min()) < 0 or max(y_true.max(), pred.max()) >= k:
-        raise ValueError(f"Class ids must lie between 0 and {k - 1}, one for each of the names {', '.join(names)}")
-    counts = np.bincount(y_true * k + pred, minlength=k * k).reshape(k, k)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    data = pd.DataFrame({"true": np.repeat(names, k), "predicted": list(names) * k, "share": shares.ravel(), "texts": counts.ravel()})
-    side = max(150, 62 * k)
-    slant = 0 if k * max(map(len, names)) < 45 else -35
-    base = alt.Chart(data).encode(
-        x=alt.X("predicted:N", sort=list(names), axis=alt.Axis(labelAngle=slant, labelLimit=110, **_AXIS)),
-        y=alt.Y("true:N", sort=list(names), axis=alt.Axis(labelLimit=110, **_AXIS)))
-    color = alt.Color("share:Q", scale=alt.Scale(scheme="blues", domain=[0, 1]), legend=None)
-    text = base.mark_text(fontSize=13).encode(text=alt.Text("share:Q", format=".0%"),
-                                              color=alt.condition("datum.share > .55", alt.value("white"), alt.value("#222222")))
-    return _view(base.mark_rect().encode(color=color, tooltip=["true", "predicted", "texts"]) + text, side, side * .72, title)
+    "Share of each true class (rows) predicted as each class (columns). Raises `ValueError` for ids without a name."
+    y_true, pred, names, k = np.asarray(y_true), np.asarray(pred), list(names), len(names)
+    if y_true.ndim != 1 or y_true.shape != pred.shape or not len(y_true):
+        raise ValueError(f"Labels have shape {y_true.shape}, predictions {pred.shape}: give one class id of each for every text")
+    if len(set(names)) < k:
+        raise ValueError(f"The class names {', '.join(names)} are not all different: rename one")
+    ids = np.concatenate([y_true, pred])
+    if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= k:
+        raise ValueError(f"Class ids must be whole numbers between 0 and {k - 1}, one for each of the names {', '.join(names)}")
 
-# %% ../nbs/08_charts.ipynb #873f590f
+    counts = np.bincount(y_true.astype(int) * k + pred, minlength=k * k).reshape(k, k)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    data = pd.DataFrame({"true": np.repeat(names, k), "predicted": names * k, "share": shares.ravel(), "texts": counts.ravel()})
+    side = min(max(150, 62 * k), 480)
+    slanted = max(map(len, names)) * 6.5 > side / k
+    base = alt.Chart(data).encode(
+        x=alt.X("predicted:N", sort=names, axis=alt.Axis(labelAngle=-35 if slanted else 0, labelLimit=160, **_AXIS)),
+        y=alt.Y("true:N", sort=names, axis=alt.Axis(labelLimit=160, **_AXIS)))
+    cells = base.mark_rect(stroke="white").encode(
+        color=alt.Color("share:Q", scale=alt.Scale(range=["#f3f7fb", "#08458c"], interpolate="rgb", domain=[0, 1]), legend=None),
+        tooltip=["true", "predicted", "texts"])
+    digits = base.transform_filter("datum.texts > 0").mark_text(fontSize=min(13, .3 * side / k)).encode(
+        text=alt.Text("share:Q", format=".0%"), color=alt.condition("datum.share > .65", alt.value("white"), alt.value("#222222")))
+    return _style(cells + digits, side, side * .72, title)
+
+# %% ../nbs/08_charts.ipynb #b296bd6d
+def _bins(
+    values: np.ndarray,  # [n]
+    most: int = 40,  # bins at most
+) -> tuple[np.ndarray, np.ndarray]:  # counts [bins], edges [bins + 1]
+    "A histogram whose bins are a whole number of the values' smallest step wide, with edges between values."
+    gaps = np.diff(np.sort(values))
+    gaps = gaps[gaps > 1e-7]  # what is smaller is floating point error, not a step
+    step, span = gaps.min() if len(gaps) else .05, np.ptp(values)
+    width = step * np.ceil((span / step + 1) / most - 1e-6)
+    bins = int((span + step / 2) / width + 1e-6) + 1
+    return np.histogram(values, values.min() - step / 2 + width * np.arange(bins + 1))
+
+# %% ../nbs/08_charts.ipynb #b4e872a6
 def bootstrap_histogram(
     result: PairedBootstrap,  # of `paired_bootstrap`
     title: str = "",  # above the chart
 ) -> alt.LayerChart:
-    "Resampled differences in points, the interval in colour, the observed difference and zero as rules."
-    heights, edges = np.histogram(100 * result.samples, bins=40)
-    middles = (edges[:-1] + edges[1:]) / 2
-    inside = (middles >= 100 * result.low) & (middles <= 100 * result.high)
+    "Resampled differences in points (x 100), their interval as a band, the observed difference and zero as rules."
+    heights, edges = _bins(100 * np.asarray(result.samples))
     interval = f"{result.confidence:.0%} interval"
-    bars = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "resamples": heights, "part": np.where(inside, interval, "outside")})
+    band = pd.DataFrame({"low": [100 * result.low], "high": [100 * result.high], "part": [interval]})
+    bars = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "resamples": heights})
     rules = pd.DataFrame({"x": [0, 100 * result.difference], "rule": ["no difference", "observed"]})
-    reach = max(abs(edges).max(), .5)
-    name = _METRICS.get(result.metric, result.metric)
-    chart = alt.Chart(bars).mark_bar().encode(
-        x=alt.X("from:Q", bin="binned", title=f"difference, points of {name}",
-                scale=alt.Scale(domain=[min(edges[0], -.1 * reach), max(edges[-1], .1 * reach)], nice=False), axis=alt.Axis(**_AXIS)),
-        x2="to:Q", y=alt.Y("resamples:Q", title="resampled test sets", axis=alt.Axis(**_AXIS)),
-        color=alt.Color("part:N", scale=alt.Scale(domain=[interval, "outside"], range=["#56B4E9", "#d9d9d9"]), legend=_LEGEND))
-    lines = alt.Chart(rules).mark_rule(strokeWidth=1.6, color="#222222").encode(
-        x="x:Q", strokeDash=alt.StrokeDash("rule:N", scale=alt.Scale(domain=["observed", "no difference"], range=[[1, 0], [5, 4]]), legend=_LEGEND))
-    return _view(chart + lines, 330, 180, title)
+    ends = min(edges[0], 0), max(edges[-1], 0)
+    margin = .04 * (ends[1] - ends[0]) if len(heights) > 1 else 1
+    x = alt.X("from:Q", bin="binned", title=f"difference, points of {_METRICS[result.metric]}",
+              axis=alt.Axis(tickCount=7, labelFlush=False, **_AXIS),
+              scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin], nice=False))
+    layers = [
+        alt.Chart(band).mark_rect(opacity=.5).encode(
+            x="low:Q", x2="high:Q", color=alt.Color("part:N", scale=alt.Scale(domain=[interval], range=["#bcdcf3"]), legend=_LEGEND)),
+        alt.Chart(bars).mark_bar(color="#0072B2", opacity=.75).encode(
+            x=x, x2="to:Q", y=alt.Y("resamples:Q", title="resampled test sets", axis=alt.Axis(tickCount=4, **_AXIS))),
+        alt.Chart(rules).mark_rule(strokeWidth=1.8, color="#222222").encode(
+            x="x:Q", strokeDash=alt.StrokeDash("rule:N", legend=_LEGEND,
+                                               scale=alt.Scale(domain=["observed", "no difference"], range=[[1, 0], [5, 4]])))]
+    return _style(alt.layer(*layers), 400, 180, title)
 
-# %% ../nbs/08_charts.ipynb #72c07ea9
+# %% ../nbs/08_charts.ipynb #5cf03670
 def difference_intervals(
-    frame: pd.DataFrame,  # columns label, difference, low, high (shares), word
+    frame: pd.DataFrame,  # columns label, difference, low, high (shares), word ("helps", "hurts" or "inconclusive")
 ) -> alt.LayerChart:
-    "A point and an interval a comparison, in points, against a rule at zero; colour and shape by the verdict's word."
+    "A point and an interval a comparison, in points, colour and shape by word. Raises `ValueError` for an unknown word."
     _require(frame, "label", "difference", "low", "high", "word")
+    unknown = set(frame["word"]) - set(_WORDS)
+    if unknown:
+        raise ValueError(f"word={unknown.pop()!r}: choose one of {', '.join(_WORDS)}")
     data = frame[["label", "word"]].assign(**{column: 100 * frame[column] for column in ("difference", "low", "high")})
     words = [word for word in _WORDS if word in set(data["word"])]
-    color = alt.Color("word:N", scale=alt.Scale(domain=words, range=[_WORDS[word] for word in words]), legend=_LEGEND)
-    base = alt.Chart(data).encode(y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, **_AXIS)), color=color)
-    x = alt.X("low:Q", title="distilled minus direct, points of accuracy", axis=alt.Axis(**_AXIS))
+    ends = min(data["low"].min(), 0), max(data["high"].max(), 0)
+    margin = .06 * (ends[1] - ends[0]) or .5
+    color = alt.Color("word:N", scale=alt.Scale(domain=words, range=[_WORDS[word][0] for word in words]), legend=_LEGEND)
+    shape = alt.Shape("word:N", scale=alt.Scale(domain=words, range=[_WORDS[word][1] for word in words]), legend=_LEGEND)
+    x = alt.X("low:Q", title="distilled minus direct, points of accuracy", axis=alt.Axis(tickCount=7, **_AXIS),
+              scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin], nice=False))
+    base = alt.Chart(data).encode(y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, **_AXIS)), color=color)
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#222222", strokeDash=[5, 4]).encode(x="x:Q")
-    points = base.mark_point(filled=True, size=90, opacity=1).encode(
-        x="difference:Q", shape=alt.Shape("word:N", scale=alt.Scale(domain=words), legend=_LEGEND))
-    return _view(zero + base.mark_rule(strokeWidth=2.4).encode(x=x, x2="high:Q") + points, 440, max(60, 30 * len(data)))
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(x="difference:Q", shape=shape)
+    return _style(zero + base.mark_rule(strokeWidth=2.4).encode(x=x, x2="high:Q") + points, 380, max(60, 30 * len(data)))
