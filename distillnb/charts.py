@@ -41,7 +41,7 @@ def _require(frame: pd.DataFrame, *columns: str) -> None:
             raise ValueError(f"Column {column} has no value in row {frame.index[frame[column].isna()][0]}: "
                              "drop such rows or draw another column")
 
-# %% ../nbs/08_charts.ipynb #3ef9ec5e
+# %% ../nbs/08_charts.ipynb #e3f32de2
 def learning_curves(
     history: pd.DataFrame,  # one row an epoch, columns epoch, model ("cnn direct"), seed and the metric
     metric: str = "test_f1_macro",  # the column to draw: train_ or test_ and acc, f1_macro or loss
@@ -70,7 +70,8 @@ def learning_curves(
     y = alt.Y("score:Q", title=f"{_METRICS[name]} on {part} texts",
               axis=alt.Axis(format="" if name == "loss" else "%", tickCount=6, **_AXIS),
               scale=alt.Scale(domain=[middle - .56 * span, middle + .56 * span], zero=False, nice=False))
-    base = alt.Chart(data).encode(x=alt.X("epoch:O", axis=alt.Axis(labelAngle=0, labelOverlap=True, labelSeparation=5, **_AXIS)), color=color)
+    x = alt.X("epoch:O", axis=alt.Axis(labelAngle=0, labelOverlap=True, labelSeparation=5, **_AXIS))
+    base = alt.Chart(data).encode(x=x, color=color)
     layers = [base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash)]
     for way, fill in (("distilled", {"filled": True}), ("direct", {"fill": "white"})):
         layers.append(base.transform_filter(alt.datum.taught == way).mark_point(size=36, opacity=1, **fill).encode(y=y))
