@@ -159,6 +159,15 @@ def test_zero_is_in_view_wherever_the_differences_are():
         assert low < 0 < high
 
 
+def test_zero_is_in_view_in_histograms_too():
+    truth = np.arange(500) % 3
+    worse = np.where(np.arange(500) % 4 == 0, (truth + 1) % 3, truth)
+    for result in (paired_bootstrap(truth, truth, worse), paired_bootstrap(truth, worse, truth)):
+        assert (result.samples > 0).all() or (result.samples < 0).all()
+        low, high = channel(bootstrap_histogram(result), "x")["scale"]["domain"]
+        assert low < 0 < high
+
+
 def test_a_word_looks_the_same_whatever_the_others_are():
     one = difference_intervals(verdicts())
     three = difference_intervals(pd.concat([verdicts(label=[word], word=[word]) for word in ("hurts", "helps", "inconclusive")]))
