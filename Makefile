@@ -24,6 +24,8 @@ export: .venv/dev ## notebooks -> package, clean notebooks, README
 	$(BIN)/python scripts/readme.py
 
 docs: .venv/dev ## the site, into _docs (needs Quarto)
+	@command -v quarto > /dev/null || { echo "make docs needs Quarto: install it from https://quarto.org, then try again."; exit 1; }
+	@touch README.md  # newer than the index, so that nbdev does not write it anew with Quarto
 	$(BIN)/nbdev_docs
 
 clean: ## forget the environment, the cache and all results

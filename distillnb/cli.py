@@ -41,7 +41,7 @@ def _add_shared(command: argparse.ArgumentParser, output: str) -> None:
     command.add_argument("--cache", type=Path, metavar="DIR", help="where teachers and their answers are kept (runs/cache)")
     command.add_argument("--device", help="cuda, mps or cpu (the best there is)")
 
-# %% ../nbs/10_cli.ipynb #bb792dca
+# %% ../nbs/10_cli.ipynb #1ed22f31
 def _parser() -> argparse.ArgumentParser:
     "The whole command line"
     parser = argparse.ArgumentParser(
@@ -59,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", help="the same with your own texts", **layout,
         description="Read a table of texts and labels, get a teacher, train students with and without it, compare them.",
-        epilog="examples:\n  distillnb run reviews.csv\n  distillnb run reviews.tsv.gz --text review_body --label star_rating --labelled 5000\n"
+        epilog="examples:\n  distillnb run reviews.csv\n"
+               "  distillnb run reviews.tsv.gz --text review_body --label star_rating --labelled 5000\n"
                "  distillnb run tickets.jsonl --teacher ./my-bert --seeds 3\n"
                "  distillnb run amazon.tsv.gz --preset walkthrough")
     run.add_argument("data", help="a .tsv, .csv, .jsonl, .parquet or .txt file (.gz too), a folder with train and test files, "
@@ -221,7 +222,7 @@ def _predict_command(args: argparse.Namespace) -> None:
     names = [str(model.config.id2label[i]) for i in range(logits.shape[1])]
     _print_answers(texts, names, torch.from_numpy(logits).softmax(1).numpy(), args.format)
 
-# %% ../nbs/10_cli.ipynb #9f7eb518
+# %% ../nbs/10_cli.ipynb #9a2d63d7
 def main(
     argv: list[str] | None = None,  # the arguments; by default those of the process
 ) -> int:  # exit status: 0 done, 2 a mistake to mend, 130 interrupted
@@ -229,6 +230,9 @@ def main(
     args = _parser().parse_args(argv)
     try:
         {"demo": _run_command, "run": _run_command, "predict": _predict_command}[args.command](args)
+    except ModuleNotFoundError as error:
+        _say(f"distillnb: error: {error}: run pip install distillnb, which brings what it needs")
+        return 2
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if isinstance(error, BrokenPipeError):
             sys.stderr.close()

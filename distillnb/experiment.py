@@ -5,11 +5,8 @@
 # %% auto #0
 __all__ = ['STUDENTS', 'RECIPES', 'WALKTHROUGH_RECIPES', 'PRESETS', 'Recipe', 'check_writable', 'Experiment', 'Results']
 
-# %% ../nbs/09_experiment.ipynb #5b44172d
-import html
+# %% ../nbs/09_experiment.ipynb #37baef06
 import io
-import json
-import math
 import os
 import platform
 import shutil
@@ -359,14 +356,15 @@ def _svg(chart) -> str:
     chart.save(buffer, format="svg")
     return buffer.getvalue()
 
-# %% ../nbs/09_experiment.ipynb #a7e781cd
+# %% ../nbs/09_experiment.ipynb #4b2268c7
 def _settings(experiment: Experiment) -> dict[str, str]:
     "Every field of the experiment, as text"
     values = {key: getattr(experiment, key) for key in experiment.__dataclass_fields__ if key != "recipes"}
     if not isinstance(experiment.data, (str, Path)):
         values["data"] = f"a {type(experiment.data).__name__} in memory"
-    recipes = {f"student {name}": ", ".join(f"{k}={v}" for k, v in asdict(recipe).items()) for name, recipe in experiment.recipes.items()}
-    return {key: str(value) for key, value in (values | recipes).items()}
+    recipes = {f"student {name}": ", ".join(f"{key}={value}" for key, value in asdict(recipe).items())
+               for name, recipe in experiment.recipes.items()}
+    return {key: str(value) for key, value in (values | recipes).items() if value not in (None, {})}
 
 # %% ../nbs/09_experiment.ipynb #533c6c16
 def _versions(experiment: Experiment) -> dict[str, str]:
@@ -377,7 +375,7 @@ def _versions(experiment: Experiment) -> dict[str, str]:
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, {torch.get_num_threads()} threads",
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
 
-# %% ../nbs/09_experiment.ipynb #d85196ff
+# %% ../nbs/09_experiment.ipynb #dcbe41bc
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>distillnb: {{ title }}</title>
@@ -396,7 +394,8 @@ _TEMPLATE = """<!doctype html>
 <p class="lead">{{ lead }}</p>
 {% if interrupted %}<p class="verdict hurts">This run was interrupted. It shows what had finished.</p>{% endif %}
 <h2>Verdict</h2>
-{% for word, sentence in verdicts %}<p class="verdict {{ word }}">{{ sentence }}</p>{% else %}<p>No pair of twins was finished.</p>{% endfor %}
+{% for word, sentence in verdicts %}<p class="verdict {{ word }}">{{ sentence }}</p>
+{% else %}<p>No pair of twins was finished.</p>{% endfor %}
 {% if differences %}{{ differences|safe }}{% endif %}
 <h2>Summary</h2>
 <div class="wide">{{ table|safe }}</div>
@@ -419,19 +418,19 @@ pipeline("text-classification", "students/{{ example }}")("a text")</pre>
 </body></html>
 """
 
-# %% ../nbs/09_experiment.ipynb #cf4e9e0a
+# %% ../nbs/09_experiment.ipynb #575d894c
 def _report(results: Results) -> str:
     "The HTML report"
     experiment, charts = results.experiment, results.charts()
     pick = lambda start: [_svg(chart) for name, chart in charts.items() if name.startswith(start)]
     words = [results.verdict(name, seed).word for name, seed in results.pairs]
-    learning = f"learned from {experiment.labelled:,} labels" if isinstance(experiment.labelled, int) else "learned from labels"
-    lead = (f"{len(experiment.recipes)} kinds of small students of the teacher {experiment.teacher}, each trained twice: directly on the "
-            f"labels, and distilled from the teacher's logits. Classes: {', '.join(results.names)}. "
-            + (f"The labelled texts number {experiment.labelled:,}; the others lost their label and serve distillation only. "
-               if isinstance(experiment.labelled, int) else ""))
+    teacher = "MiniLM, the demo's teacher" if experiment.teacher == "demo" else f"the teacher {experiment.teacher}"
+    lead = (f"Small students of {teacher}, each trained twice with the same number of steps: directly on the labels, and distilled from "
+            f"the teacher's logits. Classes: {', '.join(results.names)}.")
+    if experiment.labelled is not None:
+        lead += " Only part of the training texts kept their label; the others serve distillation alone."
     facts = {**_settings(experiment), **_versions(experiment)}
-    example = next((_folder_name(results, *key) for key in results.students if "distilled" in key[0]), "...")
+    example = _folder_name(results, *list(results.students)[-1]) if results.students else "NAME"
     return Environment(autoescape=True, trim_blocks=True).from_string(_TEMPLATE).render(
         title=f"Distillation on {Path(str(_settings(experiment)['data'])).name}", lead=lead, interrupted=results.interrupted,
         verdicts=list(zip(words, results.sentences())), differences="".join(pick("differences")), n=f"{len(results.truth):,}",

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, norm
 
-# %% ../nbs/07_significance.ipynb #df51f883
+# %% ../nbs/07_significance.ipynb #7098aab8
 def _check(y_true, *predictions, n_classes: int | None = None) -> tuple[list[np.ndarray], int]:
     "All as int arrays of one length, and the number of classes. Raises `ValueError` that says what is wrong."
     arrays = [np.asarray(values) for values in (y_true, *predictions)]
     if any(array.ndim != 1 for array in arrays) or len({len(array) for array in arrays}) > 1:
-        raise ValueError(f"Labels and predictions have shapes {', '.join(str(a.shape) for a in arrays)}: give one class id a text in each")
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise ValueError(f"Labels and predictions have shapes {shapes}: give one class id a text in each")
     if not len(arrays[0]):
         raise ValueError("There is nothing to compare: give at least one test text")
     if any(array.dtype.kind not in "iu" for array in arrays):
@@ -178,7 +179,7 @@ def smallest_detectable_difference(
     z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
     return float(min(1.0, z * math.sqrt(disagreement / n)))
 
-# %% ../nbs/07_significance.ipynb #abd1117a
+# %% ../nbs/07_significance.ipynb #6a932f14
 @dataclass(frozen=True)
 class Verdict:
     "Distilled (a) against direct (b) on the same test texts: the word, and every figure behind it."
@@ -196,8 +197,9 @@ class Verdict:
     def sentence(self) -> str:
         "The verdict in words."
         points, p = 100 * self.accuracy.difference, [_p(self.accuracy.p_value), _p(self.mcnemar.p_value)]
-        figures = (f"{f'by {abs(points):.1f} points of accuracy' if points else 'in accuracy'} [{100 * self.accuracy.low:+.1f}, {100 * self.accuracy.high:+.1f}] on {self.n:,} texts "
-                   f"(bootstrap p {p[0]}, McNemar p {p[1]}, P(better) {_probability(self.probability_better)})")
+        size = f"by {abs(points):.1f} points of accuracy" if points else "in accuracy"
+        figures = (f"{size} [{100 * self.accuracy.low:+.1f}, {100 * self.accuracy.high:+.1f}] on {self.n:,} texts (bootstrap p {p[0]}, "
+                   f"McNemar p {p[1]}, P(better) {_probability(self.probability_better)})")
         start = f"{self.name_a} {'beats' if points > 0 else 'trails' if points < 0 else 'ties with'} {self.name_b} {figures}: "
         if self.word == "inconclusive":
             return start + (f"inconclusive; with 80 % power this test would show a difference of "
@@ -222,7 +224,7 @@ def _probability(value: float) -> str:
     "A probability that never pretends to be certain"
     return "> .999" if value > .999 else "< .001" if value < .001 else f"= {value:.3f}".replace("0.", ".", 1)
 
-# %% ../nbs/07_significance.ipynb #57128fb4
+# %% ../nbs/07_significance.ipynb #f989398a
 def verdict(
     y_true: np.ndarray,  # true class ids, [n]
     pred_a: np.ndarray,  # class ids predicted by the distilled student, [n]
@@ -235,7 +237,8 @@ def verdict(
 ) -> Verdict:
     "Bootstrap, McNemar and posterior together. 'helps' or 'hurts' only if bootstrap interval and McNemar agree."
     (y_true, pred_a, pred_b), k = _check(y_true, pred_a, pred_b, n_classes=n_classes)
-    accuracy, f1_macro = (paired_bootstrap(y_true, pred_a, pred_b, metric, confidence=confidence, n_classes=k, seed=seed) for metric in METRICS)
+    accuracy, f1_macro = (paired_bootstrap(y_true, pred_a, pred_b, metric, confidence=confidence, n_classes=k, seed=seed)
+                          for metric in METRICS)
     exact, n = mcnemar(y_true, pred_a, pred_b), len(y_true)
     word = "inconclusive"
     if exact.p_value < 1 - confidence and (accuracy.low > 0 or accuracy.high < 0):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['load_classifier', 'Teacher', 'load_teacher', 'match_labels', 'fine_tune', 'cached_fine_tune', 'teacher_logits']
 
-# %% ../nbs/02_teacher.ipynb #46df7bbd
+# %% ../nbs/02_teacher.ipynb #b78747bc
 import hashlib
 import json
 import logging
@@ -19,7 +19,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score
 from tqdm import tqdm
 from transformers import (AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, PreTrainedModel,
                           Trainer, TrainerCallback, TrainingArguments)
@@ -28,7 +28,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from .data import label_ids, label_names
-from .tokens import Tokens, batches, demo_model, pick_device, tokenize, tokenizer_fingerprint
+from .tokens import Tokens, batches, pick_device, tokenize, tokenizer_fingerprint
 
 # %% ../nbs/02_teacher.ipynb #2c423132
 @contextmanager
@@ -155,7 +155,15 @@ class _Rows(torch.utils.data.Dataset):
     def __getitem__(self, row):
         return {"input_ids": self.tokens[int(row)].tolist(), "labels": int(self.labels[row])}
 
-# %% ../nbs/02_teacher.ipynb #8fa82361
+# %% ../nbs/02_teacher.ipynb #2f2b8bed
+def _resumable(partial: Path) -> str | None:
+    "The last complete checkpoint. One that was being written when the run died lacks its last file, and is dropped."
+    for checkpoint in partial.glob("checkpoint-*"):
+        if not (checkpoint / "trainer_state.json").is_file():
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(str(partial)) if partial.is_dir() else None
+
+# %% ../nbs/02_teacher.ipynb #efcfc4d5
 def fine_tune(
     base: str | Path,  # folder or hub name of the model to start from
     train: pd.DataFrame,  # labelled texts, columns `text` and `label`
@@ -179,22 +187,23 @@ def fine_tune(
     rows = [_Rows(tokenize(frame.text, tokenizer, max_length), label_ids(frame)) if len(frame) else None
             for frame in (train, validation)]
     device = pick_device(device)
+    on_gpu, bf16 = device.type == "cuda", device.type == "cuda" and torch.cuda.is_bf16_supported()
     steps = -(-len(train) // batch_size) * epochs
     arguments = TrainingArguments(
         output_dir=str(partial), num_train_epochs=epochs, per_device_train_batch_size=batch_size,
         per_device_eval_batch_size=64, learning_rate=learning_rate, warmup_steps=steps // 10, seed=seed,
-        train_sampling_strategy="group_by_length", bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
+        train_sampling_strategy="group_by_length", bf16=bf16, fp16=on_gpu and not bf16,
         use_cpu=device.type == "cpu", eval_strategy="epoch" if len(validation) else "no", save_strategy="epoch",
         save_total_limit=1, load_best_model_at_end=bool(len(validation)), metric_for_best_model="accuracy", logging_steps=10,
         report_to="none", disable_tqdm=True,
-        dataloader_pin_memory=device.type == "cuda")
+        dataloader_pin_memory=on_gpu)
     with _quiet_transformers():
         trainer = Trainer(
             model, arguments, train_dataset=rows[0], eval_dataset=rows[1], processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer), callbacks=[_Bar()],
             compute_metrics=lambda result: {"accuracy": accuracy_score(result.label_ids, result.predictions.argmax(1))})
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(partial)) if partial.is_dir() else None)
+        trainer.train(resume_from_checkpoint=_resumable(partial))
         trainer.save_model(str(partial / "finished"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial / "finished", folder)

@@ -33,7 +33,9 @@ def blocks(notebook):
         for output in cell.outputs:
             data = output.get("data", {})
             if "text/markdown" in data:
-                yield data["text/markdown"]
+                yield local_links(data["text/markdown"])
+            elif "text/html" in data:
+                yield re.sub(r"<style.*?</style>\s*", "", data["text/html"], flags=re.DOTALL).strip()
             elif text := output.get("text", data.get("text/plain")):
                 yield f"```\n{text.rstrip()}\n```"
 

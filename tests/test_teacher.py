@@ -198,6 +198,14 @@ def test_fine_tuning_resumes_at_the_last_epoch(tiny_bert, parts, tmp_path, monke
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
 
 
+def test_a_half_written_checkpoint_is_not_resumed(tiny_bert, parts, tmp_path):
+    broken = tmp_path / "teacher.partial" / "checkpoint-999"
+    broken.mkdir(parents=True)
+    (broken / "model.safetensors").write_bytes(b"half")
+    folder = fine_tune(tiny_bert, parts.train[:64], parts.validation, tmp_path / "teacher", epochs=1, max_length=32, freeze_layers=0, device="cpu")
+    assert load_teacher(folder).names == NAMES
+
+
 def test_frozen_layers_keep_their_weights(tiny_bert, parts, tmp_path):
     before = load_teacher(tiny_bert).model.state_dict()
     folder = fine_tune(tiny_bert, parts.train[:64], parts.validation, tmp_path / "t", epochs=1, freeze_layers=1, max_length=32, device="cpu")
