@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, norm
 
-# %% ../nbs/07_significance.ipynb #7098aab8
+# %% ../nbs/07_significance.ipynb #dd98ca22
 def _check(y_true, *predictions, n_classes: int | None = None) -> tuple[list[np.ndarray], int]:
     "All as int arrays of one length, and the number of classes. Raises `ValueError` that says what is wrong."
     arrays = [np.asarray(values) for values in (y_true, *predictions)]
@@ -27,6 +27,8 @@ def _check(y_true, *predictions, n_classes: int | None = None) -> tuple[list[np.
     found = max(int(array.max()) for array in arrays) + 1
     if min(int(array.min()) for array in arrays) < 0 or n_classes is not None and found > n_classes:
         raise ValueError(f"Class ids must lie between 0 and {(n_classes or found) - 1}: drop texts without a label, check n_classes")
+    if (n_classes or found) < 2:
+        raise ValueError("There is only one class, so every classifier is right: give texts of at least two, or n_classes")
     return [array.astype(np.int64) for array in arrays], n_classes or found
 
 # %% ../nbs/07_significance.ipynb #073753c8
@@ -117,14 +119,15 @@ class McNemar:
     only_b_right: int  # texts
     p_value: float  # two-sided
 
-# %% ../nbs/07_significance.ipynb #4781d23d
+# %% ../nbs/07_significance.ipynb #521a9e46
 def mcnemar(
     y_true: np.ndarray,  # true class ids, [n]
     pred_a: np.ndarray,  # class ids predicted by the first classifier, [n]
     pred_b: np.ndarray,  # and by the second, [n]
+    n_classes: int | None = None,  # K; by default one more than the largest id
 ) -> McNemar:
     "McNemar's test with the exact binomial distribution (McNemar 1947). p is 1 where they never differ."
-    (y_true, pred_a, pred_b), _ = _check(y_true, pred_a, pred_b)
+    (y_true, pred_a, pred_b), _ = _check(y_true, pred_a, pred_b, n_classes=n_classes)
     a_right, b_right = pred_a == y_true, pred_b == y_true
     only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
     p_value = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
@@ -168,14 +171,17 @@ def probability_better(
             for i, pred in enumerate((pred_a, pred_b)))
     return float((a > b).mean())
 
-# %% ../nbs/07_significance.ipynb #e313db21
+# %% ../nbs/07_significance.ipynb #4355b26c
 def smallest_detectable_difference(
     n: int,  # test texts
     disagreement: float,  # share of texts that exactly one of the two gets right
     confidence: float = .95,  # of the test
     power: float = .8,  # chance to see a true difference of this size
 ) -> float:  # difference of accuracies
-    "Difference in accuracy that a paired test of this size detects with this power (normal approximation)."
+    "Difference in accuracy that a paired test of this size detects with this power (normal approximation). `ValueError` for n < 1."
+    if n < 1 or not 0 <= disagreement <= 1 or not 0 < confidence < 1 or not 0 < power < 1:
+        raise ValueError(f"n={n}, disagreement={disagreement}, confidence={confidence}, power={power}: "
+                         "n counts texts, the rest lie between 0 and 1")
     z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
     return float(min(1.0, z * math.sqrt(disagreement / n)))
 
@@ -224,7 +230,7 @@ def _probability(value: float) -> str:
     "A probability that never pretends to be certain"
     return "> .999" if value > .999 else "< .001" if value < .001 else f"= {value:.3f}".replace("0.", ".", 1)
 
-# %% ../nbs/07_significance.ipynb #f989398a
+# %% ../nbs/07_significance.ipynb #84e49d32
 def verdict(
     y_true: np.ndarray,  # true class ids, [n]
     pred_a: np.ndarray,  # class ids predicted by the distilled student, [n]
@@ -239,7 +245,7 @@ def verdict(
     (y_true, pred_a, pred_b), k = _check(y_true, pred_a, pred_b, n_classes=n_classes)
     accuracy, f1_macro = (paired_bootstrap(y_true, pred_a, pred_b, metric, confidence=confidence, n_classes=k, seed=seed)
                           for metric in METRICS)
-    exact, n = mcnemar(y_true, pred_a, pred_b), len(y_true)
+    exact, n = mcnemar(y_true, pred_a, pred_b, k), len(y_true)
     word = "inconclusive"
     if exact.p_value < 1 - confidence and (accuracy.low > 0 or accuracy.high < 0):
         word = "helps" if accuracy.difference > 0 else "hurts"

@@ -7,7 +7,7 @@ from scipy.stats import beta, binom
 from sklearn.metrics import accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from distillnb.significance import (bootstrap_interval, confusion_posterior, mcnemar, paired_bootstrap, posterior_metric, probability_better,
+from distillnb.significance import (McNemar, bootstrap_interval, confusion_posterior, mcnemar, paired_bootstrap, posterior_metric, probability_better,
                                     smallest_detectable_difference, verdict)
 
 
@@ -84,11 +84,13 @@ def test_probability_better_is_half_for_equals_and_independent():
 
 
 def test_an_interval_of_95_percent_holds_the_truth_in_95_percent():
-    held = {"accuracy": 0, "single": 0}
+    held = {"accuracy": 0, "f1_macro": 0, "single": 0}  # classes and errors are evenly spread, so true macro F1 is true accuracy
     for seed in range(1000):
         truth, a, b = twins(800, .6, .10, .07, seed)
         result = paired_bootstrap(truth, a, b, n_resamples=600, seed=seed)
         held["accuracy"] += result.low <= .03 <= result.high
+        result = paired_bootstrap(truth, a, b, "f1_macro", n_resamples=600, seed=seed)
+        held["f1_macro"] += result.low <= .03 <= result.high
         low, high = bootstrap_interval(truth, a, n_resamples=600, seed=seed)
         held["single"] += low <= .70 <= high
     for count in held.values():
@@ -114,9 +116,61 @@ def test_smallest_detectable_difference_is_seen_four_times_in_five():
     assert .70 < seen / 400 < .88
 
 
+def of_300(only_a, only_b):
+    """300 texts: only a right on the first few, only b on the next, both on the rest."""
+    truth, place = np.arange(300) % 3, np.arange(300)
+    wrong = (truth + 1) % 3
+    return truth, np.where((place >= only_a) & (place < only_a + only_b), wrong, truth), np.where(place < only_a, wrong, truth)
+
+
+def test_the_verdict_needs_both_tests():
+    four = verdict(*of_300(4, 0))
+    assert four.accuracy.low > 0 and np.isclose(four.mcnemar.p_value, .125) and four.word == "inconclusive"
+    assert verdict(*of_300(6, 0)).word == "helps" and verdict(*of_300(0, 6)).word == "hurts"
+
+
+def test_the_verdict_needs_an_interval_without_zero(monkeypatch):
+    monkeypatch.setattr("distillnb.significance.mcnemar", lambda *_: McNemar(6, 6, .001))
+    assert verdict(*of_300(6, 6)).word == "inconclusive" and verdict(*of_300(16, 0)).word == "helps"
+
+
+def test_the_verdict_keeps_to_its_confidence():
+    usual, strict = verdict(*of_300(20, 6)), verdict(*of_300(20, 6), confidence=.999)
+    assert (usual.word, strict.word) == ("helps", "inconclusive")
+    seven = verdict(*of_300(7, 0), confidence=.99)
+    assert seven.accuracy.low > 0 and .01 < seven.mcnemar.p_value < .05 and seven.word == "inconclusive"
+    assert strict.accuracy.low < usual.accuracy.low and strict.smallest_detectable_difference > usual.smallest_detectable_difference
+
+
+def test_p_is_never_zero_and_never_above_one():
+    assert paired_bootstrap(*of_300(100, 0), n_resamples=999).p_value == 2 / 1000
+    assert paired_bootstrap(*of_300(0, 0), n_resamples=999).p_value == 1
+
+
+@pytest.mark.parametrize("only_a, only_b, words", [
+    (20, 4, ["new beats old by 5.3 points of accuracy", "on 300 texts", "McNemar p = .002", "distillation helps."]),
+    (4, 20, ["new trails old by 5.3 points of accuracy", "McNemar p = .002", "distillation hurts."]),
+    (9, 9, ["new ties with old", "McNemar p = 1.000", "inconclusive", "80 % power"]),
+])
+def test_the_sentence_and_the_row(only_a, only_b, words):
+    result = verdict(*of_300(only_a, only_b), "new", "old")
+    assert all(word in result.sentence for word in words), result.sentence
+    row = result.row()
+    assert all(np.isscalar(value) for value in row.values())
+    assert (row["n"], row["only_a_right"], row["only_b_right"]) == (300, only_a, only_b)
+    assert np.isclose(row["difference"], (only_a - only_b) / 300) and row["low"] <= row["difference"] <= row["high"]
+
+
+@pytest.mark.parametrize("arguments", [(0, .1), (100, 1.5), (100, -.1), (100, .1, 1.), (100, .1, .95, 0.)])
+def test_impossible_test_sizes(arguments):
+    with pytest.raises(ValueError, match="n counts texts"):
+        smallest_detectable_difference(*arguments)
+
+
 @pytest.mark.parametrize("arguments, message", [
     (([0, 1], [0], [0, 1]), "shapes"), (([], [], []), "at least one test text"), (([0., 1.], [0., 1.], [1., 0.]), "must be ints"),
     (([0, -1], [0, 1], [1, 0]), "between 0 and"), (([[0]], [[0]], [[0]]), "shapes"),
+    (([0, 0], [0, 0], [0, 0]), "only one class"), ((["a"], ["b"], ["a"]), "must be ints"),
 ])
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
