@@ -6,11 +6,12 @@
 __all__ = ['METRICS', 'PairedBootstrap', 'paired_bootstrap', 'bootstrap_interval', 'McNemar', 'mcnemar', 'confusion_posterior',
            'posterior_metric', 'probability_better', 'smallest_detectable_difference', 'Verdict', 'verdict']
 
-# %% ../nbs/07_significance.ipynb #d64badfd
+# %% ../nbs/07_significance.ipynb #087a9bdc
 import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.stats import binomtest, norm
 
 # %% ../nbs/07_significance.ipynb #dd98ca22
@@ -44,18 +45,28 @@ def _metric(confusions: np.ndarray, metric: str) -> np.ndarray:
     total = confusions.sum(-1) + confusions.sum(-2)
     return (2 * right / np.where(total > 0, total, 1)).mean(-1)
 
-# %% ../nbs/07_significance.ipynb #22530d64
-def _resampled(cells: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    "Counts of `n_resamples` bootstrap samples over the non-empty cells, [n_resamples, cells]"
-    n = int(cells.sum())
-    return np.random.default_rng(seed).multinomial(n, cells / n, size=n_resamples)
+# %% ../nbs/07_significance.ipynb #703918b5
+def _resampled(score, cells: np.ndarray, n_resamples: int, seed: int, batch: int = 500) -> np.ndarray:
+    "`score` of bootstrap counts over the non-empty cells, [n_resamples]; in batches, so that many classes fit in memory"
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples={n_resamples} must be at least 1; 10,000 is usual")
+    generator, n = np.random.default_rng(seed), int(cells.sum())
+    return np.concatenate([score(generator.multinomial(n, cells / n, size=min(batch, n_resamples - done)))
+                           for done in range(0, n_resamples, batch)])
 
-# %% ../nbs/07_significance.ipynb #0d06954d
+# %% ../nbs/07_significance.ipynb #a80e1d59
 def _confusions(counts: np.ndarray, true: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
     "Confusion matrices [samples, K, K] from counts over cells with these true and predicted classes"
-    place = np.zeros((len(true), n_classes * n_classes))
-    place[np.arange(len(true)), true * n_classes + predicted] = 1
+    place = csr_array((np.ones(len(true)), (np.arange(len(true)), true * n_classes + predicted)), (len(true), n_classes**2))
     return (counts @ place).reshape(-1, n_classes, n_classes)
+
+# %% ../nbs/07_significance.ipynb #40cdc487
+def _interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
+    "Percentile interval. Raises `ValueError` if `confidence` is no share."
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} must lie between 0 and 1, for example .95")
+    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 # %% ../nbs/07_significance.ipynb #5b35d81f
 @dataclass(frozen=True, eq=False)
@@ -71,7 +82,7 @@ class PairedBootstrap:
     metric: str  # "accuracy" or "f1_macro"
     confidence: float  # of the interval
 
-# %% ../nbs/07_significance.ipynb #ae03b93e
+# %% ../nbs/07_significance.ipynb #624ba2ba
 def paired_bootstrap(
     y_true: np.ndarray,  # true class ids, [n]
     pred_a: np.ndarray,  # class ids predicted by the first classifier, [n]
@@ -86,15 +97,15 @@ def paired_bootstrap(
     (y_true, pred_a, pred_b), k = _check(y_true, pred_a, pred_b, n_classes=n_classes)
     joint, cells = np.unique((y_true * k + pred_a) * k + pred_b, return_counts=True)
     true, in_a, in_b = joint // k**2, joint // k % k, joint % k
-    observed, counts = cells[None], _resampled(cells, n_resamples, seed)
-    (a,), (b,) = (_metric(_confusions(observed, true, answer, k), metric) for answer in (in_a, in_b))
-    samples = _metric(_confusions(counts, true, in_a, k), metric) - _metric(_confusions(counts, true, in_b, k), metric)
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    both = lambda counts: [_metric(_confusions(counts, true, answer, k), metric) for answer in (in_a, in_b)]
+    (a,), (b,) = both(cells[None])
+    samples = _resampled(lambda counts: np.subtract(*both(counts)), cells, n_resamples, seed)
+    low, high = _interval(samples, confidence)
     beyond = min((samples <= 0).sum(), (samples >= 0).sum())
     p_value = min(1.0, 2 * (beyond + 1) / (n_resamples + 1))
-    return PairedBootstrap(float(a), float(b), float(a - b), float(low), float(high), float(p_value), samples, metric, confidence)
+    return PairedBootstrap(float(a), float(b), float(a - b), low, high, float(p_value), samples, metric, confidence)
 
-# %% ../nbs/07_significance.ipynb #5781d3b5
+# %% ../nbs/07_significance.ipynb #16d4b041
 def bootstrap_interval(
     y_true: np.ndarray,  # true class ids, [n]
     pred: np.ndarray,  # predicted class ids, [n]
@@ -107,9 +118,8 @@ def bootstrap_interval(
     "Percentile interval of a metric over resampled texts."
     (y_true, pred), k = _check(y_true, pred, n_classes=n_classes)
     joint, cells = np.unique(y_true * k + pred, return_counts=True)
-    samples = _metric(_confusions(_resampled(cells, n_resamples, seed), joint // k, joint % k, k), metric)
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    score = lambda counts: _metric(_confusions(counts, joint // k, joint % k, k), metric)
+    return _interval(_resampled(score, cells, n_resamples, seed), confidence)
 
 # %% ../nbs/07_significance.ipynb #45222fe8
 @dataclass(frozen=True)
@@ -133,7 +143,7 @@ def mcnemar(
     p_value = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return McNemar(only_a, only_b, float(p_value))
 
-# %% ../nbs/07_significance.ipynb #c556be0b
+# %% ../nbs/07_significance.ipynb #7ff62d89
 def confusion_posterior(
     y_true: np.ndarray,  # true class ids, [n]
     pred: np.ndarray,  # predicted class ids, [n]
@@ -144,8 +154,11 @@ def confusion_posterior(
 ) -> np.ndarray:  # joint probabilities of (true, predicted), each draw sums to one, [S, K, K]
     "Draws from the Dirichlet posterior of the confusion matrix (Caelen 2017)."
     (y_true, pred), k = _check(y_true, pred, n_classes=n_classes)
+    prior = 1 / k if prior is None else prior
+    if not prior > 0:
+        raise ValueError(f"prior={prior} must be above 0: it is the number of texts invented in each cell")
     counts = np.bincount(y_true * k + pred, minlength=k * k)
-    return np.random.default_rng(seed).dirichlet(counts + (1 / k if prior is None else prior), n_samples).reshape(-1, k, k)
+    return np.random.default_rng(seed).dirichlet(counts + prior, n_samples).reshape(-1, k, k)
 
 # %% ../nbs/07_significance.ipynb #8b626aa5
 def posterior_metric(

@@ -1,4 +1,6 @@
 """The tests against closed forms, scipy, statsmodels, and worlds whose truth is known."""
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,6 +116,71 @@ def test_smallest_detectable_difference_is_seen_four_times_in_five():
         truth, a, b = twins(n, .6, (share + size) / 2, (share - size) / 2, seed)
         seen += mcnemar(truth, a, b).p_value < .05
     assert .70 < seen / 400 < .88
+
+
+def exact_power(n, share, difference):
+    """Chance that the exact test has p < .05, over the number of deciding texts and how they fall."""
+    power = 0
+    for deciding in np.flatnonzero(binom.pmf(np.arange(n + 1), n, share) > 1e-9):
+        falls = np.arange(deciding // 2 + 1)
+        critical = falls[2 * binom.cdf(falls, deciding, .5) < .05]
+        if len(critical):
+            for_a = (1 + difference / share) / 2
+            seen = binom.cdf(critical[-1], deciding, for_a) + binom.sf(deciding - critical[-1] - 1, deciding, for_a)
+            power += binom.pmf(deciding, n, share) * seen
+    return power
+
+
+@pytest.mark.parametrize("n, share", [(300, .05), (300, .3), (1000, .02), (1000, .16), (4000, .16), (10_000, .3)])
+def test_power_and_false_alarms_worked_out_exactly(n, share):
+    assert .76 < exact_power(n, share, smallest_detectable_difference(n, share)) < .81
+    assert .02 < exact_power(n, share, 0) <= .05
+
+
+def test_batches_change_nothing():
+    truth, a, b = twins(300, .6, .1, .07, seed=3)
+    whole = np.random.default_rng(4).multinomial(300, [np.mean((a == truth) > (b == truth)), np.mean((b == truth) > (a == truth)),
+                                                       np.mean((a == truth) == (b == truth))], size=20_000) / 300
+    counted = paired_bootstrap(truth, a, b, n_resamples=20_001).samples
+    assert len(counted) == 20_001 and len(np.unique(counted[:500])) > 10 and not np.array_equal(counted[:500], counted[500:1000])
+    assert np.allclose(np.quantile(counted, [.025, .5, .975]), np.quantile(whole[:, 0] - whole[:, 1], [.025, .5, .975]), atol=1.1 / 300)
+
+
+def test_many_classes_fit_in_memory():
+    generator, k = np.random.default_rng(0), 77
+    truth = generator.integers(0, k, 5000)
+    a, b = (np.where(generator.random(5000) < share, truth, generator.integers(0, k, 5000)) for share in (.7, .6))
+    tracemalloc.start()
+    result = paired_bootstrap(truth, a, b, "f1_macro", n_resamples=4000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.low > 0 and peak < 150e6
+
+
+def test_the_posterior_ignores_the_pairing_and_is_conservative():
+    truth, a, b = twins(2000, .70, .04, .02, seed=1)
+    paired = paired_bootstrap(truth, a, b).samples.std()
+    unpaired = np.std([posterior_metric(confusion_posterior(truth, pred, 3, seed=i)) for i, pred in enumerate((a, b))], axis=1)
+    assert np.hypot(*unpaired) > 2 * paired
+    assert .5 < probability_better(truth, a, b) < 1 - paired_bootstrap(truth, a, b).p_value / 2
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"n_resamples": 0}, "n_resamples=0 must be at least 1"),
+    ({"confidence": 95}, "confidence=95 must lie"), ({"confidence": 0}, "confidence=0 must lie"),
+])
+def test_impossible_settings(settings, message):
+    truth, a, b = of_300(5, 2)
+    with pytest.raises(ValueError, match=message):
+        paired_bootstrap(truth, a, b, **settings)
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval(truth, a, **settings)
+
+
+@pytest.mark.parametrize("prior", [0, -1])
+def test_impossible_priors(prior):
+    with pytest.raises(ValueError, match="must be above 0"):
+        confusion_posterior(np.array([0, 1]), np.array([0, 1]), 2, prior=prior)
 
 
 def of_300(only_a, only_b):
