@@ -198,7 +198,7 @@ def smallest_detectable_difference(
     z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
     return float(min(1.0, z * math.sqrt(disagreement / n)))
 
-# %% ../nbs/07_significance.ipynb #6a932f14
+# %% ../nbs/07_significance.ipynb #2c0b0fdc
 @dataclass(frozen=True)
 class Verdict:
     "Distilled (a) against direct (b) on the same test texts: the word, and every figure behind it."
@@ -219,11 +219,11 @@ class Verdict:
         size = f"by {abs(points):.1f} points of accuracy" if points else "in accuracy"
         figures = (f"{size} [{100 * self.accuracy.low:+.1f}, {100 * self.accuracy.high:+.1f}] on {self.n:,} texts (bootstrap p {p[0]}, "
                    f"McNemar p {p[1]}, P(better) {_probability(self.probability_better)})")
-        start = f"{self.name_a} {'beats' if points > 0 else 'trails' if points < 0 else 'ties with'} {self.name_b} {figures}: "
         if self.word == "inconclusive":
-            return start + (f"inconclusive; with 80 % power this test would show a difference of "
-                            f"{100 * self.smallest_detectable_difference:.1f} points.")
-        return start + f"distillation {self.word}."
+            relation = "is ahead of" if points > 0 else "is behind" if points < 0 else "ties with"
+            return (f"{self.name_a} {relation} {self.name_b} {figures}: inconclusive; this test could have shown a difference of "
+                    f"about {100 * self.smallest_detectable_difference:.1f} points.")
+        return f"{self.name_a} {'beats' if points > 0 else 'trails'} {self.name_b} {figures}: distillation {self.word}."
 
     def row(self) -> dict:
         "All figures, flat, for a table."
