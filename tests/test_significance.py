@@ -217,7 +217,7 @@ def test_p_is_never_zero_and_never_above_one():
 @pytest.mark.parametrize("only_a, only_b, words", [
     (20, 4, ["new beats old by 5.3 points of accuracy", "on 300 texts", "McNemar p = .002", "distillation helps."]),
     (4, 20, ["new trails old by 5.3 points of accuracy", "McNemar p = .002", "distillation hurts."]),
-    (9, 9, ["new ties with old", "McNemar p = 1.000", "inconclusive", "80 % power"]),
+    (9, 9, ["new ties with old", "McNemar p = 1.000", "inconclusive", "could have shown"]),
 ])
 def test_the_sentence_and_the_row(only_a, only_b, words):
     result = verdict(*of_300(only_a, only_b), "new", "old")
