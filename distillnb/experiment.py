@@ -418,7 +418,7 @@ pipeline("text-classification", "students/{{ example }}")("a text")</pre>
 </body></html>
 """
 
-# %% ../nbs/09_experiment.ipynb #575d894c
+# %% ../nbs/09_experiment.ipynb #f7bbd8f5
 def _report(results: Results) -> str:
     "The HTML report"
     experiment, charts = results.experiment, results.charts()
@@ -432,7 +432,7 @@ def _report(results: Results) -> str:
     facts = {**_settings(experiment), **_versions(experiment)}
     example = _folder_name(results, *list(results.students)[-1]) if results.students else "NAME"
     return Environment(autoescape=True, trim_blocks=True).from_string(_TEMPLATE).render(
-        title=f"Distillation on {Path(str(_settings(experiment)['data'])).name}", lead=lead, interrupted=results.interrupted,
+        title=f"Distillation on {'the demo tweets' if experiment.data == 'demo' else Path(str(_settings(experiment)['data'])).name}", lead=lead, interrupted=results.interrupted,
         verdicts=list(zip(words, results.sentences())), differences="".join(pick("differences")), n=f"{len(results.truth):,}",
         table=results.table().to_html(index=False, border=0), curves="".join(pick("curves")), confusions=pick("confusion"),
         bootstraps=pick("bootstrap"), example=example, notes=results.notes, facts=list(facts.items()))
