@@ -418,12 +418,13 @@ pipeline("text-classification", "students/{{ example }}")("a text")</pre>
 </body></html>
 """
 
-# %% ../nbs/09_experiment.ipynb #f7bbd8f5
+# %% ../nbs/09_experiment.ipynb #8af129d5
 def _report(results: Results) -> str:
     "The HTML report"
     experiment, charts = results.experiment, results.charts()
     pick = lambda start: [_svg(chart) for name, chart in charts.items() if name.startswith(start)]
     words = [results.verdict(name, seed).word for name, seed in results.pairs]
+    subject = "the demo tweets" if str(experiment.data) == "demo" else Path(str(_settings(experiment)["data"])).name
     teacher = "MiniLM, the demo's teacher" if experiment.teacher == "demo" else f"the teacher {experiment.teacher}"
     lead = (f"Small students of {teacher}, each trained twice with the same number of steps: directly on the labels, and distilled from "
             f"the teacher's logits. Classes: {', '.join(results.names)}.")
@@ -432,7 +433,7 @@ def _report(results: Results) -> str:
     facts = {**_settings(experiment), **_versions(experiment)}
     example = _folder_name(results, *list(results.students)[-1]) if results.students else "NAME"
     return Environment(autoescape=True, trim_blocks=True).from_string(_TEMPLATE).render(
-        title=f"Distillation on {'the demo tweets' if experiment.data == 'demo' else Path(str(_settings(experiment)['data'])).name}", lead=lead, interrupted=results.interrupted,
+        title=f"Distillation on {subject}", lead=lead, interrupted=results.interrupted,
         verdicts=list(zip(words, results.sentences())), differences="".join(pick("differences")), n=f"{len(results.truth):,}",
         table=results.table().to_html(index=False, border=0), curves="".join(pick("curves")), confusions=pick("confusion"),
         bootstraps=pick("bootstrap"), example=example, notes=results.notes, facts=list(facts.items()))
