@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['CNNConfig', 'CNNStudent']
 
-# %% ../nbs/04_cnn.ipynb #a4744813
+# %% ../nbs/04_cnn.ipynb #cb1d1cec
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 
-# %% ../nbs/04_cnn.ipynb #bf4d7ffa
+from .linear import Student
+
+# %% ../nbs/04_cnn.ipynb #bbc3000a
 class CNNConfig(PretrainedConfig):
     "What a `CNNStudent` is: sizes, filter widths and dropout, with Kim's values as defaults."
     model_type = "distillnb-cnn"
@@ -25,23 +27,23 @@ class CNNConfig(PretrainedConfig):
         filters: int = 100,  # filters of each width
         dropout: float = .5,  # share of the filters' answers dropped in training
         positions: int | None = None,  # None: padding is ignored; a number: pad to it and let padding vote (2020 walkthrough)
+        tokenizer_size: int | None = None,  # ids that the tokenizer has, when the table is trimmed
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
     ):
         if not filter_widths or min(filter_widths) < 1:
             raise ValueError(f"filter_widths={filter_widths}: give at least one width of 1 or more")
         self.vocab_size, self.width, self.filter_widths, self.filters = vocab_size, width, list(filter_widths), filters
-        self.dropout, self.positions = dropout, positions
+        self.dropout, self.positions, self.tokenizer_size = dropout, positions, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
-# %% ../nbs/04_cnn.ipynb #3c903cf0
-class CNNStudent(PreTrainedModel):
+# %% ../nbs/04_cnn.ipynb #14c2aa2c
+class CNNStudent(Student):
     "Embeddings, convolutions of several widths, ReLU, max over time, dropout, linear: Kim 2014 (arXiv:1408.5882)."
     config_class = CNNConfig
-    base_model_prefix = "student"
 
-    def __init__(self, config: CNNConfig):
-        super().__init__(config)
+    def __init__(self, config: CNNConfig, rows: np.ndarray | None = None):
+        super().__init__(config, rows)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.convolutions = nn.ModuleList(nn.Conv1d(config.width, config.filters, width) for width in config.filter_widths)
         self.dropout = nn.Dropout(config.dropout)
@@ -51,36 +53,26 @@ class CNNStudent(PreTrainedModel):
     def _init_weights(self, module):
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight)
-            nn.init.zeros_(module.weight[self.config.pad_token_id])
+            for row in self.zero_rows:
+                nn.init.zeros_(module.weight[row])
         elif isinstance(module, (nn.Conv1d, nn.Linear)):
             module.reset_parameters()
 
-    def get_input_embeddings(self):
-        return self.embedding
-
-    def forward(
+    def logits(
         self,
-        input_ids: torch.Tensor,  # token ids, [B, T]
-        attention_mask: torch.Tensor | None = None,  # true where there is a token, [B, T]; None: everywhere
-        labels: torch.Tensor | None = None,  # class ids, [B]; gives a cross entropy loss
-        **kwargs,  # what other models need, ignored
-    ) -> SequenceClassifierOutput:  # logits [B, K], and the loss if there are labels
+        rows: torch.Tensor,  # rows of the table of embeddings, [B, T]
+        mask: torch.Tensor,  # true where there is a token, [B, T]
+    ) -> torch.Tensor:  # [B, K]
         "Logits from each filter's strongest response among the windows that start on a real token."
-        mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         if self.config.positions is not None:
-            input_ids = input_ids.masked_fill(~mask, self.config.pad_token_id)
-            input_ids = F.pad(input_ids, (0, self.config.positions - input_ids.shape[1]), value=self.config.pad_token_id)
-            h = self.embedding(input_ids).transpose(1, 2)  # (B, W, positions)
-            answers = [F.relu(convolution(h)).amax(2) for convolution in self.convolutions]  # (B, C) each
+            rows = F.pad(rows.masked_fill(~mask, self.pad_row), (0, self.config.positions - rows.shape[1]), value=self.pad_row)
+            h = self.embedding(rows).transpose(1, 2)  # (B, W, positions)
+            best = [convolution(h).amax(2) for convolution in self.convolutions]  # (B, C) each
         else:
-            h = (self.embedding(input_ids) * mask[..., None]).transpose(1, 2)  # (B, W, T)
-            answers = []
-            for convolution in self.convolutions:
-                responses = F.relu(convolution(F.pad(h, (0, convolution.kernel_size[0] - 1))))  # (B, C, T)
-                answers.append((responses * mask[:, None]).amax(2))  # (B, C)
-        logits = self.classifier(self.dropout(torch.cat(answers, 1)))
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+            h = (self.embedding(rows) * mask[..., None]).transpose(1, 2)  # (B, W, T)
+            responses = [convolution(F.pad(h, (0, convolution.kernel_size[0] - 1))) for convolution in self.convolutions]
+            best = [(response * mask[:, None]).amax(2) for response in responses]
+        return self.classifier(self.dropout(torch.cat(best, 1).relu()))
 
 # %% ../nbs/04_cnn.ipynb #0ccc604f
 AutoConfig.register(CNNConfig.model_type, CNNConfig)
