@@ -14,6 +14,9 @@ test: .venv/dev ## set everything up, then run all notebooks and all tests
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest tests
 
+bench: .venv/bench ## speed side by side: the original's way, ours, fastText, scikit-learn; writes benchmarks/results.json
+	$(BIN)/python -m benchmarks
+
 notebooks: .venv/dev ## run every notebook again, slow cells too, and store the outputs
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=3600 nbs/[0-9]*.ipynb nbs/tutorials/*.ipynb nbs/index.ipynb
 	$(MAKE) export
@@ -37,11 +40,15 @@ clean: ## forget the environment, the cache and all results
 	@touch $@
 
 .venv/demo: .venv/python settings.ini setup.py constraints.txt
-	$(INSTALL) -e ".[demo]"
+	$(INSTALL) -e ".[demo,fast]"
 	@touch $@
 
 .venv/dev: .venv/python settings.ini setup.py constraints.txt
 	$(INSTALL) -e ".[dev]"
 	@touch $@ .venv/demo
 
-.PHONY: help demo test notebooks export docs clean
+.venv/bench: .venv/python settings.ini setup.py constraints.txt
+	$(INSTALL) -e ".[bench]"
+	@touch $@
+
+.PHONY: help demo test bench notebooks export docs clean

@@ -5,12 +5,15 @@
 # %% auto #0
 __all__ = ['load_classifier', 'Teacher', 'load_teacher', 'match_labels', 'fine_tune', 'cached_fine_tune', 'teacher_logits']
 
-# %% ../nbs/02_teacher.ipynb #b78747bc
+# %% ../nbs/02_teacher.ipynb #fd60ee34
+import copy
 import hashlib
 import json
 import logging
 import os
 import shutil
+import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,45 +238,77 @@ def cached_fine_tune(
     folder = Path(cache) / "teachers" / joblib.hash((_source_key(base), content, sorted(options.items())))
     return folder if folder.is_dir() else fine_tune(base, train, validation, folder, device=device, **options)
 
-# %% ../nbs/02_teacher.ipynb #a0990366
+# %% ../nbs/02_teacher.ipynb #c8b51d0f
+_WINDOW = 8_192  # texts sorted by length together
+
+def _chunks(lengths: np.ndarray, chunk: int):
+    "Rows of each chunk: like lengths together, about `chunk` tokens each, the longest first"
+    for start in range(0, len(lengths), _WINDOW):
+        window = lengths[start:start + _WINDOW]
+        for rows in reversed(batches(window, batch_size=None, max_tokens=chunk, bucket=None)):
+            yield start + rows
+
+# %% ../nbs/02_teacher.ipynb #6813236b
+@torch.inference_mode()
 def _label_chunk(tokens_key, teacher_key, precision, tokens, model, max_tokens) -> np.ndarray:
     "Logits of one chunk of texts, float32 `[n, K]`, in the order of the texts"
     result = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
     device = model.device
     for rows in batches(tokens.lengths, batch_size=None, max_tokens=max_tokens, bucket=None):
         input_ids, attention_mask = (torch.from_numpy(array).to(device) for array in tokens.padded(rows))
-        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.float16, enabled=precision == "float16"):
+        with torch.autocast(device.type, dtype=torch.float16, enabled=precision == "float16"):
             logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
         result[rows] = logits.float().cpu().numpy()
     return result
 
-# %% ../nbs/02_teacher.ipynb #ba3f0476
+# %% ../nbs/02_teacher.ipynb #4f06a936
+def _int8(model: PreTrainedModel) -> PreTrainedModel:
+    "The model with the matrices of its linear layers as 8-bit integers; activations are rounded as they come"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear}, torch.qint8)
+
+# %% ../nbs/02_teacher.ipynb #676bdee8
 def teacher_logits(
     teacher: Teacher,  # model, tokenizer and names
     tokens: Tokens,  # the texts, tokenised with the teacher's tokenizer
     names: list[str],  # the data's classes, in their order; columns follow it
     cache: str | Path | None = "runs/cache",  # folder for finished chunks; None: keep nothing
-    chunk: int = 1024,  # texts labelled between two writes to the cache
-    max_tokens: int = 4096,  # most cells in a batch's rectangle
+    precision: str | None = None,  # "float32"; "float16" (mixed, CUDA); "int8" (CPU); None: float16 on CUDA, else float32
+    chunk: int = 32_768,  # tokens labelled between two writes to the cache
+    max_tokens: int | None = None,  # most cells in a batch's rectangle; None: 2,048 on a processor, 16,384 elsewhere
+    file: str | Path | None = None,  # a .npy file for the logits, returned memory-mapped; None: in memory
     device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
+    report: Callable | None = print,  # is told what int8 changes
 ) -> np.ndarray:  # logits, float32, [n, K], row i belongs to text i
     "The teacher's logits for every text, computed once for each content. Raises `ValueError` for other labels or tokenizer."
     columns = match_labels(teacher.names, names)
     if tokens.tokenizer_key != tokenizer_fingerprint(teacher.tokenizer):
         raise ValueError("The texts were tokenised with another tokenizer than the teacher's: use tokenize(texts, teacher.tokenizer)")
     device = pick_device(device)
-    precision = "float16" if device.type == "cuda" else "float32"
-    model = teacher.model.eval().to(device)
+    precision = precision or ("float16" if device.type == "cuda" else "float32")
+    if precision not in {"cpu": ("float32", "int8"), "cuda": ("float32", "float16")}.get(device.type, ("float32",)):
+        raise ValueError(f"There is no precision {precision!r} on {device.type}: choose float32, or float16 on cuda, or int8 on cpu")
+    model, key = teacher.model.eval().to(device), teacher.key
+    max_tokens = max_tokens or (2_048 if device.type == "cpu" else 16_384)
+    if precision == "int8":
+        exact, model = model, _int8(model)
+        if report:
+            sample = tokens[np.linspace(0, len(tokens) - 1, min(len(tokens), 256)).astype(int)]
+            a, b = (_label_chunk(None, None, precision, sample, which, max_tokens) for which in (exact, model))
+            report(f"int8 moves the logits of {len(sample)} texts by {abs(a - b).mean():.3f} on average and {abs(a - b).max():.3f} at most "
+                   f"(their spread is {a.std():.2f}); {(a.argmax(1) == b.argmax(1)).mean():.1%} keep their class.")
     memory = joblib.Memory(None if cache is None else Path(cache) / "logits", verbose=0)
     label = memory.cache(_label_chunk, ignore=["tokens", "model", "max_tokens"])
-    key, parts = teacher.key, []
-    with tqdm(total=len(tokens), desc="Asking the teacher", unit=" texts", leave=False) as bar:
-        for start in range(0, len(tokens), chunk):
-            part = tokens[start:start + chunk]
-            parts.append(label(part.fingerprint, key, precision, part, model, max_tokens))
-            bar.update(len(part))
-    logits = np.concatenate(parts)[:, columns]
-    if not np.isfinite(logits).all():
-        row = int(np.argwhere(~np.isfinite(logits))[0, 0])
-        raise ValueError(f"The teacher's logits for text {row} are not finite: check the teacher's weights, or use device='cpu'")
-    return logits
+    shape = len(tokens), len(names)
+    logits = np.empty(shape, np.float32) if file is None else np.lib.format.open_memmap(file, "w+", np.float32, shape)
+    with tqdm(total=int(tokens.lengths.sum()), desc="Asking the teacher", unit=" tokens", unit_scale=True, leave=False) as bar:
+        for rows in _chunks(tokens.lengths, chunk):
+            part = tokens[rows]
+            answers = label(part.fingerprint, key, precision, part, model, max_tokens)[:, columns]
+            if not np.isfinite(answers).all():
+                row = rows[np.argwhere(~np.isfinite(answers))[0, 0]]
+                raise ValueError(f"The teacher's logits for text {row} are not finite: check the teacher's weights, or use device='cpu'")
+            logits[rows] = answers
+            bar.update(len(part.ids))
+    return logits if file is None else np.load(file, mmap_mode="r")

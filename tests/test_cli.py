@@ -135,7 +135,7 @@ def test_help_shows_an_example(command, capsys):
 
 
 def test_ctrl_c_keeps_what_is_finished(table, tiny_bert, tmp_path):
-    command = [*COMMAND, "run", table, "--teacher", tiny_bert, "--epochs", "500", "--students", "linear",
+    command = [*COMMAND, "run", table, "--teacher", tiny_bert, "--epochs", "5000", "--students", "cnn",
                "--output", tmp_path / "out", "--cache", tmp_path / "cache", "--device", "cpu"]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
     for line in process.stderr:
@@ -145,5 +145,5 @@ def test_ctrl_c_keeps_what_is_finished(table, tiny_bert, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and "Interrupted" in err, err
-    assert "linear direct" in out
+    assert "cnn direct" in out
     assert (tmp_path / "out" / "history.csv").exists() and "interrupted" in (tmp_path / "out" / "report.html").read_text()

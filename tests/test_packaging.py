@@ -78,7 +78,7 @@ def test_constraints_pin_what_is_required():
     lines = [line.split(";")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = dict(line.split("==") for line in lines if line)
     assert pins["torch"] == "2.13.0"
-    for extra in ("requirements", "dev_requirements", "demo_requirements", "hub_requirements"):
+    for extra in ("requirements", *(f"{extra}_requirements" for extra in CFG["extras"].split())):
         for requirement in shlex.split(CFG[extra]):
-            name = requirement.split("[")[0].split("=")[0].split("<")[0].split(">")[0]
+            name = requirement.split(";")[0].split("[")[0].split("=")[0].split("<")[0].split(">")[0]
             assert name in pins, f"{name} is not pinned in constraints.txt"
