@@ -95,7 +95,7 @@ def linear(demo: Demo) -> dict:
         ("demo", demo.tokens, demo.labels, len(demo.tokenizer)),
         ("walkthrough's size", long, np.random.default_rng(1).integers(0, k, len(long)), WALKTHROUGH_VOCABULARY),
     ):
-        some = 100 if vocabulary == WALKTHROUGH_VOCABULARY else 300
+        some = 300 if vocabulary == WALKTHROUGH_VOCABULARY else 1000
         plain = original.Linear(vocabulary, k)
         sgd, batches = torch.optim.SGD(plain.parameters(), lr=0.05), original.loader(tokens[:some], labels[:some], 1)
         student, order = LinearStudent(LinearConfig(vocabulary, num_labels=k)), np.random.default_rng(0).permutation(len(tokens))
@@ -197,19 +197,18 @@ def cnn(demo: Demo) -> dict:
         plain = original.CNN(vocabulary, k)
         adam, batches = torch.optim.Adam(plain.parameters()), original.loader(tokens[:640], labels[:640], 32)
         student = CNNStudent(CNNConfig(num_labels=k), trim_vocabulary(tokens, vocabulary))
-        part = tokens[:4000]
         times = alternate(
             {
                 "original": lambda: original.train_epoch(plain, batches, adam),
-                "ours": lambda: train_loop(student, part, labels[:4000], part[:2], labels[:2], epochs=1, device="cpu"),
+                "ours": lambda: train_loop(student, tokens, labels, tokens[:2], labels[:2], epochs=1, device="cpu"),
             }
         )
-        rates = {"original": 640 / times["original"], "ours": 4000 / times["ours"]}
+        rates = {"original": 640 / times["original"], "ours": len(tokens) / times["ours"]}
         result[f"training, {data}"] = {
             name: {"examples/s": rate, "ratio to original": rate / rates["original"]} for name, rate in rates.items()
         }
-        times = alternate({"original": lambda: original.predict(plain, batches), "ours": lambda: predict_logits(student, part)})
-        rates = {"original": 640 / times["original"], "ours": 4000 / times["ours"]}
+        times = alternate({"original": lambda: original.predict(plain, batches), "ours": lambda: predict_logits(student, tokens)})
+        rates = {"original": 640 / times["original"], "ours": len(tokens) / times["ours"]}
         result[f"inference, {data}"] = {
             name: {"examples/s": rate, "ratio to original": rate / rates["original"]} for name, rate in rates.items()
         }

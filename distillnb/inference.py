@@ -22,7 +22,7 @@ from .teacher import load_classifier
 from .tokens import Tokens, encode, pick_device, refuse_no_text
 from .training import predict_logits
 
-# %% ../nbs/10_inference.ipynb #c84da972
+# %% ../nbs/10_inference.ipynb #f791c1eb
 @dataclass(eq=False)
 class Classifier:
     "A student (or any sequence classifier) with its tokenizer, ready to answer."
@@ -38,15 +38,12 @@ class Classifier:
         self._core.enable_truncation(self.max_length, direction=self.tokenizer.truncation_side)
         self._core.no_padding()
 
-    @torch.inference_mode()
-    def _logits(self, texts: list[str]) -> np.ndarray:
-        "Logits of a block of texts, float32 `[n, K]`"
-        if len(texts) == 1:
-            input_ids = torch.tensor([self._core.encode(texts[0]).ids], device=self.model.device)
-            return self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).logits.float().cpu().numpy()
+    def _probabilities(self, texts: list[str], first: int = 0) -> np.ndarray:
+        "Probabilities for a block of texts, float32 `[n, K]`; `first` is the number of its first row"
+        refuse_no_text(texts, first)
         ids, lengths, cut = encode(self._core, texts)
-        return predict_logits(self.model, Tokens(ids, np.append(0, lengths.cumsum()), cut, self.max_length,
-                                                 self.tokenizer.pad_token_id or 0, ""))
+        tokens = Tokens(ids, np.append(0, lengths.cumsum()), cut, self.max_length, self.tokenizer.pad_token_id or 0, "")
+        return torch.from_numpy(predict_logits(self.model, tokens)).softmax(1).numpy()
 
     def predict_proba(
         self,
@@ -56,11 +53,12 @@ class Classifier:
         "Probability of each class for each text. Raises `TypeError` for what is no string, or for one string alone."
         if isinstance(texts, str):
             raise TypeError("Give a list of texts: predict_proba([text]) for a single one")
+        if isinstance(texts, list) and 0 < len(texts) <= block:
+            return self._probabilities(texts)
         parts, rest, row = [np.empty((0, len(self.names)), np.float32)], iter(texts), 0
         with tqdm(desc="Answering", unit=" texts", leave=False, delay=2, total=len(texts) if hasattr(texts, "__len__") else None) as bar:
             while part := list(islice(rest, block)):
-                refuse_no_text(part, row)
-                parts.append(torch.from_numpy(self._logits(part)).softmax(1).numpy())
+                parts.append(self._probabilities(part, row))
                 row += len(part)
                 bar.update(len(part))
         return np.concatenate(parts)

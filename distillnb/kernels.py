@@ -250,12 +250,12 @@ def _strongest_windows(products, index, offsets, widths, bias, answers):
                         best[c] = response[c]
             place += widths[w]
 
-# %% ../nbs/06_kernels.ipynb #edb995e3
+# %% ../nbs/06_kernels.ipynb #ad232d3e
 @torch.inference_mode()
 def cnn_logits(
     model: CNNStudent,  # on a processor, without `positions`
     tokens: Tokens,  # the texts
-    block: int = 2048,  # texts that share one matrix product
+    block: int = 256,  # texts that share one matrix product: few enough that the products stay in the cache
 ) -> np.ndarray:  # logits, float32, [n, K]
     "What `model` answers in evaluation mode, each product of a token and a filter's place computed once a block."
     table, result = model.embedding.weight, np.empty((len(tokens), model.config.num_labels), np.float32)
@@ -264,6 +264,7 @@ def cnn_logits(
     widths, slot = np.array(model.config.filter_widths), np.empty(len(table), np.int64)
     workers = torch.get_num_threads() if len(tokens) > 64 else 1
     with ThreadPoolExecutor(workers) as pool:
+        share = pool.map if workers > 1 else map
         for first in range(0, len(tokens), block):
             offsets = np.asarray(tokens.offsets[first:first + block + 1])
             ids = np.asarray(tokens.ids[offsets[0]:offsets[-1]])
@@ -274,6 +275,6 @@ def cnn_logits(
             answers = np.empty((len(offsets) - 1, len(bias)), np.float32)
             cuts = np.linspace(0, len(answers), workers + 1).astype(int)
             run = lambda a, b: _strongest_windows(products, index, offsets[a:b + 1] - offsets[0], widths, bias, answers[a:b])
-            list(pool.map(run, cuts[:-1], cuts[1:]))
+            list(share(run, cuts[:-1], cuts[1:]))
             result[first:first + block] = model.classifier(torch.from_numpy(answers)).numpy()
     return result

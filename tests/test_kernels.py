@@ -1,0 +1,160 @@
+"""The fast paths against the plain ones: the linear student's SGD, the CNN's way back and its answers, with and without numba."""
+import subprocess
+import sys
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distillnb import cnn
+from distillnb.cnn import CNNConfig, CNNStudent
+from distillnb.kernels import cnn_logits, sgd_epoch
+from distillnb.linear import LinearConfig, LinearStudent
+from distillnb.losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy
+from distillnb.tokens import Tokens, trim_vocabulary
+from distillnb.training import predict_logits, train_loop
+
+LOSSES = [CrossEntropy(), LogitMSE(), SoftCrossEntropy(3.0), Mix(LogitMSE(), .4), Mix(SoftCrossEntropy(2.0), .7), Mix(LogitMSE(), 1.0)]
+KINDS = [{}, {"average": "max_length", "positions": 40}, {"ngrams": 2, "buckets": 30}, {"ngrams": 4, "buckets": 7}]
+
+
+def texts(n, vocabulary=50, seed=0, empty=False):
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(0 if empty else 1, 12, n)
+    ids = generator.integers(0, vocabulary, lengths.sum()).astype(np.int32)
+    return Tokens(ids, np.append(0, lengths.cumsum()), np.zeros(n, dtype=bool), 40, 0, "toy")
+
+
+def autograd_epoch(model, tokens, loss, order, batch_size, rate, labels, logits):
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    for start in range(0, len(order), batch_size):
+        rows = order[start:start + batch_size]
+        input_ids, mask = (torch.from_numpy(array) for array in tokens.padded(rows))
+        value = loss(model(input_ids, mask).logits, torch.from_numpy(labels[rows]), torch.from_numpy(logits[rows]))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
+
+def furthest(a, b):
+    return max((p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters()))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(LOSSES), st.sampled_from(KINDS), st.integers(1, 9), st.booleans(), st.booleans(), st.integers(0, 999))
+def test_steps_by_hand_are_those_of_autograd(loss, options, batch_size, trimmed, empty, seed):
+    generator, tokens = np.random.default_rng(seed), texts(40, seed=seed, empty=empty)
+    labels, logits = generator.integers(-1, 3, 40), generator.normal(size=(40, 3)).astype(np.float32)
+    order = generator.integers(0, 40, 50)  # rows may repeat
+    rows = trim_vocabulary(tokens[:20], 50) if trimmed else None
+
+    def fresh():
+        torch.manual_seed(seed)
+        return LinearStudent(LinearConfig(50, 6, num_labels=3, **options), rows)
+
+    plain = fresh()
+    autograd_epoch(plain, tokens, loss, order, batch_size, .3, labels, logits)
+    for compiled in (True, False):
+        by_hand = fresh()
+        _, predictions = sgd_epoch(by_hand, tokens, loss, order, batch_size, np.full(-(-50 // batch_size), .3), labels, logits, compiled=compiled)
+        assert furthest(plain, by_hand) < 1e-5
+        assert set(predictions.tolist()) <= {0, 1, 2}
+
+
+def test_reported_loss_and_predictions_are_those_before_each_step():
+    tokens, labels = texts(30), np.arange(30) % 3
+    for compiled in (True, False):
+        torch.manual_seed(0)
+        model = LinearStudent(LinearConfig(50, 6, num_labels=3))
+        torch.nn.init.normal_(model.classifier.weight)
+        expected = predict_logits(model, tokens)
+        loss, predictions = sgd_epoch(model, tokens, CrossEntropy(), np.arange(30), 30, np.zeros(1), labels, compiled=compiled)
+        assert np.isclose(loss, torch.nn.functional.cross_entropy(torch.from_numpy(expected), torch.from_numpy(labels)).item(), rtol=1e-5)
+        assert np.array_equal(predictions, expected.argmax(1))
+
+
+def test_memory_mapped_tokens_and_logits_train_like_those_in_memory(tmp_path):
+    from distillnb.tokens import load_tokens, save_tokens
+    tokens, logits = texts(60), np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
+    save_tokens(tokens, tmp_path)
+    np.save(tmp_path / "logits.npy", logits)
+    models = []
+    for store, answers in ((tokens, logits), (load_tokens(tmp_path), np.load(tmp_path / "logits.npy", mmap_mode="r"))):
+        torch.manual_seed(0)
+        models.append(LinearStudent(LinearConfig(50, 6, num_labels=3)))
+        sgd_epoch(models[-1], store, LogitMSE(), np.arange(60), 1, np.full(60, .1), np.full(60, -1), answers)
+    assert furthest(*models) == 0
+
+
+def test_threads_learn_the_same_lesson():
+    tokens = texts(3000, vocabulary=30)
+    truth = np.array([(tokens[i] == 7).any() for i in range(3000)], dtype=int)
+    torch.manual_seed(0)
+    model = LinearStudent(LinearConfig(30, 6, num_labels=2))
+    history = train_loop(model, tokens, truth, tokens, truth, optimizer="sgd", rate=.5, batch_size=1, threads=3, device="cpu")
+    assert history.test_acc.iloc[-1] > .97
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(1, 40), st.booleans(), st.booleans(), st.integers(0, 999))
+def test_cnn_logits_are_those_of_the_convolutions(widths, block, trimmed, empty, seed):
+    tokens = texts(37, seed=seed, empty=empty)
+    torch.manual_seed(seed)
+    model = CNNStudent(CNNConfig(50, 5, filter_widths=widths, filters=3, num_labels=2), trim_vocabulary(tokens[:9], 50) if trimmed else None).eval()
+    torch.nn.init.normal_(model.embedding.weight)  # the padding's row too: it must not matter
+    input_ids, mask = (torch.from_numpy(array) for array in tokens.padded(range(37), 12))
+    with torch.inference_mode():
+        assert np.allclose(cnn_logits(model, tokens, block), model(input_ids, mask).logits.numpy(), atol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 999))
+def test_the_short_way_back_is_the_gradient(width, longest, seed):
+    torch.manual_seed(seed)
+    convolution = torch.nn.Conv1d(4, 6, width)
+    mask = torch.arange(longest) < torch.randint(0, longest + 1, (5,))[:, None]
+    h = torch.randn(5, longest + width - 1, 4)
+    gradients = []
+    for strongest in (cnn.StrongestWindow.apply, lambda h, mask, w, b: (torch.nn.functional.conv1d(h.transpose(1, 2), w, b) * mask[:, None]).amax(2).relu()):
+        leaves = [tensor.detach().clone().requires_grad_() for tensor in (h, convolution.weight, convolution.bias)]
+        (strongest(leaves[0], mask, *leaves[1:]).relu() * torch.linspace(-1, 1, 6)).sum().backward()
+        gradients.append([leaf.grad for leaf in leaves])
+    for a, b in zip(*gradients):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_training_a_cnn_is_the_same_with_and_without_numba(monkeypatch):
+    tokens, labels = texts(200), np.arange(200) % 3
+    histories = []
+    for module in (cnn.numba, None):
+        monkeypatch.setattr(cnn, "numba", module)
+        torch.manual_seed(0)
+        model = CNNStudent(CNNConfig(50, 8, filters=6, num_labels=3))
+        histories.append(train_loop(model, tokens, labels, tokens, labels, epochs=2, rate=1e-2, device="cpu"))
+    for column in ("train_loss", "test_loss"):
+        assert np.allclose(histories[0][column], histories[1][column], atol=1e-4)
+
+
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+import numpy as np
+from distillnb.kernels import sgd_epoch
+from distillnb.linear import LinearConfig, LinearStudent
+from distillnb.losses import LogitMSE
+from distillnb.tokens import Tokens
+tokens = Tokens(np.arange(60, dtype=np.int32) % 50, np.arange(0, 61, 3), np.zeros(20, bool), 40, 0, "toy")
+model, logits = LinearStudent(LinearConfig(50, 6, num_labels=3)), np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+for compiled in (None, True):
+    try:
+        print(sgd_epoch(model, tokens, LogitMSE(), np.arange(20), 1, np.full(20, .1), np.full(20, -1), logits, compiled=compiled)[0] > 0)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_without_numba():
+    result = subprocess.run([sys.executable, "-c", WITHOUT_NUMBA], capture_output=True, text=True)
+    done, refused = result.stdout.splitlines()
+    assert done == "True" and 'pip install "distillnb[fast]"' in refused, result.stderr
