@@ -6,7 +6,7 @@
 __all__ = ['HISTORY_COLUMNS', 'scores', 'predict_logits', 'validate', 'train_epoch', 'make_optimizer', 'step_rates', 'epoch_rows',
            'train_loop']
 
-# %% ../nbs/07_training.ipynb #90f34e2a
+# %% ../nbs/07_training.ipynb #4a831258
 import copy
 import math
 
@@ -19,8 +19,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from .cnn import CNNStudent
-from .kernels import cnn_logits, not_finite, numba, sgd_epoch
+from .kernels import not_finite, sgd_epoch
 from .linear import LinearStudent
 from .losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy, refuse_probabilities
 from .tokens import Tokens, batches, pick_device
@@ -39,7 +38,7 @@ def scores(
     f1_macro = f1_score(labels, predictions, labels=range(n_classes), average="macro", zero_division=0)
     return {"acc": float((labels == predictions).mean()), "f1_macro": float(f1_macro)}
 
-# %% ../nbs/07_training.ipynb #e5888342
+# %% ../nbs/07_training.ipynb #b38e4b41
 @torch.inference_mode()
 def predict_logits(
     model: PreTrainedModel,  # a student
@@ -48,8 +47,6 @@ def predict_logits(
 ) -> np.ndarray:  # logits, float32, [n, K], row i belongs to text i
     "The student's logits for every text. Leaves the student in evaluation mode."
     model.eval()
-    if isinstance(model, CNNStudent) and model.config.positions is None and model.device.type == "cpu" and numba is not None:
-        return cnn_logits(model, tokens)
     max_tokens = max_tokens or (4_096 if model.device.type == "cpu" else 65_536)
     result = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
     for rows in batches(tokens.lengths, batch_size=None, max_tokens=max_tokens, bucket=None):
