@@ -22,11 +22,14 @@ from distillnb.tokens import demo_model, tokenize
 class Memory:
     "Peaks of the resident memory of this process while the block runs, in MB: all of it, and what is not a mapped file"
 
+    def _look(self):
+        lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        for name in self.peak:
+            self.peak[name] = max(self.peak[name], int(lines[name].split()[0]) / 1e3)
+
     def _watch(self):
         while not self.done.wait(0.01):
-            lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-            for name in self.peak:
-                self.peak[name] = max(self.peak[name], int(lines[name].split()[0]) / 1e3)
+            self._look()
 
     def __enter__(self):
         self.peak, self.done, self.start = {"VmRSS": 0.0, "RssAnon": 0.0}, threading.Event(), time.perf_counter()
@@ -38,6 +41,7 @@ class Memory:
         self.seconds = time.perf_counter() - self.start
         self.done.set()
         self.thread.join()
+        self._look()
 
     @property
     def row(self):
@@ -49,7 +53,7 @@ def main(n: int) -> dict:
     teacher = load_teacher(demo_model())
 
     def stub(input_ids, attention_mask):
-        return SequenceClassifierOutput(logits=attention_mask.sum(1, keepdim=True) * torch.tensor([[.01, -.01]]))
+        return SequenceClassifierOutput(logits=attention_mask.sum(1, keepdim=True) * torch.tensor([[0.01, -0.01]]))
 
     teacher.model.forward = stub
     with tempfile.TemporaryDirectory() as folder:

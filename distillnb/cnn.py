@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['machine_code', 'StrongestWindows', 'CNNConfig', 'CNNStudent']
 
-# %% ../nbs/04_cnn.ipynb #5f6b72ec
-from concurrent.futures import ThreadPoolExecutor
-
+# %% ../nbs/04_cnn.ipynb #cd38bc4d
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 
 from .linear import Student
@@ -78,30 +77,29 @@ def _winners_gradient(rows, offsets, widths, best, gradient, table, lines, table
                             token_gradient[d] += slope * line[d]
             place += widths[w]
 
-# %% ../nbs/04_cnn.ipynb #8d108f13
+# %% ../nbs/04_cnn.ipynb #a3d751bf
 class StrongestWindows(torch.autograd.Function):
     "Largest response of each filter after the ReLU, `[B, C * widths]`, on a processor; texts end to end in `rows`, starting at `offsets`."
 
     @staticmethod
     def forward(ctx, table, lines, bias, rows, offsets, widths):
-        seen, index = np.unique(rows, return_inverse=True)
-        products = (table[torch.from_numpy(seen)] @ lines.flatten(0, 1).T).numpy()  # (tokens that occur, places * C)
+        seen = np.flatnonzero(np.bincount(rows))
+        slot = np.empty(len(table), np.int64)
+        slot[seen] = np.arange(len(seen))
+        index, vectors = slot[rows], table[torch.from_numpy(seen)]
+        products = (vectors @ lines.flatten(0, 1).T).numpy()  # (tokens that occur, places * C)
         answers = np.empty((len(offsets) - 1, len(bias)), np.float32)
-        best, start = np.empty(answers.shape, np.int64), bias.numpy()
-        share = lambda a, b: _strongest_windows(products, index, offsets[a:b + 1], widths, start, answers[a:b], best[a:b])
-        workers = torch.get_num_threads() if len(answers) >= 64 else 1
-        if workers == 1:
-            share(0, len(answers))
-        else:
-            cuts = np.linspace(0, len(answers), workers + 1).astype(int)
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(share, cuts[:-1], cuts[1:]))
+        best = np.empty(answers.shape, np.int64)
+        _strongest_windows(products, index, offsets, widths, bias.numpy(), answers, best)
         answers = torch.from_numpy(answers)
+        if not (vectors.sum() + lines.sum() + bias.sum()).isfinite():
+            answers.fill_(torch.nan)  # a comparison would lose it
         ctx.save_for_backward(table, lines, answers)
         ctx.texts = rows, offsets, widths, best
         return answers
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
         table, lines, answers = ctx.saved_tensors
         gradient = gradient * (answers > 0)
@@ -132,7 +130,7 @@ class CNNConfig(PretrainedConfig):
         self.dropout, self.positions, self.tokenizer_size = dropout, positions, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
-# %% ../nbs/04_cnn.ipynb #a2b0c6fe
+# %% ../nbs/04_cnn.ipynb #e1741561
 class CNNStudent(Student):
     "Embeddings, convolutions of several widths, ReLU, max over time, dropout, linear: Kim 2014 (arXiv:1408.5882)."
     config_class = CNNConfig
@@ -159,11 +157,12 @@ class CNNStudent(Student):
             rows = F.pad(rows.masked_fill(~mask, self.pad_row), (0, self.config.positions - rows.shape[1]), value=self.pad_row)
             h = self.embedding(rows).transpose(1, 2)  # (B, W, positions)
             return torch.cat([convolution(h).amax(2) for convolution in self.convolutions], 1).relu()
-        if numba is not None and self.embedding.weight.device.type == "cpu" and self.embedding.weight.dtype == torch.float32:
+        table = self.embedding.weight
+        if numba and table.device.type == "cpu" and table.dtype == torch.float32 and not torch.compiler.is_compiling():
             offsets = np.append(0, mask.sum(1).cumsum(0).numpy())
             lines = torch.cat([convolution.weight.permute(2, 0, 1) for convolution in self.convolutions])  # (places, C, W)
             bias = torch.cat([convolution.bias for convolution in self.convolutions])
-            return StrongestWindows.apply(self.embedding.weight, lines, bias, rows[mask].numpy(), offsets, np.array(self.config.filter_widths))
+            return StrongestWindows.apply(table, lines, bias, rows[mask].numpy(), offsets, np.array(self.config.filter_widths))
         h = (self.embedding(rows) * mask[..., None]).transpose(1, 2)  # (B, W, T)
         responses = [convolution(F.pad(h, (0, convolution.kernel_size[0] - 1))) for convolution in self.convolutions]  # (B, C, T)
         return torch.cat([(response * mask[:, None]).amax(2) for response in responses], 1).relu()

@@ -4,6 +4,7 @@ import sys
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -117,6 +118,15 @@ def test_the_cnn_is_its_convolutions(widths, n, trimmed, left, seed):
             both.append([logits.detach(), *(parameter.grad for parameter in model.parameters())])
     for a, b in zip(*both):
         assert torch.allclose(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["embedding.weight", "convolutions.0.weight", "convolutions.1.bias"])
+def test_a_broken_weight_shows_in_the_answers(part):
+    tokens = texts(20)
+    model = CNNStudent(CNNConfig(50, 5, filter_widths=(1, 2), filters=3, num_labels=2))
+    with torch.no_grad():
+        model.get_parameter(part)[..., 0] = torch.nan
+    assert np.isnan(predict_logits(model, tokens)).all()
 
 
 def test_training_a_cnn_is_the_same_with_and_without_numba(monkeypatch):
