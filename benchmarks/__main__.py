@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from benchmarks import original
+from benchmarks.growth import untrained_teacher
 from distillnb.cnn import CNNConfig, CNNStudent
 from distillnb.data import label_ids, label_names
 from distillnb.experiment import Experiment
@@ -26,8 +27,8 @@ from distillnb.inference import Classifier
 from distillnb.kernels import sgd_epoch
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.losses import CrossEntropy, LogitMSE
-from distillnb.teacher import load_teacher, teacher_logits
-from distillnb.tokens import Tokens, demo_model, tokenize, trim_vocabulary
+from distillnb.teacher import teacher_logits
+from distillnb.tokens import Tokens, tokenize, trim_vocabulary
 from distillnb.training import predict_logits, scores, step_rates, train_loop
 
 HERE = Path(__file__).parent
@@ -60,7 +61,7 @@ class Demo:
     def __init__(self):
         self.splits = Experiment.preset("demo", labelled=None, validation=0.0).splits(None)
         self.names = label_names(self.splits.train)
-        self.tokenizer = load_teacher(demo_model()).tokenizer
+        self.tokenizer = untrained_teacher().tokenizer
         self.texts, self.test_texts = self.splits.train.text.tolist(), self.splits.test.text.tolist()
         self.labels, self.test_labels = label_ids(self.splits.train), label_ids(self.splits.test)
         self.tokens, self.test_tokens = tokenize(self.texts, self.tokenizer), tokenize(self.test_texts, self.tokenizer)
@@ -231,7 +232,7 @@ def cnn(demo: Demo) -> dict:
 def teacher(demo: Demo) -> dict:
     "Logits of 2,000 of the demo's texts, on all cores"
     threads(len(os.sched_getaffinity(0)))
-    model = load_teacher(demo_model())
+    model = untrained_teacher()
     tokens, few = demo.tokens[:2000], demo.tokens[:160]
 
     @torch.inference_mode()
@@ -287,7 +288,7 @@ def inference(demo: Demo) -> dict:
     )
     train_loop(students["cnn"], demo.tokens, demo.labels, demo.test_tokens, demo.test_labels, device="cpu")
     classifiers = {name: Classifier(model, demo.tokenizer) for name, model in students.items()}
-    classifiers["teacher"] = Classifier(load_teacher(demo_model()).model, demo.tokenizer)
+    classifiers["teacher"] = Classifier(untrained_teacher().model, demo.tokenizer)
     tfidf = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True), LogisticRegression(max_iter=1000))
     fit = seconds(lambda: tfidf.fit(demo.texts, demo.labels))
     long = [" ".join(demo.test_texts[i : i + 12]) for i in range(0, 4000, 4)]

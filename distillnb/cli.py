@@ -168,7 +168,7 @@ def _run_command(args: argparse.Namespace) -> None:
     for sentence in results.sentences():
         print(sentence)
 
-# %% ../nbs/12_cli.ipynb #534ebb1b
+# %% ../nbs/12_cli.ipynb #237ca343
 def _texts(args: argparse.Namespace) -> list[str]:
     "The texts to label. Raises `ValueError` when there are none."
     if args.texts and args.file:
@@ -182,7 +182,8 @@ def _texts(args: argparse.Namespace) -> list[str]:
     if args.file is None and sys.stdin.isatty():
         raise ValueError("There are no texts: write some behind the folder, or use --file, or pipe them in")
     try:
-        lines = (args.file.read_text(encoding="utf-8") if args.file else sys.stdin.read()).splitlines()
+        data = args.file.read_bytes() if args.file else sys.stdin.buffer.read()
+        lines = data.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n") if data else []
     except UnicodeDecodeError:
         raise ValueError(f"{args.file or 'Standard input'} is not UTF-8 text: save it as UTF-8 first") from None
     if not lines:

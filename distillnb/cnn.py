@@ -130,7 +130,14 @@ class CNNConfig(PretrainedConfig):
         self.dropout, self.positions, self.tokenizer_size = dropout, positions, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
-# %% ../nbs/04_cnn.ipynb #e1741561
+# %% ../nbs/04_cnn.ipynb #569690cd
+def _loops_will_do(table: torch.Tensor, mask: torch.Tensor) -> bool:
+    "Whether the loops give the convolution's answer: on a processor, in 32 bits, not while a graph is recorded, texts without holes"
+    plain = numba is not None and table.device.type == "cpu" and table.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return plain and not recorded and not (mask[:, 1:] > mask[:, :-1]).any()
+
+# %% ../nbs/04_cnn.ipynb #c4c501da
 class CNNStudent(Student):
     "Embeddings, convolutions of several widths, ReLU, max over time, dropout, linear: Kim 2014 (arXiv:1408.5882)."
     config_class = CNNConfig
@@ -154,11 +161,14 @@ class CNNStudent(Student):
     def answers(self, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         "Each filter's largest response after the ReLU, `[B, C * widths]`"
         if self.config.positions is not None:
+            if rows.shape[1] > self.config.positions:
+                raise ValueError(f"A text of {rows.shape[1]} tokens for positions={self.config.positions}: tokenise with "
+                                 f"max_length={self.config.positions}")
             rows = F.pad(rows.masked_fill(~mask, self.pad_row), (0, self.config.positions - rows.shape[1]), value=self.pad_row)
             h = self.embedding(rows).transpose(1, 2)  # (B, W, positions)
             return torch.cat([convolution(h).amax(2) for convolution in self.convolutions], 1).relu()
         table = self.embedding.weight
-        if numba and table.device.type == "cpu" and table.dtype == torch.float32 and not torch.compiler.is_compiling():
+        if _loops_will_do(table, mask):
             offsets = np.append(0, mask.sum(1).cumsum(0).numpy())
             lines = torch.cat([convolution.weight.permute(2, 0, 1) for convolution in self.convolutions])  # (places, C, W)
             bias = torch.cat([convolution.bias for convolution in self.convolutions])

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['STUDENTS', 'RECIPES', 'WALKTHROUGH_RECIPES', 'PRESETS', 'Recipe', 'check_writable', 'Experiment', 'Results']
 
-# %% ../nbs/11_experiment.ipynb #812f33d9
+# %% ../nbs/11_experiment.ipynb #2e15cdad
 import io
+import json
 import os
 import platform
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,16 +23,17 @@ import pandas as pd
 import torch
 from jinja2 import Environment
 
+from . import __version__
 from .charts import bootstrap_histogram, confusion_heatmap, difference_intervals, learning_curves
 from .cnn import CNNConfig, CNNStudent
-from .data import Splits, balance, demo_reviews, label_ids, label_names, read_reviews, read_splits, split
+from .data import Splits, align_labels, balance, demo_reviews, label_ids, label_names, read_reviews, read_splits, split
 from .inference import Classifier
 from .linear import LinearConfig, LinearStudent, count_parameters
 from .losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy
 from .significance import Verdict, bootstrap_interval, paired_bootstrap, verdict
 from .teacher import Teacher, cached_fine_tune, load_teacher, teacher_logits
 from .tokens import Tokens, demo_model, pick_device, tokenize, trim_vocabulary
-from .training import predict_logits, scores, train_loop
+from .training import HISTORY_COLUMNS, predict_logits, scores, train_loop
 
 # %% ../nbs/11_experiment.ipynb #305d3134
 @dataclass(frozen=True)
@@ -62,10 +63,12 @@ WALKTHROUGH_RECIPES = {
     "cnn": Recipe("cnn", {"positions": 128}, shuffle=False, trim=False),
 }
 
-# %% ../nbs/11_experiment.ipynb #3de78dee
+# %% ../nbs/11_experiment.ipynb #fa181097
 def check_writable(folder: Path) -> None:
-    "Raise `ValueError` if nothing can be written into `folder`; leave nothing behind."
+    "Raise `ValueError` if `folder` holds what is not ours, or nothing can be written into it; leave nothing behind."
     existed = folder.is_dir()
+    if existed and any(folder.iterdir()) and not (folder / "summary.csv").is_file():
+        raise ValueError(f"{folder} holds other files, and no earlier run: choose another output folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -74,7 +77,7 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         raise ValueError(f"Cannot write to {folder} ({error.strerror}): choose another output folder") from error
 
-# %% ../nbs/11_experiment.ipynb #ca02e4fc
+# %% ../nbs/11_experiment.ipynb #70915e7b
 @dataclass
 class Experiment:
     "What to run. `Experiment.preset(name)` gives a ready one; `run()` returns `Results`."
@@ -111,14 +114,27 @@ class Experiment:
     def splits(self, say: Callable | None = print) -> Splits:
         "Read, balance and split the data."
         if isinstance(self.data, Splits):
-            return self.data
+            self._refuse("test", "labelled", "balanced", "per_class", "stratify")
+            names = label_names(self.data.train)
+            return Splits(*(align_labels(part, names, where) for part, where in zip(self.data, Splits._fields)))
         if isinstance(self.data, (str, Path)) and self.data != "demo" and _has_parts(Path(self.data)):
-            return read_splits(self.data, self.text, self.label, self.labels, report=say)
+            self._refuse("test", "balanced", "per_class")
+            own = read_splits(self.data, self.text, self.label, self.labels, report=say)
+            validation = self.validation if own.validation.empty else 0
+            cut = split(own.train, 0, validation, self.labelled, self.stratify, self.split_seed, report=None)
+            return own._replace(train=cut.train, validation=cut.validation if own.validation.empty else own.validation,
+                                transfer=pd.concat([own.transfer, cut.transfer], ignore_index=True))
         frame = (demo_reviews(report=say) if isinstance(self.data, str) and self.data == "demo"
                  else read_reviews(self.data, self.text, self.label, self.labels, report=say))
         if self.balanced:
             frame = balance(frame, self.per_class, seed=self.split_seed)
         return split(frame, self.test, self.validation, self.labelled, self.stratify, self.split_seed, report=say)
+
+    def _refuse(self, *settings: str) -> None:
+        "Raise `ValueError` for a setting that cannot apply, because the data bring their own parts"
+        for setting in settings:
+            if getattr(self, setting) != getattr(Experiment, setting):
+                raise ValueError(f"{setting}={getattr(self, setting)} does not apply: the data bring their own train and test parts")
 
     def load_teacher(self, splits: Splits) -> Teacher:
         "The teacher, fine-tuned on the labelled part if so asked."
@@ -153,13 +169,14 @@ PRESETS = {
     },
 }
 
-# %% ../nbs/11_experiment.ipynb #4f3655e5
+# %% ../nbs/11_experiment.ipynb #75129916
 def _student(recipe: Recipe, names: list[str], tokens: Tokens, vocab_size: int, seed: int):
     "A fresh student; the same seed gives the same weights"
     config_class, student_class = STUDENTS[recipe.student]
     torch.manual_seed(seed)
+    sizes = recipe.sizes | ({"positions": tokens.max_length} if "positions" in recipe.sizes else {})
     config = config_class(vocab_size=vocab_size, pad_token_id=tokens.pad_id, id2label=dict(enumerate(names)),
-                          label2id={name: i for i, name in enumerate(names)}, **recipe.sizes)
+                          label2id={name: i for i, name in enumerate(names)}, **sizes)
     return student_class(config, trim_vocabulary(tokens, vocab_size) if recipe.trim else None)
 
 # %% ../nbs/11_experiment.ipynb #834ce996
@@ -170,10 +187,10 @@ def _rate(classifier: Classifier, texts: list[str]) -> float:
     classifier.predict_proba(texts)
     return len(texts) / (time.perf_counter() - start)
 
-# %% ../nbs/11_experiment.ipynb #62513a39
+# %% ../nbs/11_experiment.ipynb #f6ba8d95
 def _summary_row(name: str, seed, truth, predictions, n_classes: int, **more) -> dict:
     "Scores with the bootstrap interval of the accuracy, and whatever else is known"
-    low, high = bootstrap_interval(truth, predictions, "accuracy")
+    low, high = bootstrap_interval(truth, predictions, "accuracy", n_classes=n_classes)
     figures = scores(truth, predictions, n_classes)
     return {"model": name, "seed": seed, "accuracy": figures["acc"], "accuracy_low": low, "accuracy_high": high,
             "f1_macro": figures["f1_macro"], **more}
@@ -185,7 +202,7 @@ def _size(model) -> dict:
     return {"parameters": counts["total"], "parameters_without_embeddings": counts["without_embeddings"],
             "size_mb": sum(array.nbytes for array in model.state_dict().values()) / 1e6}
 
-# %% ../nbs/11_experiment.ipynb #f11bf7e3
+# %% ../nbs/11_experiment.ipynb #36c2e523
 def _run(experiment: Experiment, say: Callable) -> "Results":
     "The whole experiment, step by step; see `Experiment.run`"
     notes = []
@@ -198,6 +215,8 @@ def _run(experiment: Experiment, say: Callable) -> "Results":
     names = label_names(splits.train)
     texts = pd.concat([splits.train, splits.transfer], ignore_index=True)
     labels, truth = label_ids(texts), label_ids(splits.test)
+    if len(set(truth.tolist())) < 2:
+        raise ValueError(f"The test part has {len(truth)} texts of {len(set(truth.tolist()))} class: hold out more with test=")
     if experiment.fine_tune:
         say(f"Teacher: fine-tuning {experiment.teacher} on {len(splits.train):,} labelled texts, or taking it from {experiment.cache}")
     teacher = experiment.load_teacher(splits)
@@ -217,22 +236,30 @@ def _run(experiment: Experiment, say: Callable) -> "Results":
     say(f"Students: training {len(experiment.recipes) * len(experiment.seeds) * 2} of them")
     jobs = [(name, recipe, seed, twin, loss) for name, recipe in experiment.recipes.items() for seed in experiment.seeds
             for twin, loss in (("direct", CrossEntropy()), ("distilled", experiment.loss))]
+    failed = None
     try:
         for name, recipe, seed, twin, loss in jobs:
             model = _student(recipe, names, tokens, len(teacher.tokenizer), seed)
             start = time.perf_counter()
-            history = train_loop(
-                model, tokens, labels, test_tokens, truth, loss, logits, recipe.epochs, len(texts), recipe.batch_size,
-                recipe.optimizer, recipe.rate, recipe.decay, recipe.clip, recipe.shuffle, seed=seed,
-                name=f"{name} {twin}", device=experiment.device)
+            try:
+                history = train_loop(
+                    model, tokens, labels, test_tokens, truth, loss, logits, recipe.epochs, len(texts), recipe.batch_size,
+                    recipe.optimizer, recipe.rate, recipe.decay, recipe.clip, recipe.shuffle, seed=seed,
+                    name=f"{name} {twin}", device=experiment.device)
+            except FloatingPointError as error:  # the others go on
+                failed = error
+                note(f"{name} {twin}, seed {seed}, has died and is left out: {error}.")
+                continue
             results.add(model, history, time.perf_counter() - start, test_tokens, test_texts)
             if results.interrupted:
                 break
     except KeyboardInterrupt:  # between two students
         results.interrupted = True
+    if failed and not results.students:
+        raise failed
     return results
 
-# %% ../nbs/11_experiment.ipynb #5d2d7147
+# %% ../nbs/11_experiment.ipynb #d017c535
 @dataclass(eq=False)
 class Results:
     "What a run found. `history`, `summary` and `verdicts` are tables; `save(folder)` writes them, the report and the students."
@@ -269,7 +296,7 @@ class Results:
     @property
     def history(self) -> pd.DataFrame:
         "One row an epoch of every student."
-        return pd.concat(self.histories, ignore_index=True)
+        return pd.concat(self.histories, ignore_index=True) if self.histories else pd.DataFrame(columns=HISTORY_COLUMNS)
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -377,12 +404,13 @@ def _settings(experiment: Experiment) -> dict[str, str]:
                for name, recipe in experiment.recipes.items()}
     return {key: str(value) for key, value in (values | recipes).items() if value not in (None, {})}
 
-# %% ../nbs/11_experiment.ipynb #533c6c16
+# %% ../nbs/11_experiment.ipynb #5ee4b9e0
 def _versions(experiment: Experiment) -> dict[str, str]:
     "What it ran on and with"
     device = pick_device(experiment.device)
-    packages = ("distillnb", "torch", "transformers", "numpy", "pandas", "scikit-learn")
-    return {"date": date.today().isoformat(), "python": platform.python_version(), **{name: version(name) for name in packages},
+    packages = ("torch", "transformers", "numpy", "pandas", "scikit-learn")
+    return {"date": date.today().isoformat(), "python": platform.python_version(), "distillnb": __version__,
+            **{name: version(name) for name in packages},
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, {torch.get_num_threads()} threads",
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
 
@@ -454,22 +482,29 @@ def _folder_name(results: Results, name: str, seed: int) -> str:
     "cnn-distilled, or cnn-distilled-seed1 where there are several seeds"
     return name.replace(" ", "-") + (f"-seed{seed}" if len(results.experiment.seeds) > 1 else "")
 
-# %% ../nbs/11_experiment.ipynb #71c69a41
+# %% ../nbs/11_experiment.ipynb #55e948fa
+def _is_student(folder: Path) -> bool:
+    "Whether the folder holds a student of this project"
+    config = folder / "config.json"
+    return config.is_file() and str(json.loads(config.read_text()).get("model_type")).startswith("distillnb-")
+
 def _save(results: Results, folder: Path) -> Path:
     "Write to a temporary folder inside `folder`, then move everything into place"
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         new = Path(temporary)
-        if results.histories:
-            results.history.to_csv(new / "history.csv", index=False)
+        results.history.to_csv(new / "history.csv", index=False)
         results.summary.to_csv(new / "summary.csv", index=False)
         results.verdicts.to_csv(new / "verdicts.csv", index=False)
         (new / "report.html").write_text(results.report(), encoding="utf-8")
         for (name, seed), model in results.students.items():
             results.classifier(model).save(new / "students" / _folder_name(results, name, seed))
-        for path in sorted(new.iterdir()):
-            if path.is_dir() and (folder / path.name).is_dir():
-                shutil.rmtree(folder / path.name)
-            os.replace(path, folder / path.name)
+        (new / "replaced").mkdir()
+        for old in filter(_is_student, (folder / "students").glob("*")):
+            os.replace(old, new / "replaced" / old.name)
+        for path in sorted(new.glob("students/*")) + sorted(new.glob("*.*")):
+            target = folder / path.relative_to(new)
+            target.parent.mkdir(exist_ok=True)
+            os.replace(path, target)
     return folder

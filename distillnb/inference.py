@@ -22,7 +22,7 @@ from .teacher import load_classifier
 from .tokens import Tokens, encode, pick_device, refuse_no_text
 from .training import predict_logits
 
-# %% ../nbs/10_inference.ipynb #f791c1eb
+# %% ../nbs/10_inference.ipynb #31ec9397
 @dataclass(eq=False)
 class Classifier:
     "A student (or any sequence classifier) with its tokenizer, ready to answer."
@@ -41,7 +41,7 @@ class Classifier:
     def _probabilities(self, texts: list[str], first: int = 0) -> np.ndarray:
         "Probabilities for a block of texts, float32 `[n, K]`; `first` is the number of its first row"
         refuse_no_text(texts, first)
-        ids, lengths, cut = encode(self._core, texts)
+        ids, lengths, cut = encode(self._core, texts, first)
         tokens = Tokens(ids, np.append(0, lengths.cumsum()), cut, self.max_length, self.tokenizer.pad_token_id or 0, "")
         return torch.from_numpy(predict_logits(self.model, tokens)).softmax(1).numpy()
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['load_classifier', 'Teacher', 'load_teacher', 'match_labels', 'fine_tune', 'cached_fine_tune', 'teacher_logits']
 
-# %% ../nbs/02_teacher.ipynb #fd60ee34
+# %% ../nbs/02_teacher.ipynb #3125c820
 import copy
 import hashlib
 import json
@@ -30,7 +30,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
-from .data import label_ids, label_names
+from .data import align_labels, label_ids, label_names
 from .tokens import Tokens, batches, pick_device, tokenize, tokenizer_fingerprint
 
 # %% ../nbs/02_teacher.ipynb #2c423132
@@ -51,16 +51,18 @@ def _quiet_transformers():
         if bars:
             transformers_logging.enable_progress_bar()
 
-# %% ../nbs/02_teacher.ipynb #2cb35b6a
+# %% ../nbs/02_teacher.ipynb #e2d4787a
 def load_classifier(
     source: str | Path,  # a folder, or a model's name on the hub
+    new_head: bool = False,  # whether weights may be missing, because they will be trained
     **options,  # of `from_pretrained`, `num_labels` for a new head, say
-) -> tuple[PreTrainedModel, object]:  # model and fast tokenizer
-    "Load a sequence classifier, safetensors only, no remote code. Raises `ValueError` when it can't be loaded."
+) -> tuple[PreTrainedModel, object]:  # model, float32, and fast tokenizer
+    "Load a sequence classifier, safetensors only, no remote code. Raises `ValueError` when it can't be loaded or lacks weights."
     try:
         with _quiet_transformers():
-            model = AutoModelForSequenceClassification.from_pretrained(
-                source, use_safetensors=True, trust_remote_code=False, **options)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, ignore_mismatched_sizes=new_head,
+                output_loading_info=True, **options)
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         folder = Path(source)
@@ -71,6 +73,9 @@ def load_classifier(
         else:
             advice = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"Cannot load a classifier from {source}: {advice}") from error
+    if info["missing_keys"] and not new_head:
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ValueError(f"{source} has no trained weights for {missing}: it is no finished classifier, so fine-tune it first")
     return model, tokenizer
 
 # %% ../nbs/02_teacher.ipynb #d5037b44
@@ -158,15 +163,37 @@ class _Rows(torch.utils.data.Dataset):
     def __getitem__(self, row):
         return {"input_ids": self.tokens[int(row)].tolist(), "labels": int(self.labels[row])}
 
-# %% ../nbs/02_teacher.ipynb #2f2b8bed
-def _resumable(partial: Path) -> str | None:
-    "The last complete checkpoint. One that was being written when the run died lacks its last file, and is dropped."
+# %% ../nbs/02_teacher.ipynb #f1ed2b4a
+def _source_key(base: str | Path) -> str:
+    "Fingerprint of a model folder's configuration and weights; of a hub model, its name"
+    if not Path(base).is_dir():
+        return str(base)
+    digest = hashlib.sha256()
+    for path in sorted([*Path(base).glob("*.safetensors"), *Path(base).glob("*.json")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+# %% ../nbs/02_teacher.ipynb #4ff6978a
+def _content_key(base: str | Path, train: pd.DataFrame, validation: pd.DataFrame, settings: dict) -> str:
+    "Fingerprint of all that decides what a fine-tuning gives"
+    content = [(frame.text.tolist(), label_ids(frame).tolist(), label_names(frame)) for frame in (train, validation)]
+    return joblib.hash((_source_key(base), content, sorted(settings.items())))
+
+# %% ../nbs/02_teacher.ipynb #db51fc4d
+def _resumable(partial: Path, key: str) -> str | None:
+    "The last complete checkpoint of the same fine-tuning; what another one left, or left half written, is dropped."
+    note = partial / "content.txt"
+    if partial.is_dir() and not (note.is_file() and note.read_text() == key):
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    note.write_text(key)
     for checkpoint in partial.glob("checkpoint-*"):
         if not (checkpoint / "trainer_state.json").is_file():
             shutil.rmtree(checkpoint)
-    return get_last_checkpoint(str(partial)) if partial.is_dir() else None
+    return get_last_checkpoint(str(partial))
 
-# %% ../nbs/02_teacher.ipynb #efcfc4d5
+# %% ../nbs/02_teacher.ipynb #4a710256
 def fine_tune(
     base: str | Path,  # folder or hub name of the model to start from
     train: pd.DataFrame,  # labelled texts, columns `text` and `label`
@@ -180,12 +207,17 @@ def fine_tune(
     seed: int = 42,  # head initialisation, order, dropout
     device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
 ) -> Path:  # the folder
-    "Fine-tune a classifier with transformers' `Trainer` and save it, best epoch on `validation`. Raises `ValueError`."
+    "Fine-tune with transformers' `Trainer` and save, best epoch on `validation`. Raises `ValueError`, `FloatingPointError`."
     folder, names = Path(folder), label_names(train)
+    if folder.exists():
+        raise ValueError(f"{folder} exists: choose another folder for the teacher, or delete that one")
     partial = folder.with_name(folder.name + ".partial")
+    key = _content_key(base, train, validation, {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+                                                 "freeze_layers": freeze_layers, "max_length": max_length, "seed": seed})
+    validation = align_labels(validation, names, "validation")
     options = {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     torch.manual_seed(seed)
-    model, tokenizer = load_classifier(base, ignore_mismatched_sizes=True, **options)
+    model, tokenizer = load_classifier(base, new_head=True, **options)
     _freeze(model, freeze_layers)
     rows = [_Rows(tokenize(frame.text, tokenizer, max_length), label_ids(frame)) if len(frame) else None
             for frame in (train, validation)]
@@ -206,25 +238,17 @@ def fine_tune(
             data_collator=DataCollatorWithPadding(tokenizer), callbacks=[_Bar()],
             compute_metrics=lambda result: {"accuracy": accuracy_score(result.label_ids, result.predictions.argmax(1))})
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_resumable(partial))
+        trainer.train(resume_from_checkpoint=_resumable(partial, key))
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            shutil.rmtree(partial)
+            raise FloatingPointError(f"The teacher's weights are not finite after fine-tuning: lower learning_rate (now {learning_rate:g})")
         trainer.save_model(str(partial / "finished"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial / "finished", folder)
     shutil.rmtree(partial)
     return folder
 
-# %% ../nbs/02_teacher.ipynb #f1ed2b4a
-def _source_key(base: str | Path) -> str:
-    "Fingerprint of a model folder's configuration and weights; of a hub model, its name"
-    if not Path(base).is_dir():
-        return str(base)
-    digest = hashlib.sha256()
-    for path in sorted([*Path(base).glob("*.safetensors"), *Path(base).glob("*.json")]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-# %% ../nbs/02_teacher.ipynb #8cee6487
+# %% ../nbs/02_teacher.ipynb #d3a311e3
 def cached_fine_tune(
     base: str | Path,  # folder or hub name of the model to start from
     train: pd.DataFrame,  # labelled texts, columns `text` and `label`
@@ -234,8 +258,7 @@ def cached_fine_tune(
     **options,  # of `fine_tune`
 ) -> Path:  # folder of the teacher
     "The fine-tuned teacher for this content: from the cache if it is there, else made by `fine_tune` and kept."
-    content = [(frame.text.tolist(), label_ids(frame).tolist(), label_names(frame)) for frame in (train, validation)]
-    folder = Path(cache) / "teachers" / joblib.hash((_source_key(base), content, sorted(options.items())))
+    folder = Path(cache) / "teachers" / _content_key(base, train, validation, options)
     return folder if folder.is_dir() else fine_tune(base, train, validation, folder, device=device, **options)
 
 # %% ../nbs/02_teacher.ipynb #c8b51d0f
@@ -248,7 +271,11 @@ def _chunks(lengths: np.ndarray, chunk: int):
         for rows in reversed(batches(window, batch_size=None, max_tokens=chunk, bucket=None)):
             yield start + rows
 
-# %% ../nbs/02_teacher.ipynb #6813236b
+# %% ../nbs/02_teacher.ipynb #80c83328
+class _NotFinite(Exception):
+    "A row of a chunk has logits that are not finite"
+
+# %% ../nbs/02_teacher.ipynb #b7302105
 @torch.inference_mode()
 def _label_chunk(tokens_key, teacher_key, precision, tokens, model, max_tokens) -> np.ndarray:
     "Logits of one chunk of texts, float32 `[n, K]`, in the order of the texts"
@@ -259,7 +286,16 @@ def _label_chunk(tokens_key, teacher_key, precision, tokens, model, max_tokens) 
         with torch.autocast(device.type, dtype=torch.float16, enabled=precision == "float16"):
             logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
         result[rows] = logits.float().cpu().numpy()
+    if not np.isfinite(result).all():  # before it gets into the cache
+        raise _NotFinite(int(np.argwhere(~np.isfinite(result))[0, 0]))
     return result
+
+# %% ../nbs/02_teacher.ipynb #48b8f4ce
+def _most_tokens(model: PreTrainedModel) -> int:
+    "Tokens that the model has positions for; RoBERTa and its kin lose the first ones to padding"
+    config = model.config
+    most = getattr(config, "max_position_embeddings", None) or 10 ** 9
+    return most - (config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0)
 
 # %% ../nbs/02_teacher.ipynb #4f06a936
 def _int8(model: PreTrainedModel) -> PreTrainedModel:
@@ -268,7 +304,7 @@ def _int8(model: PreTrainedModel) -> PreTrainedModel:
         warnings.simplefilter("ignore")
         return torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear}, torch.qint8)
 
-# %% ../nbs/02_teacher.ipynb #676bdee8
+# %% ../nbs/02_teacher.ipynb #00fbfc19
 def teacher_logits(
     teacher: Teacher,  # model, tokenizer and names
     tokens: Tokens,  # the texts, tokenised with the teacher's tokenizer
@@ -285,6 +321,9 @@ def teacher_logits(
     columns = match_labels(teacher.names, names)
     if tokens.tokenizer_key != tokenizer_fingerprint(teacher.tokenizer):
         raise ValueError("The texts were tokenised with another tokenizer than the teacher's: use tokenize(texts, teacher.tokenizer)")
+    longest, most = int(tokens.lengths.max()), _most_tokens(teacher.model)
+    if longest > most:
+        raise ValueError(f"There are texts of {longest} tokens, but the teacher takes {most}: use max_length={most}")
     device = pick_device(device)
     precision = precision or ("float16" if device.type == "cuda" else "float32")
     if precision not in {"cpu": ("float32", "int8"), "cuda": ("float32", "float16")}.get(device.type, ("float32",)):
@@ -300,15 +339,19 @@ def teacher_logits(
                    f"(their spread is {a.std():.2f}); {(a.argmax(1) == b.argmax(1)).mean():.1%} keep their class.")
     memory = joblib.Memory(None if cache is None else Path(cache) / "logits", verbose=0)
     label = memory.cache(_label_chunk, ignore=["tokens", "model", "max_tokens"])
-    shape = len(tokens), len(names)
-    logits = np.empty(shape, np.float32) if file is None else np.lib.format.open_memmap(file, "w+", np.float32, shape)
+    shape, partial = (len(tokens), len(names)), file and Path(f"{file}.partial")
+    logits = np.empty(shape, np.float32) if file is None else np.lib.format.open_memmap(partial, "w+", np.float32, shape)
     with tqdm(total=int(tokens.lengths.sum()), desc="Asking the teacher", unit=" tokens", unit_scale=True, leave=False) as bar:
         for rows in _chunks(tokens.lengths, chunk):
             part = tokens[rows]
-            answers = label(part.fingerprint, key, precision, part, model, max_tokens)[:, columns]
-            if not np.isfinite(answers).all():
-                row = rows[np.argwhere(~np.isfinite(answers))[0, 0]]
-                raise ValueError(f"The teacher's logits for text {row} are not finite: check the teacher's weights, or use device='cpu'")
-            logits[rows] = answers
+            try:
+                logits[rows] = label(part.fingerprint, key, precision, part, model, max_tokens)[:, columns]
+            except _NotFinite as error:
+                raise ValueError(f"The teacher's logits for text {rows[error.args[0]]} are not finite: check the teacher's weights, "
+                                 "or use precision='float32'") from None
             bar.update(len(part.ids))
-    return logits if file is None else np.load(file, mmap_mode="r")
+    if file is None:
+        return logits
+    logits.flush()
+    os.replace(partial, file)
+    return np.load(file, mmap_mode="r")

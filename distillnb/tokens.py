@@ -6,16 +6,17 @@
 __all__ = ['demo_model', 'tokenizer_fingerprint', 'Tokens', 'refuse_no_text', 'encode', 'tokenize', 'batches', 'save_tokens',
            'load_tokens', 'trim_vocabulary', 'pick_device']
 
-# %% ../nbs/01_tokens.ipynb #7c35b268
+# %% ../nbs/01_tokens.ipynb #b0a35f8b
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -148,18 +149,26 @@ def _cutting(tokenizer, max_length: int):
         if padding:
             core.enable_padding(**padding)
 
-# %% ../nbs/01_tokens.ipynb #f1750e8f
+# %% ../nbs/01_tokens.ipynb #54f12d59
 def encode(
     core,  # the compiled core of a tokenizer, a `tokenizers.Tokenizer`
     texts: list[str],  # the texts
+    first: int = 0,  # number of the first row, for the error
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # ids int32 end to end, length of each text int64, whether it was cut bool
-    "Ids of a block of texts, with nothing else computed and no line of Python for each token."
-    encodings = core.encode_batch_fast(texts)
+    "Ids of a block of texts, with nothing else computed and no line of Python for each token. Raises `ValueError` for broken text."
+    try:
+        encodings = core.encode_batch_fast(texts)
+    except (TypeError, UnicodeEncodeError):  # only the text tells which one it is
+        broken = next((row for row, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text)), None)
+        if broken is None:
+            raise
+        raise ValueError(f"Text {first + broken} holds half an emoji or other undecodable bytes: "
+                         "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') mends it") from None
     lengths = np.fromiter(map(len, encodings), np.int64, len(texts))
     cut = np.fromiter((bool(encoding.overflowing) for encoding in encodings), bool, len(texts))
     return np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, lengths.sum()), lengths, cut
 
-# %% ../nbs/01_tokens.ipynb #488673b6
+# %% ../nbs/01_tokens.ipynb #e8494b37
 def _blocks(texts: Iterable[str], tokenizer, max_length: int, block: int):
     "`encode` for one block of texts after the other"
     bar, row = tqdm(texts, desc="Tokenising", unit=" texts", leave=False), 0
@@ -167,12 +176,12 @@ def _blocks(texts: Iterable[str], tokenizer, max_length: int, block: int):
         rest = iter(bar)
         while part := list(islice(rest, block)):
             refuse_no_text(part, row)
+            yield encode(core, part, row)
             row += len(part)
-            yield encode(core, part)
     if not row:
         raise ValueError("There are no texts to tokenise: pass at least one")
 
-# %% ../nbs/01_tokens.ipynb #f0767f33
+# %% ../nbs/01_tokens.ipynb #a7b392fd
 def tokenize(
     texts: Iterable[str],  # the texts: a list, an array, a pandas column or a generator
     tokenizer,  # a fast tokenizer of transformers
@@ -183,6 +192,8 @@ def tokenize(
     "Tokenise `texts` once into a ragged store. Raises `TypeError` for a text that is no string, `ValueError` for no texts."
     if not getattr(tokenizer, "is_fast", False):
         raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer: load it with AutoTokenizer.from_pretrained")
+    if max_length <= (special := tokenizer.num_special_tokens_to_add()):
+        raise ValueError(f"max_length={max_length} leaves no room for a text: the tokenizer adds {special} tokens of its own")
     blocks = _blocks(texts, tokenizer, max_length, block)
     settings = {"max_length": max_length, "pad_id": tokenizer.pad_token_id or 0, "tokenizer_key": tokenizer_fingerprint(tokenizer)}
     if folder is not None:
@@ -229,22 +240,27 @@ def batches(
 _ARRAYS = ("ids", "offsets", "truncated")
 _SETTINGS = ("max_length", "pad_id", "tokenizer_key")
 
-# %% ../nbs/01_tokens.ipynb #4bae3638
+# %% ../nbs/01_tokens.ipynb #9b6889dc
 def _write_store(folder: str | Path, blocks: Iterable[tuple], settings: dict) -> None:
-    "Write blocks of ids, lengths and cuts as they come; the number of ids is known only at the end, so they wait in a file"
+    "Write blocks of ids, lengths and cuts as they come; a store that was there stays whole until the new one is"
     folder, lengths, truncated = Path(folder), [], []
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder) as waiting:
-        for ids, block_lengths, cut in blocks:
-            waiting.write(np.ascontiguousarray(ids))
-            lengths.append(block_lengths)
-            truncated.append(cut)
-        waiting.seek(0)
-        offsets = np.append(0, np.concatenate(lengths).cumsum())
-        waiting.readinto(np.lib.format.open_memmap(folder / "ids.npy", "w+", np.int32, (int(offsets[-1]),)))
-    np.save(folder / "offsets.npy", offsets)
-    np.save(folder / "truncated.npy", np.concatenate(truncated))
-    (folder / "settings.json").write_text(json.dumps(settings))
+    with TemporaryDirectory(dir=folder) as temporary:
+        new = Path(temporary)
+        with (new / "waiting").open("w+b") as waiting:  # the number of ids is known only at the end
+            for ids, block_lengths, cut in blocks:
+                waiting.write(np.ascontiguousarray(ids))
+                lengths.append(block_lengths)
+                truncated.append(cut)
+            waiting.seek(0)
+            offsets = np.append(0, np.concatenate(lengths).cumsum())
+            waiting.readinto(np.lib.format.open_memmap(new / "ids.npy", "w+", np.int32, (int(offsets[-1]),)))
+        np.save(new / "offsets.npy", offsets)
+        np.save(new / "truncated.npy", np.concatenate(truncated))
+        (new / "settings.json").write_text(json.dumps(settings))
+        (folder / "settings.json").unlink(missing_ok=True)  # from here to the last line there is no store
+        for name in (*(f"{name}.npy" for name in _ARRAYS), "settings.json"):
+            os.replace(new / name, folder / name)
 
 # %% ../nbs/01_tokens.ipynb #e8016cec
 def save_tokens(
@@ -255,7 +271,7 @@ def save_tokens(
     ids = tokens.ids[tokens.offsets[0]:tokens.offsets[-1]]
     _write_store(folder, [(ids, tokens.lengths, tokens.truncated)], {name: getattr(tokens, name) for name in _SETTINGS})
 
-# %% ../nbs/01_tokens.ipynb #1df21823
+# %% ../nbs/01_tokens.ipynb #d8fb3452
 def load_tokens(
     folder: str | Path,  # where `save_tokens` or `tokenize` wrote
 ) -> Tokens:
@@ -264,6 +280,8 @@ def load_tokens(
     if not (folder / "settings.json").is_file():
         raise FileNotFoundError(f"{folder} holds no token store: pass a folder that save_tokens wrote")
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+    if arrays["offsets"][-1] != len(arrays["ids"]) or len(arrays["truncated"]) != len(arrays["offsets"]) - 1:
+        raise ValueError(f"{folder} is damaged, its files do not belong together: tokenise the texts again")
     return Tokens(**arrays, **json.loads((folder / "settings.json").read_text()))
 
 # %% ../nbs/01_tokens.ipynb #eca3600c

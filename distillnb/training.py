@@ -6,7 +6,7 @@
 __all__ = ['HISTORY_COLUMNS', 'scores', 'predict_logits', 'validate', 'train_epoch', 'make_optimizer', 'step_rates', 'epoch_rows',
            'train_loop']
 
-# %% ../nbs/07_training.ipynb #4a831258
+# %% ../nbs/07_training.ipynb #6d323478
 import copy
 import math
 
@@ -19,7 +19,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from .kernels import not_finite, sgd_epoch
+from .kernels import check_rows, not_finite, sgd_epoch
 from .linear import LinearStudent
 from .losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy, refuse_probabilities
 from .tokens import Tokens, batches, pick_device
@@ -54,7 +54,7 @@ def predict_logits(
         result[rows] = model(input_ids=input_ids, attention_mask=attention_mask).logits.float().cpu().numpy()
     return result
 
-# %% ../nbs/07_training.ipynb #73d64325
+# %% ../nbs/07_training.ipynb #ef6fab90
 def validate(
     model: PreTrainedModel,  # a student
     tokens: Tokens,  # the texts
@@ -62,7 +62,7 @@ def validate(
 ) -> dict[str, float]:  # "loss" (cross entropy, nats a text), "acc", "f1_macro"
     "Scores of the student on labelled texts."
     logits = predict_logits(model, tokens)
-    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
+    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), ignore_index=-1).item()
     return {"loss": loss, **scores(labels, logits.argmax(1), logits.shape[1])}
 
 # %% ../nbs/07_training.ipynb #a5536c19
@@ -169,12 +169,9 @@ def epoch_rows(
 # %% ../nbs/07_training.ipynb #d9e1744c
 HISTORY_COLUMNS = ["epoch", "train_loss", "train_acc", "train_f1_macro", "test_loss", "test_acc", "test_f1_macro", "model", "seed"]
 
-# %% ../nbs/07_training.ipynb #1ea7ef94
-def _check(tokens: Tokens, loss, labels, logits) -> np.ndarray:
-    "The rows that this loss can use; `ValueError` where tokens, labels and logits do not belong together."
-    for name, values in (("labels", labels), ("logits", logits)):
-        if values is not None and len(values) != len(tokens):
-            raise ValueError(f"{len(values):,} {name} for {len(tokens):,} texts: they must belong to the same texts, row by row")
+# %% ../nbs/07_training.ipynb #07e8d368
+def _usable(tokens: Tokens, loss, labels, logits) -> np.ndarray:
+    "The rows that this loss can use; `ValueError` where it lacks what it needs."
     if loss.needs_teacher:
         if logits is None:
             raise ValueError(f"{type(loss).__name__} needs the teacher's logits: pass logits=teacher_logits(...)")
@@ -187,7 +184,7 @@ def _check(tokens: Tokens, loss, labels, logits) -> np.ndarray:
         raise ValueError(f"{type(loss).__name__} needs labels, and no text has one: use LogitMSE() and a teacher")
     return labelled
 
-# %% ../nbs/07_training.ipynb #e6fff013
+# %% ../nbs/07_training.ipynb #5e356426
 def train_loop(
     model: PreTrainedModel,  # a student, freshly initialised
     tokens: Tokens,  # training texts, labelled or not
@@ -204,14 +201,17 @@ def train_loop(
     decay: float | str = 1.0,  # the rate is multiplied by this after each epoch; "linear": falls to zero over all steps
     clip: float | None = None,  # largest norm of the gradient; None: as it is
     shuffle: bool = True,  # a new order in each epoch; False: always the order given
-    bucket: int = 16,  # batches' worth of rows sorted together by length; 1: not sorted
+    bucket: int | None = 16,  # batches' worth of rows sorted together by length; 1: not sorted; None: all
     threads: int = 1,  # of the linear student's SGD; above 1: lock-free, and no two runs the same
     seed: int = 0,  # order and dropout
     name: str = "student",  # goes into the history
     device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
 ) -> pd.DataFrame:  # history: one row an epoch, columns HISTORY_COLUMNS; attrs["interrupted"]
     "Train, look at the test texts after each epoch, return the history. Ctrl-C returns the epochs that finished."
-    rows = _check(tokens, loss, labels, logits)
+    labels, test_labels = np.asarray(labels, np.int64), np.asarray(test_labels, np.int64)
+    check_rows(model, tokens, labels, logits)
+    check_rows(model, test_tokens, test_labels)
+    rows = _usable(tokens, loss, labels, logits)
     model.to(pick_device(device))
     torch.manual_seed(seed)
     by_hand = isinstance(model, LinearStudent) and optimizer == "sgd" and clip is None
@@ -228,7 +228,7 @@ def train_loop(
                     train = {"loss": value, **scores(labels[order], predictions, model.config.num_labels)}
                 else:
                     groups = batches(tokens.lengths, order, batch_size, bucket=bucket if shuffle else 1,
-                                     generator=np.random.default_rng([seed, epoch]) if shuffle and bucket > 1 else None)
+                                     generator=np.random.default_rng([seed, epoch]) if shuffle and bucket != 1 else None)
                     train = train_epoch(model, tokens, loss, optimizer, groups, labels, logits, clip, rates, epoch, bar)
                 test = validate(model, test_tokens, test_labels)
                 history.append({"epoch": epoch, **{f"train_{key}": value for key, value in train.items()},

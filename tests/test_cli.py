@@ -77,7 +77,7 @@ def test_predict_from_a_file_and_from_a_pipe(run, tmp_path, capsys, monkeypatch)
     expected = predict(run, capsys, *TEXTS, "--format", "csv")
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n")
     assert predict(run, capsys, "--file", str(tmp_path / "texts.txt"), "--format", "csv") == expected
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(TEXTS) + "\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(("\r\n".join(TEXTS) + "\r\n").encode())))
     assert predict(run, capsys, "--format", "csv") == expected
     (tmp_path / "texts.csv").write_text("id,text\n1,a superb film\n2,awful\n")
     assert len(predict(run, capsys, "--file", str(tmp_path / "texts.csv")).splitlines()) == 2
@@ -147,3 +147,20 @@ def test_ctrl_c_keeps_what_is_finished(table, tiny_bert, tmp_path):
     assert process.returncode == 0 and "Interrupted" in err, err
     assert "cnn direct" in out
     assert (tmp_path / "out" / "history.csv").exists() and "interrupted" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_one_answer_for_each_line(run, tmp_path, capsys, monkeypatch):
+    (tmp_path / "odd.txt").write_text("good\u2028bad film\n\nawful\x85phone\x0cbook\n", encoding="utf-8")
+    assert len(predict(run, capsys, "--file", str(tmp_path / "odd.txt"), "--format", "jsonl").split("\n")) == 3 + 1
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9 good\n"), errors="surrogateescape"))
+    student = next((run[0] / "students").iterdir())
+    assert main(["predict", str(student)]) == 2
+    assert "not UTF-8" in capsys.readouterr().err
+
+
+def test_files_of_the_user_are_left_alone(table, tmp_path, capsys):
+    (tmp_path / "students").mkdir()
+    (tmp_path / "students" / "thesis.txt").write_text("years of work")
+    assert main(["run", str(table), "--output", str(tmp_path)]) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "students" / "thesis.txt").read_text() == "years of work" and len(list(tmp_path.iterdir())) == 1

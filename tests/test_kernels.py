@@ -175,3 +175,20 @@ def test_loops_compile_where_nothing_can_be_kept(monkeypatch):
     monkeypatch.setattr(cnn, "numba", Numba)
     function, options = cnn.machine_code(len)
     assert function is len and options["nogil"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_recorded_cnn_answers_other_texts_and_masks_with_holes():
+    torch.manual_seed(0)
+    model = CNNStudent(CNNConfig(50, 5, filter_widths=(1, 3), filters=3, num_labels=2)).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    one, other, mask = *torch.randint(1, 50, (2, 1, 9)), torch.ones(1, 9, dtype=torch.bool)
+    traced = torch.jit.trace(model, (one, mask), strict=False)
+    assert torch.allclose(traced(other, mask)["logits"], model(other, mask).logits, atol=1e-6)
+    hole = mask.clone()
+    hole[0, 4] = False
+    with patch.object(cnn, "numba", None):
+        expected = model(one, hole).logits
+    assert torch.equal(model(one, hole).logits, expected)
+    with torch.autocast("cpu"):
+        assert model(one, mask).logits.isfinite().all()

@@ -240,3 +240,63 @@ def test_teacher_keys_differ_by_content(tiny_bert):
     assert one.key == two.key
     two.model.config.id2label = {0: "x", 1: "y", 2: "z"}
     assert Teacher(two.model, two.tokenizer, two.names).key != one.key
+
+
+def test_an_interrupted_fine_tuning_of_other_texts_is_not_resumed(tiny_bert, parts, tmp_path):
+    from distillnb.teacher import _content_key, _resumable
+    partial = tmp_path / "teacher.partial"
+    one, other = (_content_key(tiny_bert, part, parts.validation, {"epochs": 1}) for part in (parts.train, parts.train[::-1]))
+    assert _resumable(partial, one) is None
+    (partial / "checkpoint-3").mkdir()
+    (partial / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    assert _resumable(partial, one) == str(partial / "checkpoint-3")
+    assert one != other and _resumable(partial, other) is None and not (partial / "checkpoint-3").exists()
+
+
+def test_fine_tuning_into_a_folder_that_exists(tiny_bert, parts, tmp_path):
+    with pytest.raises(ValueError, match="exists: choose another"):
+        fine_tune(tiny_bert, parts.train, parts.validation, tmp_path)
+
+
+def test_half_precision_files_are_used_in_full_precision(tiny_bert, tokens, tmp_path):
+    model, tokenizer = load_classifier(tiny_bert)
+    model.half().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert load_teacher(tmp_path).model.dtype == torch.float32
+    assert np.isfinite(teacher_logits(load_teacher(tmp_path), tokens, NAMES, None, "int8", device="cpu", report=None)).all()
+
+
+def test_a_model_without_a_trained_classifier_is_no_teacher(tiny_bert, tmp_path):
+    model, tokenizer = load_classifier(tiny_bert)
+    model.bert.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no trained weights for classifier"):
+        load_teacher(tmp_path)
+
+
+def test_broken_answers_do_not_get_into_the_cache(teacher, tokens, tmp_path):
+    bias = teacher.model.classifier.bias
+    hook = teacher.model.register_forward_hook(lambda module, inputs, output: setattr(output, "logits", output.logits * torch.nan))
+    with pytest.raises(ValueError, match="not finite"):
+        teacher_logits(teacher, tokens, NAMES, tmp_path, device="cpu")
+    hook.remove()
+    assert np.isfinite(teacher_logits(teacher, tokens, NAMES, tmp_path, device="cpu")).all() and bias.isfinite().all()
+
+
+def test_texts_longer_than_the_teacher_takes(tiny_bert):
+    teacher = load_teacher(tiny_bert)
+    long = tokenize(["good film " * 200], teacher.tokenizer, max_length=200)
+    with pytest.raises(ValueError, match="takes 160: use max_length=160"):
+        teacher_logits(teacher, long, NAMES, None, device="cpu")
+
+
+def test_an_interrupted_file_of_logits_is_not_there(teacher, tokens, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+    hook = teacher.model.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        teacher_logits(teacher, tokens, NAMES, None, file=tmp_path / "logits.npy", device="cpu")
+    hook.remove()
+    assert not (tmp_path / "logits.npy").exists()
+    mapped = teacher_logits(teacher, tokens, NAMES, None, file=tmp_path / "logits.npy", device="cpu")
+    assert np.array_equal(mapped, teacher_logits(teacher, tokens, NAMES, None, device="cpu"))

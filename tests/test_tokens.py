@@ -100,3 +100,28 @@ def test_wrong_weights_are_refused(tmp_path):
 def test_missing_store(tmp_path):
     with pytest.raises(FileNotFoundError, match="save_tokens"):
         load_tokens(tmp_path)
+
+
+def test_rewriting_a_store_leaves_mapped_ones_whole(tmp_path):
+    save_tokens(store([5] * 40), tmp_path)
+    mapped = load_tokens(tmp_path)
+    before = mapped.fingerprint
+    save_tokens(store([2]), tmp_path)
+    assert mapped.fingerprint == before and len(load_tokens(tmp_path)) == 1
+    save_tokens(mapped[:3], tmp_path)
+    assert len(load_tokens(tmp_path)) == 3 and len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_damaged_store_is_refused(tmp_path):
+    save_tokens(store([5] * 40), tmp_path)
+    np.save(tmp_path / "ids.npy", np.zeros(7, np.int32))
+    with pytest.raises(ValueError, match="is damaged"):
+        load_tokens(tmp_path)
+
+
+def test_room_for_the_text_and_letters_that_are_none(tiny_bert):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    with pytest.raises(ValueError, match="leaves no room"):
+        tokenize(["good film"], tokenizer, max_length=2)
+    with pytest.raises(ValueError, match="Text 5 holds half an emoji"):
+        tokenize(["good"] * 5 + ["bad \ud83d"], tokenizer, block=4)

@@ -163,3 +163,28 @@ def test_logits_that_do_not_fit(logits, message):
     tokens, labels = toy(10)
     with pytest.raises(ValueError, match=message):
         train_loop(student(), tokens, labels, tokens, labels, LogitMSE(), logits, device="cpu")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("change, message", [
+    ({"model": lambda: LinearStudent(LinearConfig(10, 8, num_labels=3))}, "the student knows 10"),
+    ({"labels": lambda labels: labels + 5}, "num_labels=8"),
+    ({"labels": lambda labels: labels * 10_000_000}, "the student has 3 classes"),
+    ({"logits": np.zeros((50, 5), np.float32)}, r"\(50, 5\) for 3 classes"),
+    ({"logits": np.zeros((50, 1), np.float32)}, r"\(50, 1\) for 3 classes"),
+])
+def test_what_does_not_fit_the_student_is_refused(optimizer, change, message):
+    tokens, labels = toy(50)
+    model = change["model"]() if "model" in change else student()
+    bad_labels = change["labels"](labels) if "labels" in change else labels
+    with pytest.raises(ValueError, match=message):
+        train_loop(model, tokens, bad_labels, tokens, labels, logits=change.get("logits"), optimizer=optimizer, device="cpu")
+
+
+def test_labels_of_any_integer_kind():
+    tokens, labels = toy(50)
+    histories = [train_loop(student(), tokens, kind, tokens, kind, epochs=1, optimizer="sgd", rate=.1, bucket=None, device="cpu")
+                 for kind in (labels, labels.astype(np.int32), labels.tolist())]
+    assert histories[0].equals(histories[1]) and histories[0].equals(histories[2])
+    adam = train_loop(student(), tokens, labels.tolist(), tokens, np.where(labels == 0, -1, labels), epochs=1, bucket=None, device="cpu")
+    assert np.isfinite(adam.test_loss).all()
