@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STUDENTS', 'RECIPES', 'WALKTHROUGH_RECIPES', 'PRESETS', 'Recipe', 'check_writable', 'Experiment', 'Results']
 
-# %% ../nbs/11_experiment.ipynb #2e15cdad
+# %% ../nbs/11_experiment.ipynb #2067bd49
 import io
 import json
 import os
@@ -31,7 +31,7 @@ from .inference import Classifier
 from .linear import LinearConfig, LinearStudent, count_parameters
 from .losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy
 from .significance import Verdict, bootstrap_interval, paired_bootstrap, verdict
-from .teacher import Teacher, cached_fine_tune, load_teacher, teacher_logits
+from .teacher import Teacher, cached_fine_tune, load_teacher, pick_precision, teacher_logits
 from .tokens import Tokens, demo_model, pick_device, tokenize, trim_vocabulary
 from .training import HISTORY_COLUMNS, predict_logits, scores, train_loop
 
@@ -202,7 +202,7 @@ def _size(model) -> dict:
     return {"parameters": counts["total"], "parameters_without_embeddings": counts["without_embeddings"],
             "size_mb": sum(array.nbytes for array in model.state_dict().values()) / 1e6}
 
-# %% ../nbs/11_experiment.ipynb #36c2e523
+# %% ../nbs/11_experiment.ipynb #a35ea602
 def _run(experiment: Experiment, say: Callable) -> "Results":
     "The whole experiment, step by step; see `Experiment.run`"
     notes = []
@@ -211,6 +211,7 @@ def _run(experiment: Experiment, say: Callable) -> "Results":
         notes.append(text)
         say(text)
 
+    pick_precision(experiment.precision, experiment.device)
     splits = experiment.splits(note)
     names = label_names(splits.train)
     texts = pd.concat([splits.train, splits.transfer], ignore_index=True)

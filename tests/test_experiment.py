@@ -177,3 +177,8 @@ def test_a_test_part_of_one_class(toy):
 def test_labels_that_the_teacher_does_not_know(toy, toy_reviews):
     with pytest.raises(ValueError, match="negative, neutral, positive.*a, b, c"):
         replace(toy, data=toy_reviews.assign(label=toy_reviews.label.map(dict(zip(["negative", "neutral", "positive"], "abc"))))).run(say=None)
+
+
+def test_a_precision_that_is_not_there_is_refused_at_once(toy):
+    with pytest.raises(ValueError, match="no precision 'float16' on cpu"):
+        replace(toy, data="nowhere.csv", precision="float16").run(say=None)
