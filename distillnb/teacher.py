@@ -164,6 +164,15 @@ class _Rows(torch.utils.data.Dataset):
     def __getitem__(self, row):
         return {"input_ids": self.tokens[int(row)].tolist(), "labels": int(self.labels[row])}
 
+# %% ../nbs/02_teacher.ipynb #fd574f71
+def _check_lengths(model: PreTrainedModel, tokens: Tokens) -> None:
+    "Raise `ValueError` for texts longer than the model has positions; RoBERTa and its kin lose the first positions to padding"
+    config = model.config
+    most = getattr(config, "max_position_embeddings", None) or 10 ** 9
+    most -= config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0
+    if (longest := int(tokens.lengths.max())) > most:
+        raise ValueError(f"There are texts of {longest} tokens, but the teacher takes {most}: use max_length={most}")
+
 # %% ../nbs/02_teacher.ipynb #f1ed2b4a
 def _source_key(base: str | Path) -> str:
     "Fingerprint of a model folder's configuration and weights; of a hub model, its name"
@@ -194,7 +203,7 @@ def _resumable(partial: Path, key: str) -> str | None:
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(str(partial))
 
-# %% ../nbs/02_teacher.ipynb #4a710256
+# %% ../nbs/02_teacher.ipynb #c735e6b1
 def fine_tune(
     base: str | Path,  # folder or hub name of the model to start from
     train: pd.DataFrame,  # labelled texts, columns `text` and `label`
@@ -222,6 +231,8 @@ def fine_tune(
     _freeze(model, freeze_layers)
     rows = [_Rows(tokenize(frame.text, tokenizer, max_length), label_ids(frame)) if len(frame) else None
             for frame in (train, validation)]
+    for part in filter(None, rows):
+        _check_lengths(model, part.tokens)
     device = pick_device(device)
     on_gpu, bf16 = device.type == "cuda", device.type == "cuda" and torch.cuda.is_bf16_supported()
     steps = -(-len(train) // batch_size) * epochs
@@ -303,13 +314,6 @@ def _label_chunk(tokens_key, teacher_key, precision, tokens, model, max_tokens) 
         raise _NotFinite(int(np.argwhere(~np.isfinite(result))[0, 0]))
     return result
 
-# %% ../nbs/02_teacher.ipynb #48b8f4ce
-def _most_tokens(model: PreTrainedModel) -> int:
-    "Tokens that the model has positions for; RoBERTa and its kin lose the first ones to padding"
-    config = model.config
-    most = getattr(config, "max_position_embeddings", None) or 10 ** 9
-    return most - (config.pad_token_id + 1 if "roberta" in config.model_type or config.model_type == "camembert" else 0)
-
 # %% ../nbs/02_teacher.ipynb #4f06a936
 def _int8(model: PreTrainedModel) -> PreTrainedModel:
     "The model with the matrices of its linear layers as 8-bit integers; activations are rounded as they come"
@@ -317,7 +321,7 @@ def _int8(model: PreTrainedModel) -> PreTrainedModel:
         warnings.simplefilter("ignore")
         return torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear}, torch.qint8)
 
-# %% ../nbs/02_teacher.ipynb #4e4f6b00
+# %% ../nbs/02_teacher.ipynb #7d108b99
 def teacher_logits(
     teacher: Teacher,  # model, tokenizer and names
     tokens: Tokens,  # the texts, tokenised with the teacher's tokenizer
@@ -334,9 +338,7 @@ def teacher_logits(
     columns = match_labels(teacher.names, names)
     if tokens.tokenizer_key != tokenizer_fingerprint(teacher.tokenizer):
         raise ValueError("The texts were tokenised with another tokenizer than the teacher's: use tokenize(texts, teacher.tokenizer)")
-    longest, most = int(tokens.lengths.max()), _most_tokens(teacher.model)
-    if longest > most:
-        raise ValueError(f"There are texts of {longest} tokens, but the teacher takes {most}: use max_length={most}")
+    _check_lengths(teacher.model, tokens)
     device, precision = pick_device(device), pick_precision(precision, device)
     model, key = teacher.model.eval().to(device), teacher.key
     max_tokens = max_tokens or (2_048 if device.type == "cpu" else 16_384)

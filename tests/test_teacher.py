@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import sentences
@@ -283,11 +284,14 @@ def test_broken_answers_do_not_get_into_the_cache(teacher, tokens, tmp_path):
     assert np.isfinite(teacher_logits(teacher, tokens, NAMES, tmp_path, device="cpu")).all() and bias.isfinite().all()
 
 
-def test_texts_longer_than_the_teacher_takes(tiny_bert):
+def test_texts_longer_than_the_teacher_takes(tiny_bert, tmp_path):
     teacher = load_teacher(tiny_bert)
     long = tokenize(["good film " * 200], teacher.tokenizer, max_length=200)
     with pytest.raises(ValueError, match="takes 160: use max_length=160"):
         teacher_logits(teacher, long, NAMES, None, device="cpu")
+    frame = read_reviews(pd.DataFrame({"text": ["good film " * 200, "bad"], "label": ["positive", "negative"]}), report=None)
+    with pytest.raises(ValueError, match="takes 160: use max_length=160"):
+        fine_tune(tiny_bert, frame, frame[:0], tmp_path / "teacher", max_length=200, freeze_layers=0, device="cpu")
 
 
 def test_an_interrupted_file_of_logits_is_not_there(teacher, tokens, tmp_path):
