@@ -6,9 +6,12 @@
 __all__ = ['HISTORY_COLUMNS', 'scores', 'predict_logits', 'validate', 'train_epoch', 'make_optimizer', 'step_rates', 'epoch_rows',
            'train_loop']
 
-# %% ../nbs/07_training.ipynb #6d323478
+# %% ../nbs/07_training.ipynb #eb53e807
 import copy
 import math
+import signal
+import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -184,7 +187,25 @@ def _usable(tokens: Tokens, loss, labels, logits) -> np.ndarray:
         raise ValueError(f"{type(loss).__name__} needs labels, and no text has one: use LogitMSE() and a teacher")
     return labelled
 
-# %% ../nbs/07_training.ipynb #5e356426
+# %% ../nbs/07_training.ipynb #3df0b0ba
+@contextmanager
+def _listening():
+    "A list that fills when Ctrl-C is pressed, even where the exception gets lost: compilers call back through code that swallows it"
+    pressed, listens = [], threading.current_thread() is threading.main_thread()
+    if not listens or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield pressed
+        return
+
+    def note_and_raise(number, frame):
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+    signal.signal(signal.SIGINT, note_and_raise)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# %% ../nbs/07_training.ipynb #0da0236b
 def train_loop(
     model: PreTrainedModel,  # a student, freshly initialised
     tokens: Tokens,  # training texts, labelled or not
@@ -218,9 +239,11 @@ def train_loop(
     optimizer = make_optimizer(model, optimizer, rate)
     steps = -(-(examples or len(rows)) // batch_size)
     history, finished, interrupted = [], copy.deepcopy(model.state_dict()), False
-    with tqdm(total=epochs * steps, desc=name, unit=" steps", leave=False) as bar:
+    with tqdm(total=epochs * steps, desc=name, unit=" steps", leave=False) as bar, _listening() as pressed:
         try:
             for epoch in range(epochs):
+                if pressed:
+                    raise KeyboardInterrupt
                 order = epoch_rows(rows, epoch, examples, shuffle, seed)
                 rates = step_rates(rate, decay, epoch, epochs, steps)
                 if by_hand:

@@ -1,4 +1,8 @@
 """Losses and the training loop against closed forms and against what has gone wrong elsewhere."""
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -188,3 +192,19 @@ def test_labels_of_any_integer_kind():
     assert histories[0].equals(histories[1]) and histories[0].equals(histories[2])
     adam = train_loop(student(), tokens, labels.tolist(), tokens, np.where(labels == 0, -1, labels), epochs=1, bucket=None, device="cpu")
     assert np.isfinite(adam.test_loss).all()
+
+
+def test_ctrl_c_is_heard_where_its_exception_gets_lost():
+    class Swallowing(CrossEntropy):
+        def __call__(self, *arguments):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(.01)
+            except KeyboardInterrupt:
+                pass
+            return super().__call__(*arguments)
+
+    tokens, labels = toy(20)
+    history = train_loop(student(), tokens, labels, tokens, labels, Swallowing(), epochs=5, device="cpu")
+    assert len(history) == 1 and history.attrs["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
