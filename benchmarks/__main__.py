@@ -197,7 +197,7 @@ def cnn(demo: Demo) -> dict:
     ):
         plain = original.CNN(vocabulary, k)
         adam, batches = torch.optim.Adam(plain.parameters()), original.loader(tokens[:640], labels[:640], 32)
-        student = CNNStudent(CNNConfig(num_labels=k), trim_vocabulary(tokens, vocabulary))
+        student = CNNStudent(CNNConfig(num_labels=k, initial_std=1.0), trim_vocabulary(tokens, vocabulary))
         times = alternate(
             {
                 "original": lambda: original.train_epoch(plain, batches, adam),

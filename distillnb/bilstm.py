@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Pretrai
 
 from .linear import Student
 
-# %% ../nbs/06_bilstm.ipynb #62533c81
+# %% ../nbs/06_bilstm.ipynb #02b7e122
 class BiLSTMConfig(PretrainedConfig):
     "What a `BiLSTMStudent` is: sizes and dropout, with Tang's values as defaults."
     model_type = "distillnb-bilstm"
@@ -26,6 +26,7 @@ class BiLSTMConfig(PretrainedConfig):
         hidden: int = 150,  # LSTM units in each direction
         dense: int = 200,  # ReLU units
         dropout: float = .5,  # share of the ReLU units dropped in training
+        initial_std: float = .15,  # of the embeddings before training
         tokenizer_size: int | None = None,  # ids that the tokenizer has, when the table is trimmed
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
@@ -33,10 +34,10 @@ class BiLSTMConfig(PretrainedConfig):
         if min(width, hidden, dense) < 1:
             raise ValueError(f"width={width}, hidden={hidden}, dense={dense}: each must be 1 or more")
         self.vocab_size, self.width, self.hidden, self.dense = vocab_size, width, hidden, dense
-        self.dropout, self.tokenizer_size = dropout, tokenizer_size
+        self.dropout, self.initial_std, self.tokenizer_size = dropout, initial_std, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
-# %% ../nbs/06_bilstm.ipynb #3274709f
+# %% ../nbs/06_bilstm.ipynb #64df1299
 class BiLSTMStudent(Student):
     "Embeddings, one bidirectional LSTM, a layer of ReLU units, linear: Tang et al. 2019 (arXiv:1903.12136), section 3.1."
     config_class = BiLSTMConfig
@@ -49,14 +50,6 @@ class BiLSTMStudent(Student):
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.dense, config.num_labels)
         self.post_init()
-
-    def _init_weights(self, module):
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight)
-            for row in self.zero_rows:
-                nn.init.zeros_(module.weight[row])
-        elif isinstance(module, (nn.LSTM, nn.Linear)):
-            module.reset_parameters()
 
     def logits(
         self,

@@ -107,7 +107,7 @@ class StrongestWindows(torch.autograd.Function):
         _winners_gradient(*ctx.texts, *(array.detach().numpy() for array in (gradient, table, lines, *gradients)))
         return *gradients, gradient.sum(0), None, None, None
 
-# %% ../nbs/05_cnn.ipynb #bbc3000a
+# %% ../nbs/05_cnn.ipynb #2b71a2e9
 class CNNConfig(PretrainedConfig):
     "What a `CNNStudent` is: sizes, filter widths and dropout, with Kim's values as defaults."
     model_type = "distillnb-cnn"
@@ -119,6 +119,7 @@ class CNNConfig(PretrainedConfig):
         filter_widths: tuple[int, ...] = (3, 4, 5),  # tokens that a filter sees
         filters: int = 100,  # filters of each width
         dropout: float = .5,  # share of the filters' answers dropped in training
+        initial_std: float = .15,  # of the embeddings before training; Kim's; the 2020 walkthrough has 1
         positions: int | None = None,  # None: padding is ignored; a number: pad to it and let padding vote (2020 walkthrough)
         tokenizer_size: int | None = None,  # ids that the tokenizer has, when the table is trimmed
         pad_token_id: int = 0,  # this row starts at zero
@@ -127,7 +128,7 @@ class CNNConfig(PretrainedConfig):
         if not filter_widths or min(filter_widths) < 1:
             raise ValueError(f"filter_widths={filter_widths}: give at least one width of 1 or more")
         self.vocab_size, self.width, self.filter_widths, self.filters = vocab_size, width, list(filter_widths), filters
-        self.dropout, self.positions, self.tokenizer_size = dropout, positions, tokenizer_size
+        self.dropout, self.initial_std, self.positions, self.tokenizer_size = dropout, initial_std, positions, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
 # %% ../nbs/05_cnn.ipynb #569690cd
@@ -137,7 +138,7 @@ def _loops_will_do(table: torch.Tensor, mask: torch.Tensor) -> bool:
     recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
     return plain and not recorded and not (mask[:, 1:] > mask[:, :-1]).any()
 
-# %% ../nbs/05_cnn.ipynb #c4c501da
+# %% ../nbs/05_cnn.ipynb #a99beeb6
 class CNNStudent(Student):
     "Embeddings, convolutions of several widths, ReLU, max over time, dropout, linear: Kim 2014 (arXiv:1408.5882)."
     config_class = CNNConfig
@@ -149,14 +150,6 @@ class CNNStudent(Student):
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.filters * len(config.filter_widths), config.num_labels)
         self.post_init()
-
-    def _init_weights(self, module):
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight)
-            for row in self.zero_rows:
-                nn.init.zeros_(module.weight[row])
-        elif isinstance(module, (nn.Conv1d, nn.Linear)):
-            module.reset_parameters()
 
     def answers(self, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         "Each filter's largest response after the ReLU, `[B, C * widths]`"

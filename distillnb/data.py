@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMN_PAIRS', 'label_names', 'label_ids', 'align_labels', 'read_reviews', 'balance', 'Splits', 'split',
-           'read_splits', 'demo_reviews']
+           'add_transfer', 'read_splits', 'demo_reviews']
 
 # %% ../nbs/00_data.ipynb #3b6012bc
 import csv
@@ -488,6 +488,25 @@ def split(
         part.attrs = {}  # the report in there is about the table as it was read
     asked = ["train"] + [name for name, share in (("validation", validation), ("test", test)) if share]
     return _finish(Splits(*parts), asked, report)
+
+# %% ../nbs/00_data.ipynb #9f2891d6
+def add_transfer(
+    parts: Splits,  # of `split` or `read_splits`
+    texts: pd.DataFrame,  # column `text`; labels, if there are any, are not looked at
+    report: Callable | None = print,  # takes the report, None for silence
+) -> Splits:
+    "The parts with more texts in the transfer set; none of another part's, and each once. Raises `ValueError` if none is new."
+    stripped, known = texts["text"].str.strip(), [part["text"].str.strip() for part in parts]
+    test = stripped.isin({*known[1], *known[2]})
+    new = texts[~test & ~stripped.isin({*known[0], *known[3]}) & ~stripped.duplicated()]
+    if report:
+        report(f"Transfer set: {len(new):,} of {len(texts):,} further texts added. Left out: {test.sum():,} that are test or validation "
+               f"texts, {len(texts) - len(new) - test.sum():,} that were there already.")
+    if not len(new):
+        raise ValueError("None of the further texts is new: they are all in the data already")
+    label = pd.Categorical.from_codes(np.full(len(new), -1), dtype=parts.train["label"].dtype)
+    more = pd.DataFrame({"text": new["text"].to_numpy(), "label": label})
+    return parts._replace(transfer=pd.concat([parts.transfer, more], ignore_index=True))
 
 # %% ../nbs/00_data.ipynb #21941469
 def read_splits(

@@ -23,11 +23,11 @@ def teacher_embeddings(
     "The teacher's table of token embeddings, a copy."
     return model.get_input_embeddings().weight.detach().float().cpu().numpy().copy()
 
-# %% ../nbs/08_embeddings.ipynb #e4738061
+# %% ../nbs/08_embeddings.ipynb #da0f5bbb
 def start_from(
     student: Student,  # changed in place
     vectors: np.ndarray,  # [token ids, D]; row i belongs to token id i, NaN where a token has none
-    scale: float = .2,  # standard deviation of the numbers that come out
+    scale: float | None = None,  # standard deviation of the numbers that come out; None: that of the student's own start
 ) -> int:  # tokens that got a vector
     "Set the student's embeddings to principal components of `vectors`, Pearson 1901. Raises `ValueError` for shapes that don't fit."
     config, table = student.config, student.embedding.weight
@@ -42,12 +42,14 @@ def start_from(
         raise ValueError(f"{known.sum():,} of the student's tokens have a vector, and {there.sum():,} vectors are there: check that "
                          "they are for this language and this tokenizer")
     pca = PCA(config.width, random_state=0).fit(vectors[there])
-    reduced = pca.transform(vectors[:size][known]) * (scale / np.sqrt(pca.explained_variance_.mean()))
+    reduced = pca.transform(vectors[:size][known]) / np.sqrt(pca.explained_variance_.mean())
     with torch.no_grad():
         tokens = table[:config.vocab_size]
-        tokens.mul_(scale / tokens.std().clamp(min=1e-12))
+        fresh = tokens[torch.from_numpy(np.setdiff1d(rows, student.zero_rows)).long().to(table.device)].std().item()
+        scale = scale or fresh
+        tokens.mul_(scale / fresh)
         tokens[torch.from_numpy(rows[known]).long().to(table.device)] = torch.from_numpy(
-            reduced.astype(np.float32)).to(table.device)
+            (scale * reduced).astype(np.float32)).to(table.device)
     return int(known.sum())
 
 # %% ../nbs/08_embeddings.ipynb #42ced32d

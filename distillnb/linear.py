@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-# %% ../nbs/04_linear.ipynb #075617af
+# %% ../nbs/04_linear.ipynb #f6e224a9
 class Student(PreTrainedModel):
     "What students share: a table of embeddings, whole or trimmed, and the call that transformers expects."
     base_model_prefix = "student"
@@ -34,6 +34,14 @@ class Student(PreTrainedModel):
 
     def get_input_embeddings(self):
         return self.embedding
+
+    def _init_weights(self, module):
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initial_std)
+            for row in self.zero_rows:
+                nn.init.zeros_(module.weight[row])
+        elif isinstance(module, (nn.Linear, nn.Conv1d, nn.LSTM)):
+            module.reset_parameters()
 
     def table_rows(
         self,

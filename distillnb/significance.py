@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'PairedBootstrap', 'paired_bootstrap', 'bootstrap_interval', 'McNemar', 'mcnemar', 'confusion_posterior',
-           'posterior_metric', 'probability_better', 'smallest_detectable_difference', 'Verdict', 'verdict']
+           'posterior_metric', 'probability_better', 'smallest_detectable_difference', 'Verdict', 'verdict',
+           'PooledBootstrap', 'pooled_bootstrap', 'PooledVerdict', 'pooled_verdict']
 
 # %% ../nbs/12_significance.ipynb #087a9bdc
 import math
@@ -265,3 +266,100 @@ def verdict(
     share = max(exact.only_a_right + exact.only_b_right, 1) / n
     return Verdict(name_a, name_b, word, n, accuracy, f1_macro, exact, probability_better(y_true, pred_a, pred_b, "accuracy", k, seed=seed),
                    smallest_detectable_difference(n, share, confidence))
+
+# %% ../nbs/12_significance.ipynb #bd225ff7
+@dataclass(frozen=True, eq=False)
+class PooledBootstrap:
+    "A metric's difference between two methods, averaged over seeds; texts resampled, seeds modelled."
+    a: float  # mean of the first over the seeds
+    b: float  # mean of the second; 0 where there is no second
+    difference: float  # a - b
+    low: float  # lower end of the interval
+    high: float  # upper end
+    p_value: float  # two-sided
+    per_seed: np.ndarray  # the difference for each seed, [S]
+    samples: np.ndarray  # [n_resamples]
+    metric: str  # "accuracy" or "f1_macro"
+    confidence: float  # of the interval
+
+# %% ../nbs/12_significance.ipynb #65365742
+def _pooled_samples(y_true, predictions: np.ndarray, weights: np.ndarray, metric: str, k: int, n_resamples: int, seed: int) -> np.ndarray:
+    "Weighted sum of the metric of several classifiers on resampled texts; `predictions` `[R, n]`, `weights` `[R]`"
+    if metric == "accuracy":
+        values, cells = np.unique((weights[:, None] * (predictions == y_true)).sum(0).round(9), return_counts=True)
+        return _resampled(lambda counts: counts @ values / len(y_true), cells, n_resamples, seed)
+    joint, cells = np.unique(np.vstack([y_true, predictions]), axis=1, return_counts=True)
+    score = lambda counts: sum(weight * _metric(_confusions(counts, joint[0], answer, k), metric)
+                               for weight, answer in zip(weights, joint[1:]))
+    return _resampled(score, cells, n_resamples, seed)
+
+# %% ../nbs/12_significance.ipynb #8e4712fc
+def pooled_bootstrap(
+    y_true: np.ndarray,  # true class ids, [n]
+    preds_a: np.ndarray,  # class ids predicted by the first method, a row a seed, [S, n]
+    preds_b: np.ndarray | None = None,  # by the second, same seeds in the same order; None: the first alone
+    metric: str = "accuracy",  # "accuracy" or "f1_macro"
+    n_resamples: int = 10_000,  # test sets drawn
+    confidence: float = .95,  # of the interval
+    n_classes: int | None = None,  # K; by default one more than the largest id
+    seed: int = 0,  # of the draws
+) -> PooledBootstrap:
+    "Bootstrap over texts plus Student's t over seeds. With one seed, texts alone. Raises `ValueError` for ids that don't fit."
+    both = [np.atleast_2d(preds) for preds in (preds_a, preds_b) if preds is not None]
+    if len({len(preds) for preds in both}) > 1:
+        raise ValueError(f"{len(both[0])} seeds against {len(both[1])}: give both methods the same seeds, in the same order")
+    (y_true, *rows), k = _check(y_true, *np.concatenate(both), n_classes=n_classes)
+    rows, seeds = np.array(rows), len(both[0])
+    signs = np.repeat([1., -1.][:len(both)], seeds)
+    one = lambda row: float(_metric(np.bincount(y_true * k + row, minlength=k * k).reshape(k, k), metric))
+    scores = np.array([one(row) for row in rows]).reshape(len(both), seeds)
+    per_seed = scores[0] - (scores[1] if len(both) > 1 else 0)
+    samples = _pooled_samples(y_true, rows, signs / seeds, metric, k, n_resamples, seed)
+    if seeds > 1:
+        draws = np.random.default_rng([seed, seeds]).standard_t(seeds - 1, n_resamples)
+        samples = samples + draws * per_seed.std(ddof=1) / math.sqrt(seeds)
+    low, high = _interval(samples, confidence)
+    p_value = min(1.0, 2 * (min((samples <= 0).sum(), (samples >= 0).sum()) + 1) / (n_resamples + 1))
+    a, b = float(scores[0].mean()), float(scores[1].mean()) if len(both) > 1 else 0.
+    return PooledBootstrap(a, b, float(per_seed.mean()), low, high, float(p_value), per_seed, samples, metric, confidence)
+
+# %% ../nbs/12_significance.ipynb #318e6b3b
+@dataclass(frozen=True)
+class PooledVerdict:
+    "One method (a) against another (b) over several seeds, on the same test texts."
+    name_a: str  # e.g. "cnn distilled"
+    name_b: str  # e.g. "cnn direct"
+    word: str  # "helps", "hurts" or "inconclusive"
+    n: int  # test texts
+    accuracy: PooledBootstrap  # of the accuracies
+
+    @property
+    def sentence(self) -> str:
+        "The verdict in words."
+        pooled, points, seeds = self.accuracy, 100 * self.accuracy.difference, len(self.accuracy.per_seed)
+        relation = {"helps": "beats", "hurts": "trails"}.get(self.word, "is ahead of" if points > 0 else "is behind" if points else "ties with")
+        each = f", seed by seed {', '.join(f'{100 * value:+.1f}' for value in pooled.per_seed)}" if seeds > 1 else ""
+        return (f"{self.name_a} {relation} {self.name_b} by {abs(points):.1f} points of accuracy [{100 * pooled.low:+.1f}, "
+                f"{100 * pooled.high:+.1f}] on {self.n:,} texts and {seeds} seed{'s' * (seeds > 1)} (p {_p(pooled.p_value)}{each}): {self.word}.")
+
+    def row(self) -> dict:
+        "All figures, flat, for a table."
+        pooled = self.accuracy
+        return {"a": self.name_a, "b": self.name_b, "word": self.word, "n": self.n, "seeds": len(pooled.per_seed), "accuracy_a": pooled.a,
+                "accuracy_b": pooled.b, "difference": pooled.difference, "low": pooled.low, "high": pooled.high, "p": pooled.p_value,
+                "per_seed": " ".join(f"{value:+.4f}" for value in pooled.per_seed)}
+
+def pooled_verdict(
+    y_true: np.ndarray,  # true class ids, [n]
+    preds_a: np.ndarray,  # class ids predicted by the first method, a row a seed, [S, n]
+    preds_b: np.ndarray,  # by the second, same seeds in the same order
+    name_a: str = "distilled",  # what to call the first
+    name_b: str = "direct",  # and the second
+    n_classes: int | None = None,  # K; by default one more than the largest id
+    confidence: float = .95,  # of the interval
+    seed: int = 0,  # of the draws
+) -> PooledVerdict:
+    "'helps' or 'hurts' if the pooled interval excludes zero, else 'inconclusive'."
+    pooled = pooled_bootstrap(y_true, preds_a, preds_b, confidence=confidence, n_classes=n_classes, seed=seed)
+    word = "helps" if pooled.low > 0 else "hurts" if pooled.high < 0 else "inconclusive"
+    return PooledVerdict(name_a, name_b, word, len(y_true), pooled)
