@@ -25,17 +25,24 @@ def _share_or_count(text: str) -> float | int:
     "`.2` is a share, `2000` a number of rows"
     return float(text) if "." in text else int(text)
 
-# %% ../nbs/19_cli.ipynb #d84a4706
+# %% ../nbs/19_cli.ipynb #df891b56
 def _add_shared(command: argparse.ArgumentParser, output: str) -> None:
     "Options that `demo` and `run` have in common"
     command.add_argument("--output", type=Path, metavar="DIR", help=f"where tables, report and students go ({output})")
     command.add_argument("--seeds", type=int, metavar="N", help="train every student N times, with seeds 0 to N - 1 (1)")
-    command.add_argument("--students", type=_names, metavar="A,B", help="which students: linear,cnn (both)")
-    command.add_argument("--epochs", type=int, metavar="N", help="epochs of the students (5)")
+    command.add_argument("--students", type=_names, metavar="A,B", help="which students, of linear, cnn, bilstm and ensemble (linear,cnn; with --ladder all four)")
+    command.add_argument("--epochs", type=int, metavar="N", help="epochs of the students (5; with --ladder 6 to 10)")
     command.add_argument("--labelled", type=_share_or_count, metavar="N",
                          help="training rows that keep their label; the others serve distillation only (demo: 3000; run: all)")
-    command.add_argument("--loss", choices=("mse", "soft"), help="what the distilled student learns: the teacher's logits (mse), "
-                         "or its probabilities softened by a temperature (soft)")
+    command.add_argument("--transfer", metavar="FILE", help="a table of further texts without labels, for distillation only")
+    command.add_argument("--unlabelled", type=int, metavar="N", help="use at most N of the texts without labels (all)")
+    command.add_argument("--rounds", type=int, metavar="N", help="teach also with N distorted versions of each text (0; with --ladder 8)")
+    command.add_argument("--tune", action="store_true", default=None, help="let the validation rows choose rate and epoch, alike for all ways of teaching")
+    command.add_argument("--baselines", action="store_true", default=None, help="tf-idf with logistic regression too")
+    command.add_argument("--ladder", action="store_true", default=None, help="the long comparison: four students, taught in four ways, tuned, with baselines")
+    command.add_argument("--workers", type=int, metavar="N", help="students trained at the same time (1)")
+    command.add_argument("--loss", choices=("mse", "soft", "emd"), help="what the distilled student learns: the teacher's logits (mse), "
+                         "its probabilities softened by a temperature (soft), or, for ordered classes, its cumulative probabilities (emd)")
     command.add_argument("--temperature", type=float, metavar="T", help="of --loss soft (2)")
     command.add_argument("--alpha", type=float, metavar="A", help="weight of the labels in the distilled student's loss, 0 to 1 (0)")
     command.add_argument("--cache", type=Path, metavar="DIR", help="where teachers and their answers are kept (runs/cache)")
@@ -43,7 +50,7 @@ def _add_shared(command: argparse.ArgumentParser, output: str) -> None:
                          "times as fast on a processor and moves them a little (float16 on cuda, else float32)")
     command.add_argument("--device", help="cuda, mps or cpu (the best there is)")
 
-# %% ../nbs/19_cli.ipynb #1ed22f31
+# %% ../nbs/19_cli.ipynb #c8424412
 def _parser() -> argparse.ArgumentParser:
     "The whole command line"
     parser = argparse.ArgumentParser(
@@ -55,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo", help="the whole story on texts that come with it", **layout,
         description="Fine-tune a teacher on 3,000 labelled tweets, let it label 13,346 more, train students with and without it.",
-        epilog="examples:\n  distillnb demo\n  distillnb demo --seeds 3 --students cnn --output runs/cnn")
+        epilog="examples:\n  distillnb demo\n  distillnb demo --seeds 3 --students cnn --output runs/cnn\n"
+               "  distillnb demo --ladder --seeds 5 --workers 2 --output runs/ladder")
     _add_shared(demo, "runs/demo")
 
     run = commands.add_parser(
@@ -100,29 +108,32 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--device", help="cuda, mps or cpu (the best there is)")
     return parser
 
-# %% ../nbs/19_cli.ipynb #3fe0e060
+# %% ../nbs/19_cli.ipynb #19f7a81e
 def _loss(name: str | None, temperature: float | None, alpha: float | None):
     "The distilled student's loss, None if nothing was asked for"
-    from distillnb.losses import LogitMSE, Mix, SoftCrossEntropy
+    from distillnb.losses import LogitMSE, Mix, SoftCrossEntropy, SquaredEMD
 
     if temperature is not None and name != "soft":
         raise ValueError("--temperature belongs to --loss soft: add that, or leave the temperature out")
     if name is None and alpha is None:
         return None
-    soft = SoftCrossEntropy(2.0 if temperature is None else temperature) if name == "soft" else LogitMSE()
+    soft = {"soft": SoftCrossEntropy(2.0 if temperature is None else temperature), "emd": SquaredEMD()}.get(name, LogitMSE())
     return soft if alpha is None else Mix(soft, alpha)
 
-# %% ../nbs/19_cli.ipynb #9b2853ad
+# %% ../nbs/19_cli.ipynb #7cc62c64
 def _experiment(args: argparse.Namespace):
     "The `Experiment` that the arguments describe. Raises `ValueError`."
     from dataclasses import fields, replace
 
-    from distillnb.experiment import Experiment
+    from distillnb.experiment import LADDER, Experiment
+    from distillnb.recipes import LADDER_RECIPES
 
     preset = "demo" if args.command == "demo" else args.preset
     experiment = Experiment.preset(preset) if preset else Experiment()
+    if args.ladder:
+        experiment = replace(experiment, **LADDER)
     typed = {key: value for key, value in vars(args).items() if value is not None}
-    plain = {field.name for field in fields(Experiment)} - {"loss", "seeds"}
+    plain = {field.name for field in fields(Experiment)} - {"loss", "seeds", "tune"}
     changes = {name: value for name, value in typed.items() if name in plain}
     if "teacher" in typed and typed["teacher"] != "demo" and "fine_tune" not in typed:
         changes["fine_tune"] = False
@@ -131,28 +142,33 @@ def _experiment(args: argparse.Namespace):
     loss = _loss(args.loss, args.temperature, args.alpha)
     if loss is not None:
         changes["loss"] = loss
-    for option in ("seeds", "epochs", "teacher_epochs", "max_length"):
+    if args.tune:
+        changes["tune"] = LADDER["tune"]
+    if "rounds" in typed:
+        ways = [way for way in experiment.ways if way != "distilled with augmentation"]
+        changes["ways"] = (*ways, *["distilled with augmentation"] * (args.rounds > 0))
+    for option in ("seeds", "epochs", "teacher_epochs", "max_length", "workers"):
         if typed.get(option, 1) < 1:
             raise ValueError(f"--{option.replace('_', '-')} {typed[option]}: give 1 or more")
     if "seeds" in typed:
         changes["seeds"] = tuple(range(args.seeds))
-    recipes = experiment.recipes
+    recipes = LADDER_RECIPES | experiment.recipes
     unknown = [name for name in typed.get("students", recipes) if name not in recipes]
     if unknown:
         raise ValueError(f"There is no student {unknown[0]!r}: choose from {', '.join(recipes)}")
-    recipes = {name: recipes[name] for name in typed.get("students", recipes)}
+    recipes = {name: recipes[name] for name in typed.get("students", experiment.recipes)}
     if "epochs" in typed:
         recipes = {name: replace(recipe, epochs=args.epochs) for name, recipe in recipes.items()}
     return replace(experiment, **changes, recipes=recipes)
 
-# %% ../nbs/19_cli.ipynb #710a710a
+# %% ../nbs/19_cli.ipynb #d4f92414
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 def _run_command(args: argparse.Namespace) -> None:
     "`demo` and `run`: run, save, print the table and a line on each verdict"
     _say("Loading PyTorch and transformers ...")
-    from distillnb.experiment import check_writable
+    from distillnb.results import check_writable
 
     experiment = _experiment(args)
     name = Path(str(experiment.data)).name.split(".")[0].split(":")[0] or "data"
@@ -161,7 +177,7 @@ def _run_command(args: argparse.Namespace) -> None:
     with redirect_stdout(sys.stderr):
         results = experiment.run(say=_say)
     results.save(output)
-    _say(f"Written to {output}: report.html, summary.csv, history.csv, verdicts.csv, students/")
+    _say(f"Written to {output}: report.html, summary.csv, history.csv, verdicts.csv, pooled.csv, ladder.csv, students/")
     if results.interrupted:
         _say("Interrupted: this shows what had finished. The teacher and its answers are in the cache for the next run.")
     print(results.table().to_string(index=False))

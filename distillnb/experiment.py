@@ -175,14 +175,17 @@ def _prepare(experiment: Experiment, splits: Splits, teacher: Teacher, note: Cal
     return Material(names, tokens, label_ids(texts), logits, test_tokens, label_ids(splits.test), len(tokenizer), validation,
                     augmented, vectors), test_logits
 
-# %% ../nbs/18_experiment.ipynb #14907cfa
-def _baselines(experiment: Experiment, splits: Splits, material: Material) -> Iterator[tuple[str, np.ndarray]]:
+# %% ../nbs/18_experiment.ipynb #80004b69
+def _baselines(experiment: Experiment, splits: Splits, material: Material, note: Callable) -> Iterator[tuple[str, np.ndarray]]:
     "Name and logits for the test texts of tf-idf with logistic regression, on the labels and on the teacher's classes"
     texts, labelled = [*splits.train.text, *splits.transfer.text], material.labels >= 0
     lessons = {"tf-idf direct": (splits.train.text.tolist(), material.labels[labelled]),
                "tf-idf on the teacher's classes": (texts, material.logits.argmax(1))}
     for name, (lesson, classes) in lessons.items():
         best = None
+        if len(np.unique(classes)) < 2:
+            note(f"{name} is left out: it would have one class to learn.")
+            continue
         for factor in experiment.tune or (1.0,):
             model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10 * factor, max_iter=1000))
             model.fit(lesson, classes)
@@ -244,7 +247,7 @@ def _train_all(experiment: Experiment, material: Material, results: Results, not
     if failed and not results.students:
         raise failed
 
-# %% ../nbs/18_experiment.ipynb #453fd169
+# %% ../nbs/18_experiment.ipynb #c7c7070e
 def _run(experiment: Experiment, say: Callable) -> Results:
     "The whole experiment, step by step; see `Experiment.run`"
     notes = []
@@ -273,7 +276,7 @@ def _run(experiment: Experiment, say: Callable) -> Results:
                     texts_per_second=texts_per_second(Classifier(teacher.model, teacher.tokenizer, experiment.max_length), test_texts[:512]))]
     if experiment.baselines:
         say("Baselines: tf-idf with logistic regression")
-        for name, logits in _baselines(experiment, splits, material):
+        for name, logits in _baselines(experiment, splits, material, note):
             results.rows.append(summary_row(name, None, truth, logits.argmax(1), len(names), ordered))
             results.logits[name, None] = logits
     say(f"Students: training {len(experiment.recipes) * len(experiment.seeds) * len(experiment.ways)} of them"

@@ -25,7 +25,7 @@ from .losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy, SquaredEMD
 from .tokens import Tokens, join_tokens, trim_vocabulary
 from .training import train_loop
 
-# %% ../nbs/16_recipes.ipynb #45122d98
+# %% ../nbs/16_recipes.ipynb #cc9ed10f
 @dataclass(frozen=True)
 class Recipe:
     "How one kind of student is built and trained; the same for all ways of teaching it."
@@ -36,6 +36,7 @@ class Recipe:
     decay: float | str = 1.0  # the rate is multiplied by this after each epoch; "linear": falls to zero
     batch_size: int = 32  # texts a step
     epochs: int = 5  # passes over the training texts
+    examples: int | None = None  # examples an epoch; None: as many as there are training texts, labelled or not
     clip: float | None = None  # largest norm of the gradient; None: as it is
     shuffle: bool = True  # False: always the order given
     trim: bool = True  # a table of embeddings for the tokens of the training texts only
@@ -140,7 +141,7 @@ class Trained:
         "Scores on the validation texts at the epoch kept, None if they did not choose."
         return self.history.attrs["validation"][self.history.attrs["kept"]] if self.history.attrs["validation"] else None
 
-# %% ../nbs/16_recipes.ipynb #2af6c0c1
+# %% ../nbs/16_recipes.ipynb #7cec4fe3
 def train_student(
     name: str,  # goes into the history, with the way
     recipe: Recipe,  # how
@@ -161,7 +162,7 @@ def train_student(
         try:
             history = train_loop(
                 model, tokens, labels, material.test_tokens, material.test_labels, CrossEntropy() if way == "direct" else loss, logits,
-                recipe.epochs, len(material.tokens), recipe.batch_size, recipe.optimizer, recipe.rate * factor, recipe.decay, recipe.clip,
+                recipe.epochs, recipe.examples or len(material.tokens), recipe.batch_size, recipe.optimizer, recipe.rate * factor, recipe.decay, recipe.clip,
                 recipe.shuffle, validation=material.validation if factors else None, seed=seed, name=f"{name} {way}", device=device)
         except FloatingPointError as error:
             failed = error

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from transformers import pipeline
 
-from distillnb import experiment as module
+from distillnb import recipes as module
 from distillnb.data import label_names, read_reviews, split
-from distillnb.experiment import PRESETS, RECIPES, WALKTHROUGH_RECIPES, Experiment
-from distillnb.losses import CrossEntropy, Mix, SoftCrossEntropy
+from distillnb.experiment import PRESETS, Experiment, learning_curve
+from distillnb.losses import CrossEntropy, Mix, SoftCrossEntropy, SquaredEMD
+from distillnb.recipes import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS
 
 FAST = {"linear": replace(RECIPES["linear"], epochs=2), "cnn": replace(RECIPES["cnn"], epochs=2, sizes={"filters": 8})}
 
@@ -50,7 +51,7 @@ def test_twins_differ_only_in_what_they_are_told(toy, monkeypatch):
 
 @pytest.mark.parametrize("loss", [SoftCrossEntropy(3.0), Mix(alpha=.3)])
 def test_other_losses_run(toy, loss):
-    assert replace(toy, loss=loss, recipes={"cnn": FAST["cnn"]}).run(say=None).pairs == [("cnn", 0)]
+    assert replace(toy, loss=loss, recipes={"cnn": FAST["cnn"]}).run(say=None).pairs == [("cnn", "distilled", 0)]
 
 
 def test_files_and_their_content(toy, tmp_path):
@@ -58,11 +59,11 @@ def test_files_and_their_content(toy, tmp_path):
     folder = results.save(tmp_path / "out")
     results.save(folder)
     files = {path.name for path in folder.iterdir()}
-    assert files == {"history.csv", "summary.csv", "verdicts.csv", "report.html", "students"}
+    assert files == {"history.csv", "summary.csv", "verdicts.csv", "pooled.csv", "ladder.csv", "report.html", "students"}
     pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv"), results.history, check_dtype=False)
     report = (folder / "report.html").read_text()
     assert "http" not in report.replace("http://www.w3.org", "").replace("https://www.w3.org", ""), "opens offline"
-    for needed in ("cnn distilled", "<svg", "Learning curves", "Could it be luck?", "torch", "split_seed", *results.notes[:1]):
+    for needed in ("cnn distilled", "<svg", "Learning curves", "Could it be luck?", "How far to trust them", "torch", "split_seed", *results.notes[:1]):
         assert needed in report
     classify = pipeline("text-classification", str(folder / "students" / "linear-distilled"), device="cpu")
     assert classify("a superb film")[0]["label"] in results.names
@@ -87,7 +88,7 @@ def test_interrupted_run_keeps_what_is_done(toy, monkeypatch, tmp_path):
 
     monkeypatch.setattr(module, "train_loop", interrupting)
     results = toy.run(say=None)
-    assert results.interrupted and results.pairs == [("linear", 0)]
+    assert results.interrupted and results.pairs == [("linear", "distilled", 0)]
     assert len(results.history) == 5
     folder = results.save(tmp_path / "out")
     assert "interrupted" in (folder / "report.html").read_text()
@@ -112,7 +113,7 @@ def test_walkthrough_preset_is_faithful():
     assert (linear.batch_size, linear.optimizer, linear.rate, linear.decay, linear.epochs) == (1, "sgd", .5, .5, 5)
     assert (cnn.batch_size, cnn.optimizer, cnn.rate, cnn.epochs) == (32, "adam", 1e-3, 5)
     assert not linear.shuffle and not cnn.shuffle
-    assert linear.sizes == {"average": "max_length", "positions": 128} and cnn.sizes == {"positions": 128}
+    assert linear.sizes == {"average": "max_length", "positions": 128} and cnn.sizes == {"positions": 128, "initial_std": 1.0}
     assert PRESETS["walkthrough"]["per_class"] == 10_000
 
 
@@ -147,7 +148,7 @@ def test_a_folder_with_its_own_parts(toy_reviews, tmp_path):
 def test_a_student_that_dies_does_not_take_the_others_along(toy, tmp_path):
     recipes = {"linear": FAST["linear"], "cnn": replace(FAST["cnn"], optimizer="sgd", rate=1e30)}
     results = replace(toy, recipes=recipes).run(say=None)
-    assert set(results.students) == {("linear direct", 0), ("linear distilled", 0)} and results.pairs == [("linear", 0)]
+    assert set(results.students) == {("linear direct", 0), ("linear distilled", 0)} and results.pairs == [("linear", "distilled", 0)]
     assert any("cnn direct, seed 0, has died" in note for note in results.notes)
     results.save(tmp_path / "out")
     assert "has died" in (tmp_path / "out" / "report.html").read_text()
@@ -182,3 +183,111 @@ def test_labels_that_the_teacher_does_not_know(toy, toy_reviews):
 def test_a_precision_that_is_not_there_is_refused_at_once(toy):
     with pytest.raises(ValueError, match="no precision 'float16' on cpu"):
         replace(toy, data="nowhere.csv", precision="float16").run(say=None)
+
+
+SMALL = {"linear": replace(LADDER_RECIPES["linear"], epochs=2, sizes={"width": 8, "ngrams": 2, "buckets": 64}),
+         "cnn": replace(LADDER_RECIPES["cnn"], epochs=2, sizes={"filters": 8, "width": 10}),
+         "bilstm": replace(LADDER_RECIPES["bilstm"], epochs=2, sizes={"width": 10, "hidden": 8, "dense": 8}),
+         "ensemble": replace(LADDER_RECIPES["ensemble"], epochs=2, sizes={"filters": 8, "width": 10, "buckets": 64})}
+
+
+@pytest.fixture
+def long(toy):
+    return replace(toy, recipes=SMALL, ways=tuple(WAYS), rounds=2, tune=(.5, 2.), baselines=True, validation=40, seeds=(0, 1))
+
+
+def test_the_long_comparison(long, tmp_path):
+    results = long.run(say=None)
+    models = {f"{name} {way}" for name in SMALL for way in WAYS}
+    assert set(results.summary.model) == models | {"commonest class", "teacher", "tf-idf direct"}
+    assert any("tf-idf on the teacher's classes is left out" in note for note in results.notes), "this teacher, untrained, says one class"
+    assert list(results.history.groupby(["model", "seed"]).size().unique()) == [2] and len(results.students) == 32
+    steps = results.ladder()
+    assert len(steps) == 16 and steps.on_rung_before.notna().sum() == 12 and (steps.seeds == 2).all()
+    assert len(results.pooled_verdicts) == 12 and len(results.verdicts) == 24 and len(results.sentences()) == 12
+    for row in results.summary.dropna(subset="rate_factor").itertuples():
+        kept = results.history[(results.history.model == row.model) & (results.history.seed == row.seed)].test_acc.iloc[int(row.epoch_kept)]
+        assert np.isclose(kept, row.accuracy) and row.rate_factor in long.tune
+    assert results.summary.groupby("model").rate_factor.nunique().max() == 1, "the first seed chooses the rate for all"
+    folder = results.save(tmp_path / "out")
+    assert len(list((folder / "students").iterdir())) == 32
+    report = (folder / "report.html").read_text()
+    assert "What each step brings" in report and "tf-idf direct" in report and "seed by seed" in report
+
+
+def test_several_workers_find_the_same(long):
+    few = replace(long, recipes={"cnn": SMALL["cnn"]}, ways=("direct", "distilled"), rounds=0, tune=None, baselines=False)
+    one, two = few.run(say=None), replace(few, workers=2).run(say=None)
+    pd.testing.assert_frame_equal(one.history, two.history)
+    for key, logits in one.logits.items():
+        assert np.array_equal(logits, two.logits[key])
+
+
+def test_the_same_way_twice_is_left_out_where_all_texts_have_labels(long):
+    results = replace(long, labelled=None, recipes={"cnn": SMALL["cnn"]}, tune=None, seeds=(0,)).run(say=None)
+    assert [way for _, way, _ in results.pairs] == ["distilled", "distilled with augmentation"]
+    assert any("left out" in note for note in results.notes)
+
+
+def test_the_lessons_keep_texts_labels_and_logits_together(long):
+    material = replace(long, recipes={"linear": SMALL["linear"]}, tune=None, seeds=(0,)).run(say=None).material
+    opinion = {tuple(material.tokens[row]): material.logits[row] for row in range(len(material.tokens))}
+    for way, size in (("direct", 440 + 40), ("distilled", 480), ("distilled on the same texts", 60)):
+        tokens, labels, logits = material.lesson(way)
+        assert len(tokens) == len(labels) == len(logits) == (480 - 40 if size > 60 else 60)
+        assert all(np.array_equal(opinion[tuple(tokens[row])], logits[row]) for row in range(len(tokens)))
+    assert (material.lesson("distilled on the same texts")[1] >= 0).all()
+    tokens, labels, logits = material.lesson("distilled with augmentation")
+    assert len(tokens) == len(labels) == len(logits) > 440 and (labels[440:] == -1).all()
+    test = {tuple(material.test_tokens[row]) for row in range(len(material.test_tokens))}
+    assert not test & {tuple(tokens[row]) for row in range(len(tokens))}
+
+
+def test_texts_for_the_transfer_set_from_elsewhere(toy):
+    parts = toy.splits(None)
+    crawl = pd.DataFrame({"text": [parts.test.text[0], parts.train.text[0], "quite new and plain", " quite new and plain "]})
+    said = []
+    more = replace(toy, transfer=crawl).splits(said.append)
+    assert more.transfer.text.tolist() == [*parts.transfer.text, "quite new and plain"] and more.transfer.label.isna().all()
+    assert "1 of 4 further texts added" in said[-1] and "1 that are test" in said[-1]
+    assert len(replace(toy, unlabelled=7).splits(None).transfer) == 7
+    with pytest.raises(ValueError, match="None of the further texts is new"):
+        replace(toy, transfer=crawl[:2]).splits(None)
+
+
+def test_trust_of_a_student(long):
+    results = replace(long, recipes={"cnn": SMALL["cnn"]}, ways=("direct", "distilled"), rounds=0, tune=None, baselines=False).run(say=None)
+    trust = results.trust("cnn", seed=1)
+    assert trust.name == "cnn distilled" and len(trust.disagreements) == 20 and trust.temperature > 0
+    assert trust.agreement.n.sum() == len(results.truth) and len(trust.calibration) == 3
+    assert trust.slices.groupby("slice").n.sum().eq(len(results.truth)).all()
+    with pytest.raises(ValueError, match="choose from cnn direct, cnn distilled"):
+        results.trust("bilstm")
+
+
+def test_curves_over_sizes(toy):
+    curve = learning_curve(replace(toy, recipes={"linear": FAST["linear"]}), "unlabelled", [0, 100], say=None)
+    assert curve.texts.tolist() == [0] * 3 + [100] * 3
+    assert set(curve.model) == {"teacher", "linear direct", "linear distilled"}
+    rounds = learning_curve(replace(toy, recipes={"linear": FAST["linear"]}, rounds=1, ways=("direct", "distilled with augmentation")),
+                            "rounds", [0, 1], say=None)
+    assert rounds.texts.iloc[0] == 0 < rounds.texts.iloc[-1]
+    with pytest.raises(ValueError, match="choose labelled"):
+        learning_curve(toy, "seeds", [1])
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"ways": ("direct", "by magic")}, "choose from direct"), ({"rounds": 3}, "both or neither"), ({"tune": ()}, "factors above 0"),
+    ({"ways": ("direct", "distilled with augmentation")}, "both or neither"), ({"workers": 0}, "one worker or more"),
+    ({"seeds": (1, 1)}, "different seeds"), ({"tune": (1.,), "validation": 0}, "set some aside"), ({"unlabelled": -1}, "0 or more texts"),
+    ({"loss": SquaredEMD()}, "SquaredEMD is for classes in an order")])
+def test_settings_that_cannot_be(toy, settings, message):
+    with pytest.raises(ValueError, match=message):
+        replace(toy, **settings).run(say=None)
+
+
+def test_ordered_classes_get_ordered_scores_and_losses(toy):
+    ordered = replace(toy, labels=["negative", "neutral", "positive"], loss=SquaredEMD(), recipes=FAST)
+    results = ordered.run(say=None)
+    assert {"mae", "off_by_one", "kappa"} <= set(results.summary) and "kappa" in results.table()
+    assert "kappa" not in toy.run(say=None).table()

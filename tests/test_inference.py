@@ -5,7 +5,9 @@ import torch
 from conftest import WORDS, sentences
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from distillnb.bilstm import BiLSTMConfig, BiLSTMStudent
 from distillnb.cnn import CNNConfig, CNNStudent
+from distillnb.ensemble import EnsembleConfig, EnsembleStudent
 from distillnb.inference import Classifier, load_student
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.tokens import load_tokens, tokenize, trim_vocabulary
@@ -18,7 +20,7 @@ def tokenizer(tiny_bert):
     return AutoTokenizer.from_pretrained(tiny_bert)
 
 
-@pytest.fixture(params=["linear", "linear n-grams", "cnn", "cnn padded to 40"])
+@pytest.fixture(params=["linear", "linear n-grams", "cnn", "cnn padded to 40", "bilstm", "ensemble"])
 def student(request, tokenizer):
     rows = trim_vocabulary(tokenize(sentences(20, most=6), tokenizer), len(tokenizer))
     torch.manual_seed(0)
@@ -26,7 +28,9 @@ def student(request, tokenizer):
     model = {"linear": lambda: LinearStudent(LinearConfig(**names), rows),
              "linear n-grams": lambda: LinearStudent(LinearConfig(ngrams=2, buckets=50, **names), rows),
              "cnn": lambda: CNNStudent(CNNConfig(**names), rows),
-             "cnn padded to 40": lambda: CNNStudent(CNNConfig(positions=40, **names), rows)}[request.param]()
+             "cnn padded to 40": lambda: CNNStudent(CNNConfig(positions=40, **names), rows),
+             "bilstm": lambda: BiLSTMStudent(BiLSTMConfig(**names), rows),
+             "ensemble": lambda: EnsembleStudent(EnsembleConfig(**names), rows)}[request.param]()
     torch.nn.init.normal_(model.classifier.weight)
     return model
 

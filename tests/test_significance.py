@@ -9,7 +9,8 @@ from scipy.stats import beta, binom
 from sklearn.metrics import accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from distillnb.significance import (McNemar, bootstrap_interval, confusion_posterior, mcnemar, paired_bootstrap, posterior_metric, probability_better,
+from distillnb.significance import (McNemar, bootstrap_interval, confusion_posterior, mcnemar, paired_bootstrap, pooled_bootstrap,
+                                    pooled_verdict, posterior_metric, probability_better,
                                     smallest_detectable_difference, verdict)
 
 
@@ -249,3 +250,42 @@ def test_unknown_metric_and_too_many_classes():
         paired_bootstrap(np.array([0, 1]), np.array([0, 1]), np.array([0, 1]), "recall")
     with pytest.raises(ValueError, match="between 0 and 1"):
         verdict(np.array([0, 2]), np.array([0, 1]), np.array([0, 1]), n_classes=2)
+
+
+def method(S, n, seed, lift=0.):
+    """Labels and answers of a method on `S` seeds: texts differ in ease, seeds in luck."""
+    generator = np.random.default_rng([seed, S])
+    y, ease = generator.integers(0, 3, n), generator.normal(.5, 1, n)
+    right = ease + generator.normal(0, .04, (2, S, 1)) + np.array([lift, 0])[:, None, None] + generator.normal(0, .5, (2, S, n)) > 0
+    return y, *np.where(right, y, (y + 1) % 3)
+
+
+@pytest.mark.parametrize("S", [2, 3, 5])
+def test_pooled_verdicts_make_few_false_claims(S):
+    words = [pooled_verdict(*method(S, 400, seed)).word for seed in range(200)]
+    assert sum(word != "inconclusive" for word in words) <= 18, "5 % of 200, and three standard deviations"
+
+
+def test_pooled_verdicts_find_what_is_there():
+    y, a, b = method(5, 3000, 0, lift=.3)
+    found, turned = pooled_verdict(y, a, b), pooled_verdict(y, b, a)
+    assert found.word == "helps" and turned.word == "hurts"
+    assert np.isclose(found.accuracy.difference, -turned.accuracy.difference) and found.accuracy.p_value < .01
+    assert np.allclose(found.accuracy.per_seed, [(one == y).mean() - (two == y).mean() for one, two in zip(a, b)])
+    assert found.accuracy.low < found.accuracy.difference < found.accuracy.high
+
+
+def test_one_seed_is_the_bootstrap_over_texts():
+    y, a, b = method(1, 1000, 3, lift=.1)
+    pooled, single = pooled_bootstrap(y, a, b), paired_bootstrap(y, a[0], b[0])
+    assert np.isclose(pooled.difference, single.difference) and abs(pooled.low - single.low) < .004 and abs(pooled.high - single.high) < .004
+
+
+def test_pooled_f1_and_a_method_alone():
+    y, a, b = method(3, 300, 1)
+    own = pooled_bootstrap(y, a, metric="f1_macro", n_resamples=500)
+    assert np.isclose(own.a, np.mean([f1_score(y, row, average="macro") for row in a])) and own.low < own.a < own.high
+    pair = pooled_bootstrap(y, a, b, metric="f1_macro", n_resamples=500)
+    assert np.isclose(pair.difference, pair.a - pair.b)
+    with pytest.raises(ValueError, match="same seeds"):
+        pooled_bootstrap(y, a, b[:2])

@@ -1,4 +1,4 @@
-"""Both students as transformers models: padding, loading, pipelines, the Trainer."""
+"""All students as transformers models: padding, loading, pipelines, the Trainer."""
 import numpy as np
 import pytest
 import torch
@@ -6,11 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, pipeline
 
+from distillnb.bilstm import BiLSTMConfig, BiLSTMStudent
 from distillnb.cnn import CNNConfig, CNNStudent
+from distillnb.ensemble import EnsembleConfig, EnsembleStudent
 from distillnb.linear import LinearConfig, LinearStudent, count_parameters
 
 KINDS = {"linear": (LinearConfig, LinearStudent, {}), "linear, old": (LinearConfig, LinearStudent, {"average": "max_length"}),
-         "cnn": (CNNConfig, CNNStudent, {"filters": 7}), "cnn, old": (CNNConfig, CNNStudent, {"filters": 7, "positions": 64})}
+         "cnn": (CNNConfig, CNNStudent, {"filters": 7}), "cnn, old": (CNNConfig, CNNStudent, {"filters": 7, "positions": 64}),
+         "bilstm": (BiLSTMConfig, BiLSTMStudent, {"hidden": 5, "dense": 4}),
+         "ensemble": (EnsembleConfig, EnsembleStudent, {"filters": 7, "buckets": 30})}
 
 
 def build(kind, vocab_size=50, **more):
@@ -18,6 +22,8 @@ def build(kind, vocab_size=50, **more):
     torch.manual_seed(0)
     student = model(config(vocab_size=vocab_size, width=6, num_labels=3, **sizes, **more)).eval()
     torch.nn.init.normal_(student.classifier.weight)
+    if kind == "ensemble":
+        torch.nn.init.normal_(student.votes.weight)
     return student
 
 
@@ -46,7 +52,7 @@ def test_saved_and_loaded(kind, tmp_path):
     assert torch.equal(loaded(ids).logits, student(ids).logits)
 
 
-@pytest.mark.parametrize("kind", ["linear", "cnn"])
+@pytest.mark.parametrize("kind", ["linear", "cnn", "bilstm", "ensemble"])
 def test_pipeline_and_trainer(kind, tiny_bert, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     student = build(kind, vocab_size=len(tokenizer), id2label={0: "no", 1: "maybe", 2: "yes"})

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, mean_absolute_error
 
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy
 from distillnb.tokens import Tokens, batches
-from distillnb.training import epoch_rows, make_optimizer, predict_logits, scores, train_epoch, train_loop, validate
+from distillnb.training import epoch_rows, make_optimizer, ordered_scores, predict_logits, scores, train_epoch, train_loop, validate
 
 
 def toy(n, seed=0):
@@ -208,3 +208,18 @@ def test_ctrl_c_is_heard_where_its_exception_gets_lost():
     history = train_loop(student(), tokens, labels, tokens, labels, Swallowing(), epochs=5, device="cpu")
     assert len(history) == 1 and history.attrs["interrupted"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@given(st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 4)), min_size=1, max_size=40))
+def test_ordered_scores_are_the_usual_ones(pairs):
+    labels, predictions = np.array(pairs).T
+    result, known = ordered_scores(labels, predictions), labels >= 0
+    if not known.any():
+        assert np.isnan(list(result.values())).all()
+        return
+    assert np.isclose(result["mae"], mean_absolute_error(labels[known], predictions[known]))
+    assert np.isclose(result["off_by_one"], np.mean(abs(labels - predictions)[known] <= 1))
+    if len({*labels[known], *predictions[known]}) > 1:
+        assert np.isclose(result["kappa"], cohen_kappa_score(labels[known], predictions[known], weights="quadratic"), equal_nan=True)
+    else:
+        assert np.isnan(result["kappa"])
