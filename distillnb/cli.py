@@ -25,7 +25,7 @@ def _share_or_count(text: str) -> float | int:
     "`.2` is a share, `2000` a number of rows"
     return float(text) if "." in text else int(text)
 
-# %% ../nbs/19_cli.ipynb #df891b56
+# %% ../nbs/19_cli.ipynb #1aa635a2
 def _add_shared(command: argparse.ArgumentParser, output: str) -> None:
     "Options that `demo` and `run` have in common"
     command.add_argument("--output", type=Path, metavar="DIR", help=f"where tables, report and students go ({output})")
@@ -37,6 +37,8 @@ def _add_shared(command: argparse.ArgumentParser, output: str) -> None:
     command.add_argument("--transfer", metavar="FILE", help="a table of further texts without labels, for distillation only")
     command.add_argument("--unlabelled", type=int, metavar="N", help="use at most N of the texts without labels (all)")
     command.add_argument("--rounds", type=int, metavar="N", help="teach also with N distorted versions of each text (0; with --ladder 8)")
+    command.add_argument("--embeddings", metavar="FILE", help="start from these word vectors (text format of word2vec, fastText or GloVe), "
+                         "or from the teacher's embeddings: teacher (noise; with --ladder teacher)")
     command.add_argument("--tune", action="store_true", default=None, help="let the validation rows choose rate and epoch, alike for all ways of teaching")
     command.add_argument("--baselines", action="store_true", default=None, help="tf-idf with logistic regression too")
     command.add_argument("--ladder", action="store_true", default=None, help="the long comparison: four students, taught in four ways, tuned, with baselines")
@@ -120,7 +122,7 @@ def _loss(name: str | None, temperature: float | None, alpha: float | None):
     soft = {"soft": SoftCrossEntropy(2.0 if temperature is None else temperature), "emd": SquaredEMD()}.get(name, LogitMSE())
     return soft if alpha is None else Mix(soft, alpha)
 
-# %% ../nbs/19_cli.ipynb #7cc62c64
+# %% ../nbs/19_cli.ipynb #f3bdd681
 def _experiment(args: argparse.Namespace):
     "The `Experiment` that the arguments describe. Raises `ValueError`."
     from dataclasses import fields, replace
@@ -157,6 +159,8 @@ def _experiment(args: argparse.Namespace):
     if unknown:
         raise ValueError(f"There is no student {unknown[0]!r}: choose from {', '.join(recipes)}")
     recipes = {name: recipes[name] for name in typed.get("students", experiment.recipes)}
+    if "embeddings" in typed:
+        recipes = {name: replace(recipe, embeddings=args.embeddings) for name, recipe in recipes.items()}
     if "epochs" in typed:
         recipes = {name: replace(recipe, epochs=args.epochs) for name, recipe in recipes.items()}
     return replace(experiment, **changes, recipes=recipes)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'LADDER', 'Experiment', 'learning_curve']
 
-# %% ../nbs/18_experiment.ipynb #0e7f867d
+# %% ../nbs/18_experiment.ipynb #20dcee26
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
-from .augmentation import augment
+from .augmentation import augment, lexicon_tags
 from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, label_ids, label_names, read_reviews, read_splits,
                             split)
 from .embeddings import read_vectors, teacher_embeddings
@@ -288,7 +288,7 @@ def _run(experiment: Experiment, say: Callable) -> Results:
     results.measure_speed()
     return results
 
-# %% ../nbs/18_experiment.ipynb #ac84acc5
+# %% ../nbs/18_experiment.ipynb #1ecf8bab
 def _check(experiment: Experiment) -> None:
     "Raise `ValueError` for settings that cannot be, whatever the data"
     pick_precision(experiment.precision, experiment.device)
@@ -298,6 +298,11 @@ def _check(experiment: Experiment) -> None:
     if experiment.rounds < 0 or ("distilled with augmentation" in experiment.ways) != (experiment.rounds > 0):
         raise ValueError(f"rounds={experiment.rounds} and ways={', '.join(experiment.ways)}: augmentation needs 1 or more rounds and the way "
                          "'distilled with augmentation', both or neither")
+    if experiment.rounds and "tagger" not in experiment.augmentation:
+        lexicon_tags([])  # raises where its package is not there
+    for recipe in experiment.recipes.values():
+        if recipe.embeddings not in (None, "teacher") and not Path(recipe.embeddings).is_file():
+            raise FileNotFoundError(f"{recipe.embeddings}: no such file of word vectors: check the path, or write embeddings='teacher'")
     if experiment.tune is not None and (not experiment.tune or min(experiment.tune) <= 0):
         raise ValueError(f"tune={experiment.tune}: give factors above 0, (.3, 1, 3) say, or None")
     if experiment.workers < 1 or not experiment.seeds or len(set(experiment.seeds)) < len(experiment.seeds):

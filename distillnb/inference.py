@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Classifier', 'load_student']
 
-# %% ../nbs/15_inference.ipynb #7df551a6
+# %% ../nbs/15_inference.ipynb #78410ffe
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-import distillnb.cnn, distillnb.linear  # noqa: E401, F401  registers the students
+import distillnb.bilstm, distillnb.cnn, distillnb.ensemble, distillnb.linear  # noqa: E401, F401  registers the students
 from .teacher import load_classifier
 from .tokens import Tokens, encode, pick_device, refuse_no_text
 from .training import predict_logits

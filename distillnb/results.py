@@ -65,7 +65,7 @@ def _short(value: float) -> str:
             return f"{value / size:.1f}{letter}"
     return f"{value:.0f}"
 
-# %% ../nbs/17_results.ipynb #aef764b0
+# %% ../nbs/17_results.ipynb #fd7f03a9
 @dataclass(eq=False)
 class Results:
     "What a run found. `history`, `summary` and `verdicts` are tables; `save(folder)` writes them, the report and the students."
@@ -91,7 +91,8 @@ class Results:
         chosen = {} if trained.validation is None else {"rate_factor": trained.factor, "epoch_kept": trained.history.attrs["kept"],
                                                         "validation_accuracy": trained.validation["acc"]}
         self.rows.append(summary_row(*key, self.truth, logits.argmax(1), len(self.names), self.ordered, **model_size(trained.model),
-                                     epochs=len(trained.history), train_seconds=trained.seconds, **chosen))
+                                     epochs=len(trained.history), train_seconds=trained.seconds,
+                                     student=trained.name, way=trained.way, **chosen))
         self.histories.append(trained.history)
         self.students[key] = trained.model
         if not trained.history.attrs["interrupted"]:
@@ -120,10 +121,9 @@ class Results:
         "Add texts a second to the summary, measured once for each kind of student."
         rates = {}
         for row in self.rows:
-            key = row["model"], row["seed"]
-            kind = next((name for name in self.experiment.recipes if row["model"].startswith(f"{name} ")), None)
-            if key in self.students and "texts_per_second" not in row:
-                rates[kind] = rates.get(kind) or texts_per_second(self.classifier(self.students[key]), self.texts[:4096])
+            if (kind := row.get("student")) is not None:
+                if kind not in rates:
+                    rates[kind] = texts_per_second(self.classifier(self.students[row["model"], row["seed"]]), self.texts[:4096])
                 row["texts_per_second"] = rates[kind]
 
     @property
@@ -309,7 +309,7 @@ def _versions(experiment) -> dict[str, str]:
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, {torch.get_num_threads()} threads",
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
 
-# %% ../nbs/17_results.ipynb #f39e3c54
+# %% ../nbs/17_results.ipynb #86d397f4
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>distillnb: {{ title }}</title>
@@ -350,7 +350,7 @@ in bulk, from text to probabilities.</p>
 student loses, and the texts on which the two differ most.</p>{% for part in trust %}{{ part|safe }}{% endfor %}{% endif %}
 <h2>Use a student</h2>
 <pre>distillnb predict students/{{ example }} "a text"</pre>
-<pre>import distillnb.cnn, distillnb.linear
+<pre>import distillnb.inference
 from transformers import pipeline
 pipeline("text-classification", "students/{{ example }}")("a text")</pre>
 <h2>What was run</h2>

@@ -105,7 +105,7 @@ def test_tables_that_cannot_be_used(content, name, message, tmp_path, tiny_bert,
     (["--text", "body"], "body"), (["--teacher-labels", "a,b"], "2 names given"), (["--teacher-labels", "a,b,c"], "are not the data's"),
     (["--seeds", "0"], "--seeds 0"), (["--students", "linear,gru"], "no student 'gru'"), (["--alpha", "2"], "alpha=2"),
     (["--temperature", "3"], "--loss soft"), (["--rounds", "-1"], "rounds=-1"), (["--workers", "0"], "--workers 0"),
-    (["--transfer", "/nowhere.txt"], "no such file"), (["--loss", "emd"], "have none"), (["--unlabelled", "-3"], "unlabelled=-3"), (["--device", "cuda:9"], "no device"), (["--teacher", "/nowhere/model"], "Cannot load a classifier"),
+    (["--transfer", "/nowhere.txt"], "no such file"), (["--embeddings", "/nowhere.vec"], "no such file of word vectors"), (["--loss", "emd"], "have none"), (["--unlabelled", "-3"], "unlabelled=-3"), (["--device", "cuda:9"], "no device"), (["--teacher", "/nowhere/model"], "Cannot load a classifier"),
     (["--labelled", "100000"], "labelled"), (["--test", "1.5"], "test"), (["--output", "/dev/null/out"], "choose another output folder"),
 ])
 def test_options_that_do_not_fit(arguments, message, table, tiny_bert, tmp_path, capsys):

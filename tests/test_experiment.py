@@ -1,4 +1,5 @@
 """Whole experiments on small things: both presets' operations, the files they leave, and interruptions."""
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -291,3 +292,17 @@ def test_ordered_classes_get_ordered_scores_and_losses(toy):
     results = ordered.run(say=None)
     assert {"mae", "off_by_one", "kappa"} <= set(results.summary) and "kappa" in results.table()
     assert "kappa" not in toy.run(say=None).table()
+
+
+def test_what_is_missing_is_found_before_the_work_begins(long, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="no such file of word vectors"):
+        replace(long, data="nowhere.csv", recipes={"cnn": replace(SMALL["cnn"], embeddings="/nowhere.vec")}).run(say=None)
+    monkeypatch.setitem(sys.modules, "textblob.en", None)
+    with pytest.raises(ImportError, match=r"distillnb\[augment\]"):
+        replace(long, data="nowhere.csv").run(say=None)
+
+
+def test_word_vectors_from_a_file(toy, tmp_path):
+    (tmp_path / "v.vec").write_text("3 4\ngood 1 0 0 1\nbad -1 0 0 1\nfilm 0 1 0 1\nbook 0 1 .1 1\nthe 0 0 1 1\n")
+    recipe = replace(FAST["cnn"], sizes={"filters": 8, "width": 4}, embeddings=tmp_path / "v.vec", epochs=1)
+    assert replace(toy, recipes={"cnn": recipe}).run(say=None).pairs == [("cnn", "distilled", 0)]
