@@ -322,7 +322,7 @@ def _check_parts(experiment: Experiment, splits: Splits) -> None:
         raise ValueError(f"SquaredEMD is for classes in an order, and {', '.join(label_names(splits.train))} have none: give the order "
                          "with labels=")
 
-# %% ../nbs/18_experiment.ipynb #6019435f
+# %% ../nbs/18_experiment.ipynb #fe18c678
 def learning_curve(
     experiment: Experiment,  # what to run
     field: str,  # the field to vary: "labelled", "unlabelled" or "rounds"
@@ -335,9 +335,9 @@ def learning_curve(
     rows = []
     for value in values:
         ways = experiment.ways
-        if field == "rounds":  # no rounds, no augmented way
-            ways = [way for way in ways if value or way != "distilled with augmentation"]
-        results = replace(experiment, **{field: value}, ways=tuple(ways)).run(say)
+        if field == "rounds" and not value:  # augmented not at all
+            ways = tuple(dict.fromkeys("distilled" if way == "distilled with augmentation" else way for way in ways))
+        results = replace(experiment, **{field: value, "ways": ways}).run(say)
         material = results.material
         texts = {"labelled": int((material.labels >= 0).sum()), "unlabelled": int((material.labels < 0).sum()),
                  "rounds": len(material.augmented[0]) if material.augmented else 0}[field]
