@@ -261,12 +261,18 @@ def _readable(results: Results) -> pd.DataFrame:
     dropped = ([] if len(results.experiment.seeds) > 1 else ["seeds"]) + ([] if results.ordered else ["MAE", "off by one", "kappa"])
     return table.drop(columns=dropped)
 
-# %% ../nbs/17_results.ipynb #101cd96d
+# %% ../nbs/17_results.ipynb #bc8aea52
 def _charts(results: Results) -> dict:
     "Every chart of the report, by name"
     experiment, first = results.experiment, results.experiment.seeds[0]
     teacher = float((results.logits["teacher", None].argmax(1) == results.truth).mean())
-    charts = {"curves": learning_curves(results.history, "test_acc", teacher=teacher)} if results.histories else {}
+    history, charts = results.history, {}
+    if results.histories and len(experiment.ways) < 3:
+        charts["curves"] = learning_curves(history, "test_acc", teacher=teacher)
+    elif results.histories:  # many lines: a chart for each student
+        for name in dict.fromkeys(model.removesuffix(f" {way}") for model in history["model"] for way in WAYS if model.endswith(f" {way}")):
+            lines = history[history["model"].isin([f"{name} {way}" for way in WAYS])]
+            charts[f"curves {name}"] = learning_curves(lines, "test_acc", teacher=teacher)
     if len(experiment.ways) > 2 and results.students:
         charts["ladder"] = ladder(results.ladder(), teacher)
     for (model, seed), logits in results.logits.items():
@@ -309,7 +315,7 @@ def _versions(experiment) -> dict[str, str]:
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, {torch.get_num_threads()} threads",
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
 
-# %% ../nbs/17_results.ipynb #86d397f4
+# %% ../nbs/17_results.ipynb #f4b66155
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>distillnb: {{ title }}</title>
@@ -322,7 +328,7 @@ _TEMPLATE = """<!doctype html>
  th, td { padding: .28rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4 } th { color: #555; font-weight: 600 }
  th:first-child, td:first-child { text-align: left } .facts td { text-align: left; vertical-align: top }
  .charts { display: flex; flex-wrap: wrap; gap: 1rem } .wide { overflow-x: auto } svg { max-width: 100%; height: auto }
- details { margin: .8rem 0 } summary { cursor: pointer; font-weight: 600 } h3 { font-size: 1rem; margin-bottom: .3rem }
+ .summary td, .summary th { white-space: nowrap } details { margin: .8rem 0 } summary { cursor: pointer; font-weight: 600 } h3 { font-size: 1rem; margin-bottom: .3rem }
  pre { background: #f4f4f4; padding: .8rem; overflow-x: auto }
 </style></head><body>
 <h1>{{ title }}</h1>
@@ -334,12 +340,12 @@ _TEMPLATE = """<!doctype html>
 {% else %}<p>No pair of twins was finished.</p>{% endfor %}
 {% if differences %}{{ differences|safe }}{% endif %}
 <h2>Summary</h2>
-<div class="wide">{{ table|safe }}</div>
-<p>Accuracy and macro F1 on {{ n }} test texts that nobody learned from, after the last epoch. Intervals: percentile bootstrap over the test
+<div class="wide summary">{{ table|safe }}</div>
+<p>Accuracy and macro F1 on {{ n }} test texts that nobody learned from, {{ 'at the epoch that the validation texts chose' if tuned else 'after the last epoch' }}. Intervals: percentile bootstrap over the test
 texts{% if seeds > 1 %}, and Student's t over {{ seeds }} seeds; scores are means over the seeds{% endif %}. Texts a second: this machine,
 in bulk, from text to probabilities.</p>
 {% if ladder %}<h2>What each step brings</h2>{{ ladder|safe }}{% endif %}
-{% if curves %}<h2>Learning curves</h2>{{ curves|safe }}{% endif %}
+{% if curves %}<h2>Learning curves</h2><div class="charts">{% for svg in curves %}<div>{{ svg|safe }}</div>{% endfor %}</div>{% endif %}
 <h2>Where each is right and wrong</h2>
 <div class="charts">{% for svg in confusions %}<div>{{ svg|safe }}</div>{% endfor %}</div>
 {% if bootstraps %}<h2>Could it be luck?</h2>
@@ -359,18 +365,18 @@ pipeline("text-classification", "students/{{ example }}")("a text")</pre>
 </body></html>
 """
 
-# %% ../nbs/17_results.ipynb #71973d0e
+# %% ../nbs/17_results.ipynb #856defa9
 def _trust_html(trust: TrustReport) -> str:
     "One student's trust report, folded up, as HTML"
     def table(frame):
-        return frame.to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}", justify="left")
+        return frame.rename(columns=lambda name: name.replace("_", " ")).to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}", justify="left")
     parts = [f"<details><summary>{trust.name}</summary>", "<h3>Agreement by the teacher's confidence</h3>", table(trust.agreement),
              "<h3>Calibration</h3>", table(trust.calibration), _svg(reliability_chart(trust.reliability)),
              "<h3>Where it loses</h3>", table(trust.slices), "<h3>Where it differs most from its teacher</h3>",
              f'<div class="wide">{table(trust.disagreements)}</div>', "</details>"]
     return "".join(parts)
 
-# %% ../nbs/17_results.ipynb #e504c298
+# %% ../nbs/17_results.ipynb #9ad56342
 def _report(results: Results) -> str:
     "The HTML report"
     experiment, charts = results.experiment, results.charts()
@@ -390,8 +396,8 @@ def _report(results: Results) -> str:
     return Environment(autoescape=True, trim_blocks=True).from_string(_TEMPLATE).render(
         title=f"Distillation on {subject}", lead=lead, interrupted=results.interrupted,
         verdicts=list(zip(words, results.sentences())), differences="".join(pick("differences")), ways=ways, ladder="".join(pick("ladder")), trust=trust,
-        seeds=len(experiment.seeds), n=f"{len(results.truth):,}",
-        table=results.table().to_html(index=False, border=0), curves="".join(pick("curves")), confusions=pick("confusion"),
+        seeds=len(experiment.seeds), tuned=experiment.tune is not None, n=f"{len(results.truth):,}",
+        table=results.table().to_html(index=False, border=0), curves=pick("curves"), confusions=pick("confusion"),
         bootstraps=pick("bootstrap"), example=example, notes=results.notes, facts=list(facts.items()))
 
 # %% ../nbs/17_results.ipynb #fa181097
