@@ -17,12 +17,12 @@ from scipy.stats import binomtest
 
 from .significance import paired_bootstrap
 
-# %% ../nbs/13_trust.ipynb #795910ac
+# %% ../nbs/13_trust.ipynb #002f6d0c
 def _check(truth, *arrays) -> None:
     "Raise `ValueError` unless all are arrays `[n, K]` of one shape for `n` class ids"
-    shapes = {np.shape(array) for array in arrays}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 2 or len(next(iter(shapes))) and next(iter(shapes))[0] != len(truth):
-        raise ValueError(f"{len(truth):,} labels for arrays of shape {', '.join(map(str, sorted(shapes)))}: they must be [texts, classes], "
+    shapes = [np.shape(array) for array in arrays]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][0] != len(truth):
+        raise ValueError(f"{len(truth):,} labels for arrays of shape {', '.join(map(str, shapes))}: they must be [texts, classes], "
                          "row by row the same texts")
     if not len(truth):
         raise ValueError("There are no texts to report on: pass at least one")
