@@ -208,7 +208,7 @@ def ladder(
                    rule.mark_text(align="right", dx=-4, y=8 + 13 * position, color="#444444", fontSize=11).encode(text="label:N")]
     return _style(alt.layer(*layers), 430, max(70, len(rungs) * max(28, 15 * len(students))))
 
-# %% ../nbs/14_charts.ipynb #90396e83
+# %% ../nbs/14_charts.ipynb #475eb42f
 def growth_curve(
     frame: pd.DataFrame,  # columns model, texts (how many), accuracy, low, high
     title: str = "texts",  # of the x axis
@@ -217,9 +217,9 @@ def growth_curve(
     _require(frame, "model", "texts", "accuracy", "low", "high")
     models = list(dict.fromkeys(frame["model"]))
     ticks = sorted(set(frame["texts"]))
-    kind = "symlog" if min(ticks) <= 0 else "log"
+    kind = "linear" if min(ticks) <= 0 else "log"
     x = alt.X("texts:Q", title=title, scale=alt.Scale(type=kind, domain=[ticks[0], ticks[-1]], nice=False),
-              axis=alt.Axis(values=ticks, labelOverlap=True, format=",", **_AXIS))
+              axis=alt.Axis(values=ticks, labelOverlap=True, format=",d", **_AXIS))
     color = alt.Color("model:N", legend=alt.Legend(title=None, labelFontSize=12, labelLimit=260, symbolOpacity=1),
                       scale=alt.Scale(domain=models, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(models))]))
     base = alt.Chart(frame).encode(x=x, color=color)
@@ -227,7 +227,7 @@ def growth_curve(
     band = base.mark_area(opacity=.15).encode(y=alt.Y("low:Q", scale=alt.Scale(zero=False), title="accuracy on test texts"), y2="high:Q")
     return _style(band + base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=40, opacity=1)).encode(y=y), 440, 250)
 
-# %% ../nbs/14_charts.ipynb #900ee262
+# %% ../nbs/14_charts.ipynb #433ee465
 def reliability_chart(
     frame: pd.DataFrame,  # columns confidence, accuracy, accuracy_low, accuracy_high, model; as `reliability` gives them
 ) -> alt.LayerChart:
@@ -240,7 +240,7 @@ def reliability_chart(
                       scale=alt.Scale(domain=models, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(models))]))
     base = alt.Chart(frame).encode(x=alt.X("confidence:Q", scale=scale, axis=alt.Axis(format="%", tickCount=6, **_AXIS)), color=color)
     axis = alt.Axis(format="%", tickCount=6, **_AXIS)
-    ends = base.mark_rule(opacity=.5).encode(y=alt.Y("accuracy_low:Q", scale=scale, axis=axis, title="accuracy"), y2="accuracy_high:Q")
+    ends = base.mark_rule(opacity=.5, clip=True).encode(y=alt.Y("accuracy_low:Q", scale=scale, axis=axis, title="accuracy"), y2="accuracy_high:Q")
     line = base.mark_line(point=alt.OverlayMarkDef(size=40, opacity=1)).encode(y=alt.Y("accuracy:Q", scale=scale, axis=axis))
     diagonal = alt.Chart(pd.DataFrame({"confidence": [low, 1], "accuracy": [low, 1]})).mark_line(color="#999999", strokeDash=[4, 4])
     return _style(alt.layer(diagonal.encode(x="confidence:Q", y=alt.Y("accuracy:Q", scale=scale)), ends, line), 300, 260)

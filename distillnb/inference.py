@@ -22,7 +22,7 @@ from .teacher import load_classifier
 from .tokens import Tokens, encode, pick_device, refuse_no_text
 from .training import predict_logits
 
-# %% ../nbs/15_inference.ipynb #31ec9397
+# %% ../nbs/15_inference.ipynb #6c868cf1
 @dataclass(eq=False)
 class Classifier:
     "A student (or any sequence classifier) with its tokenizer, ready to answer."
@@ -30,9 +30,11 @@ class Classifier:
     tokenizer: object  # its fast tokenizer
     max_length: int = 128  # most tokens in a text, special tokens counted; longer texts are cut
     names: list[str] = field(init=False)  # the classes in the order of the probabilities
+    multilabel: bool = field(init=False)  # whether the classes are independent of each other
 
     def __post_init__(self):
         self.model.eval()
+        self.multilabel = self.model.config.problem_type == "multi_label_classification"
         self.names = [str(self.model.config.id2label[i]) for i in range(self.model.config.num_labels)]
         self._core = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())  # our own, so that its settings can stay
         self._core.enable_truncation(self.max_length, direction=self.tokenizer.truncation_side)
@@ -43,14 +45,15 @@ class Classifier:
         refuse_no_text(texts, first)
         ids, lengths, cut = encode(self._core, texts, first)
         tokens = Tokens(ids, np.append(0, lengths.cumsum()), cut, self.max_length, self.tokenizer.pad_token_id or 0, "")
-        return torch.from_numpy(predict_logits(self.model, tokens)).softmax(1).numpy()
+        logits = torch.from_numpy(predict_logits(self.model, tokens))
+        return (logits.sigmoid() if self.multilabel else logits.softmax(1)).numpy()
 
     def predict_proba(
         self,
         texts: Iterable[str],  # any number of them, a generator too
         block: int = 4096,  # texts that are in the works at a time
     ) -> np.ndarray:  # probabilities in the order of `names`, float32, [n, K]
-        "Probability of each class for each text. Raises `TypeError` for what is no string, or for one string alone."
+        "Probability of each class for each text. Raises `TypeError` for what is no string, or for one string alone, `ValueError` for broken text."
         if isinstance(texts, str):
             raise TypeError("Give a list of texts: predict_proba([text]) for a single one")
         if isinstance(texts, list) and 0 < len(texts) <= block:
@@ -66,9 +69,12 @@ class Classifier:
     def predict(
         self,
         texts: Iterable[str],  # any number of them
-    ) -> list[str]:  # the likeliest class of each
-        "Name of the likeliest class for each text. Raises as `predict_proba` does."
-        return [self.names[i] for i in self.predict_proba(texts).argmax(1)]
+    ) -> list[str] | list[list[str]]:  # the likeliest class of each; where there may be several, those from one half up
+        "Name of the likeliest class for each text, or the names of all likely ones. Raises as `predict_proba` does."
+        probabilities = self.predict_proba(texts)
+        if self.multilabel:
+            return [[self.names[i] for i in np.flatnonzero(row >= .5)] for row in probabilities]
+        return [self.names[i] for i in probabilities.argmax(1)]
 
     def save(
         self,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['not_finite', 'check_rows', 'sgd_epoch']
 
-# %% ../nbs/10_kernels.ipynb #6ffc0cbf
+# %% ../nbs/10_kernels.ipynb #076eac1d
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .cnn import machine_code, numba
 from .linear import HASH, HASH_PRIME, LinearStudent
-from .losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy, SquaredEMD
+from .losses import CrossEntropy, LogitMSE, Loss, Mix, SoftCrossEntropy
 from .tokens import Tokens
 
 # %% ../nbs/10_kernels.ipynb #6ca2df8a
@@ -204,11 +204,11 @@ def _compiled_run(model: LinearStudent, tokens: Tokens, kind: tuple, batch_size:
                                divisor, skip, config.ngrams, config.buckets, predictions)
     return run
 
-# %% ../nbs/10_kernels.ipynb #a29e58b6
+# %% ../nbs/10_kernels.ipynb #d1a93713
 def sgd_epoch(
     model: LinearStudent,  # the student, changed in place
     tokens: Tokens,  # the texts
-    loss: CrossEntropy | LogitMSE | SoftCrossEntropy | SquaredEMD | Mix,  # what the student is told to be
+    loss: Loss,  # what the student is told to be
     order: np.ndarray,  # rows in the order of training, [examples]
     batch_size: int,  # texts a step
     rates: np.ndarray,  # learning rate of each step, [steps]

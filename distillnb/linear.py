@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-# %% ../nbs/04_linear.ipynb #f6e224a9
+# %% ../nbs/04_linear.ipynb #c16b1eaf
 class Student(PreTrainedModel):
     "What students share: a table of embeddings, whole or trimmed, and the call that transformers expects."
     base_model_prefix = "student"
@@ -54,13 +54,19 @@ class Student(PreTrainedModel):
         self,
         input_ids: torch.Tensor,  # token ids, [B, T]
         attention_mask: torch.Tensor | None = None,  # true where there is a token, [B, T]; None: everywhere
-        labels: torch.Tensor | None = None,  # class ids, [B]; gives a cross entropy loss
+        labels: torch.Tensor | None = None,  # class ids [B], or zeros and ones [B, K] for several labels; gives a cross entropy loss
         **kwargs,  # what other models need, ignored
     ) -> SequenceClassifierOutput:  # logits [B, K], and the loss if there are labels
         "Logits, and the cross entropy if there are labels."
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         logits = self.logits(self.table_rows(input_ids), mask)
-        return SequenceClassifierOutput(loss=None if labels is None else F.cross_entropy(logits, labels), logits=logits)
+        return SequenceClassifierOutput(loss=None if labels is None else self._label_loss(logits, labels), logits=logits)
+
+    def _label_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        "Cross entropy with class ids; with `problem_type` multi_label_classification, as transformers has it, binary with zeros and ones"
+        if self.config.problem_type == "multi_label_classification":
+            return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        return F.cross_entropy(logits, labels)
 
 # %% ../nbs/04_linear.ipynb #571f58ff
 class LinearConfig(PretrainedConfig):

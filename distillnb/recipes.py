@@ -6,7 +6,7 @@
 __all__ = ['STUDENTS', 'RECIPES', 'WALKTHROUGH_RECIPES', 'LADDER_RECIPES', 'WAYS', 'Recipe', 'Material', 'build_student',
            'Trained', 'train_student']
 
-# %% ../nbs/17_recipes.ipynb #0664c1b2
+# %% ../nbs/17_recipes.ipynb #4555983f
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from .cnn import CNNConfig, CNNStudent
 from .embeddings import start_from
 from .ensemble import EnsembleConfig, EnsembleStudent
 from .linear import LinearConfig, LinearStudent
-from .losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy, SquaredEMD
+from .losses import CrossEntropy, LogitMSE, Loss
 from .tokens import Tokens, join_tokens, trim_vocabulary
 from .training import train_loop
 
@@ -73,7 +73,7 @@ WAYS = {
     "distilled with augmentation": "all texts, distorted versions of them, and the teacher's logits for both",
 }
 
-# %% ../nbs/17_recipes.ipynb #38c75767
+# %% ../nbs/17_recipes.ipynb #11626a43
 @dataclass(frozen=True, eq=False)
 class Material:
     "What students learn from and are judged by; row i of tokens, labels and logits is the same text."
@@ -81,8 +81,8 @@ class Material:
     tokens: Tokens  # training texts, labelled or not
     labels: np.ndarray  # class ids, -1 where there is none, [n]
     logits: np.ndarray  # the teacher's, [n, K]
-    test_tokens: Tokens  # texts to report on
-    test_labels: np.ndarray  # their class ids
+    test_tokens: Tokens | None  # texts to report on, None if there are none
+    test_labels: np.ndarray | None  # their class ids
     vocab_size: int  # ids that the tokenizer has
     validation: tuple[Tokens, np.ndarray] | None = None  # texts and class ids to choose with
     augmented: tuple[Tokens, np.ndarray] | None = None  # further texts and the teacher's logits for them
@@ -141,14 +141,14 @@ class Trained:
         "Scores on the validation texts at the epoch kept, None if they did not choose."
         return self.history.attrs["validation"][self.history.attrs["kept"]] if self.history.attrs["validation"] else None
 
-# %% ../nbs/17_recipes.ipynb #7cec4fe3
+# %% ../nbs/17_recipes.ipynb #a5e5eb97
 def train_student(
     name: str,  # goes into the history, with the way
     recipe: Recipe,  # how
     way: str,  # one of `WAYS`
     material: Material,  # from what
     seed: int = 0,  # of weights, order and dropout
-    loss: LogitMSE | SoftCrossEntropy | SquaredEMD | Mix = LogitMSE(),  # of a distilled student; a direct one has cross entropy
+    loss: Loss = LogitMSE(),  # of a distilled student; a direct one has cross entropy
     factors: tuple[float, ...] | None = None,  # of the rate, validation chooses, as it does the epoch; None: nothing is chosen
     device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
 ) -> Trained:

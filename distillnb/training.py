@@ -6,7 +6,7 @@
 __all__ = ['HISTORY_COLUMNS', 'scores', 'ordered_scores', 'predict_logits', 'validate', 'train_epoch', 'make_optimizer',
            'step_rates', 'epoch_rows', 'train_loop']
 
-# %% ../nbs/11_training.ipynb #fb846d30
+# %% ../nbs/11_training.ipynb #3888b8c0
 import copy
 import math
 import signal
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from .kernels import check_rows, not_finite, sgd_epoch
 from .linear import LinearStudent
-from .losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy, SquaredEMD, refuse_probabilities
+from .losses import CrossEntropy, Loss, refuse_probabilities
 from .tokens import Tokens, batches, pick_device
 
 # %% ../nbs/11_training.ipynb #794c2705
@@ -95,11 +95,11 @@ def _clip_gradients(model: PreTrainedModel, limit: float) -> None:
         for value in values:
             value.mul_(scale)
 
-# %% ../nbs/11_training.ipynb #3d94ebc5
+# %% ../nbs/11_training.ipynb #2d2cdcbf
 def train_epoch(
     model: PreTrainedModel,  # a student
     tokens: Tokens,  # the texts
-    loss: CrossEntropy | LogitMSE | SoftCrossEntropy | SquaredEMD | Mix,  # what the student is told to be
+    loss: Loss,  # what the student is told to be
     optimizer: torch.optim.Optimizer,  # made once, before the first epoch
     groups: list[np.ndarray],  # rows of each batch
     labels: np.ndarray,  # class ids, -1 where there is none, [n]
@@ -168,25 +168,33 @@ def step_rates(
         raise ValueError(f"decay={decay!r}: give a factor, .5 say, or 'linear'")
     return np.full(steps, rate * decay ** epoch, dtype=np.float32)
 
-# %% ../nbs/11_training.ipynb #80908764
+# %% ../nbs/11_training.ipynb #26295c66
 def epoch_rows(
     rows: np.ndarray,  # the rows that take part
     epoch: int,  # which epoch, from 0
     examples: int | None = None,  # examples an epoch; by default each row once
     shuffle: bool = True,  # False: the order given, every time
     seed: int = 0,  # of the shuffles
+    weights: np.ndarray | None = None,  # how often each of `rows` is seen, relative to the others; None: equally often
 ) -> np.ndarray:  # rows in the order of training, [examples]
-    "The rows of one epoch, dealt from a stream of shuffled decks, so that every row is seen equally often."
+    "The rows of one epoch, dealt from a stream of shuffled decks, so that every row is seen as often as its weight says."
     examples = examples or len(rows)
     first, start = divmod(epoch * examples, len(rows))
-    decks = -(-(start + examples) // len(rows))
-    deal = (np.random.default_rng([seed, first + deck]).permutation(rows) if shuffle else rows for deck in range(decks))
-    return np.concatenate(list(deal))[start:start + examples]
+    decks = [np.random.default_rng([seed, first + deck]) for deck in range(-(-(start + examples) // len(rows)))]
+    cards = [rows if weights is None else rows[_systematic(weights, deck)] for deck in decks]
+    deal = [deck.permutation(part) if shuffle else part for deck, part in zip(decks, cards)]
+    return np.concatenate(deal)[start:start + examples]
+
+def _systematic(weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    "As many places as there are weights, each drawn its share's floor or ceiling times, in order"
+    ends = np.cumsum(weights, dtype=np.float64)
+    marks = (np.arange(len(weights)) + generator.random()) * (ends[-1] / len(weights))
+    return np.searchsorted(ends, marks, side="right").clip(max=np.flatnonzero(weights)[-1])
 
 # %% ../nbs/11_training.ipynb #d9e1744c
 HISTORY_COLUMNS = ["epoch", "train_loss", "train_acc", "train_f1_macro", "test_loss", "test_acc", "test_f1_macro", "model", "seed"]
 
-# %% ../nbs/11_training.ipynb #07e8d368
+# %% ../nbs/11_training.ipynb #efc4089c
 def _usable(tokens: Tokens, loss, labels, logits) -> np.ndarray:
     "The rows that this loss can use; `ValueError` where it lacks what it needs."
     if loss.needs_teacher:
@@ -200,6 +208,15 @@ def _usable(tokens: Tokens, loss, labels, logits) -> np.ndarray:
     if not len(labelled):
         raise ValueError(f"{type(loss).__name__} needs labels, and no text has one: use LogitMSE() and a teacher")
     return labelled
+
+def _check_weights(weights, n: int) -> np.ndarray:
+    "The weights as float64 `[n]`; `ValueError` for another length, or for one that is negative or not finite"
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (n,):
+        raise ValueError(f"Weights of shape {weights.shape} for {n:,} texts: give one number for each text")
+    if len(bad := np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))):
+        raise ValueError(f"The weight of text {bad[0]} is {weights[bad[0]]}: give finite weights of 0 or more")
+    return weights
 
 # %% ../nbs/11_training.ipynb #3df0b0ba
 @contextmanager
@@ -225,14 +242,14 @@ def _best(scores: list[dict]) -> int | None:
     ranks = [(entry["acc"], -entry["loss"]) if entry else (epoch,) for epoch, entry in enumerate(scores)]
     return max(range(len(ranks)), key=ranks.__getitem__, default=None)
 
-# %% ../nbs/11_training.ipynb #50452a70
+# %% ../nbs/11_training.ipynb #a7f8611d
 def train_loop(
     model: PreTrainedModel,  # a student, freshly initialised
     tokens: Tokens,  # training texts, labelled or not
     labels: np.ndarray,  # class ids, -1 where there is none, [n]
-    test_tokens: Tokens,  # test texts
-    test_labels: np.ndarray,  # their class ids
-    loss: CrossEntropy | LogitMSE | SoftCrossEntropy | SquaredEMD | Mix = CrossEntropy(),  # what the student is told to be
+    test_tokens: Tokens | None = None,  # test texts to look at after each epoch; None: nobody looks
+    test_labels: np.ndarray | None = None,  # their class ids
+    loss: Loss = CrossEntropy(),  # what the student is told to be
     logits: np.ndarray | None = None,  # the teacher's logits for the training texts, [n, K]
     epochs: int = 5,  # passes over `examples` examples
     examples: int | None = None,  # examples an epoch; by default every row that the loss can use, once
@@ -245,20 +262,27 @@ def train_loop(
     bucket: int | None = 16,  # batches' worth of rows sorted together by length; 1: not sorted; None: all
     threads: int = 1,  # of the linear student's SGD; above 1: lock-free, and no two runs the same
     validation: tuple[Tokens, np.ndarray] | None = None,  # texts and class ids that choose the epoch; None: the last is kept
+    weights: np.ndarray | None = None,  # how often each text is seen, relative to the others, [n]; None: equally often
     seed: int = 0,  # order and dropout
     name: str = "student",  # goes into the history
     device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
 ) -> pd.DataFrame:  # history: one row an epoch, columns HISTORY_COLUMNS; attrs "interrupted", "kept" (epoch), "validation" (scores)
     "Train, look at the test texts after each epoch, return the history. Ctrl-C returns the epochs that finished."
-    labels, test_labels = np.asarray(labels, np.int64), np.asarray(test_labels, np.int64)
+    labels = np.asarray(labels, np.int64)
     check_rows(model, tokens, labels, logits)
-    check_rows(model, test_tokens, test_labels)
+    if test_tokens is not None:
+        test_labels = np.asarray(test_labels, np.int64)
+        check_rows(model, test_tokens, test_labels)
     if validation is not None:
         validation = validation[0], np.asarray(validation[1], np.int64)
         check_rows(model, *validation)
         if not (validation[1] >= 0).any():
             raise ValueError("No validation text has a label, so they cannot choose the epoch: pass validation=None, or labelled texts")
     rows = _usable(tokens, loss, labels, logits)
+    if weights is not None:
+        weights = _check_weights(weights, len(tokens))[rows]
+        if not weights.any():
+            raise ValueError("All texts that could teach have weight 0: give some of them more")
     model.to(pick_device(device))
     torch.manual_seed(seed)
     by_hand = isinstance(model, LinearStudent) and optimizer == "sgd" and clip is None
@@ -270,7 +294,7 @@ def train_loop(
             for epoch in range(epochs):
                 if pressed:
                     raise KeyboardInterrupt
-                order = epoch_rows(rows, epoch, examples, shuffle, seed)
+                order = epoch_rows(rows, epoch, examples, shuffle, seed, weights)
                 rates = step_rates(rate, decay, epoch, epochs, steps)
                 if by_hand:
                     value, predictions = sgd_epoch(model, tokens, loss, order, batch_size, rates, labels, logits, epoch, bar, threads)
@@ -279,13 +303,13 @@ def train_loop(
                     groups = batches(tokens.lengths, order, batch_size, bucket=bucket if shuffle else 1,
                                      generator=np.random.default_rng([seed, epoch]) if shuffle and bucket != 1 else None)
                     train = train_epoch(model, tokens, loss, optimizer, groups, labels, logits, clip, rates, epoch, bar)
-                test = validate(model, test_tokens, test_labels)
+                test = {} if test_tokens is None else validate(model, test_tokens, test_labels)
                 history.append({"epoch": epoch, **{f"train_{key}": value for key, value in train.items()},
                                 **{f"test_{key}": value for key, value in test.items()}, "model": name, "seed": seed})
                 chosen.append({} if validation is None else validate(model, *validation))
                 if validation is None or _best(chosen) == epoch:
                     kept = copy.deepcopy(model.state_dict())
-                bar.set_postfix(test_acc=f"{test['acc']:.3f}")
+                bar.set_postfix({key: f"{value:.3f}" for key, value in {"loss": train["loss"], "test_acc": test.get("acc")}.items() if value is not None})
         except KeyboardInterrupt:
             interrupted = True
     model.load_state_dict(kept)
