@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DistilledClassifier']
 
-# %% ../nbs/21_estimator.ipynb #21e91fea
+# %% ../nbs/21_estimator.ipynb #1296ed99
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 from transformers import AutoTokenizer
 
 from .embeddings import teacher_embeddings
@@ -28,24 +28,24 @@ from .teacher import match_labels
 from .tokens import refuse_no_text, tokenize, tokenizer_fingerprint, train_tokenizer
 from .training import train_loop
 
-# %% ../nbs/21_estimator.ipynb #c0cd1520
+# %% ../nbs/21_estimator.ipynb #27bf0c6f
 def _texts(X) -> list[str]:
     "A list of texts. Raises `ValueError` for none or for a table, `TypeError` for what is no text."
     if isinstance(X, str):
         raise TypeError("Give a list of texts, [text] for a single one")
-    if getattr(X, "ndim", 1) != 1:
-        raise ValueError(f"Expected a list of texts, got an array of shape {X.shape}: choose the column of texts, table['text'] say")
+    if (shape := getattr(X, "shape", (0,))) and len(shape) != 1:
+        raise ValueError(f"Expected a list of texts, got an array of shape {shape}: choose the column of texts, table['text'] say")
     texts = list(X)
     refuse_no_text(texts)
     return texts
 
-# %% ../nbs/21_estimator.ipynb #5dd4f3fd
+# %% ../nbs/21_estimator.ipynb #f08e75f2
 def _labels(y, n: int, may_miss: bool) -> tuple[np.ndarray, np.ndarray]:
     "The distinct labels, sorted, and the place of each text's label among them, -1 where there is none"
     y = np.asarray(y, dtype=object if getattr(y, "dtype", None) == "category" else None)
     if y.shape not in ((n,), (n, 1)):
         raise ValueError(f"{n:,} texts and labels of shape {y.shape}: give one label for each text")
-    y = y.reshape(n)
+    y = column_or_1d(y, warn=True)
     missing = pd.isna(y)
     if missing.any() and not may_miss:
         raise ValueError(f"Text {int(np.flatnonzero(missing)[0])} has no label, and there is no teacher to give it one: drop it, or give a teacher")
@@ -80,10 +80,10 @@ def _default_loss(gives: str | None, multilabel: bool) -> Loss:
         return LogitMSE()
     return SoftBinaryCrossEntropy() if multilabel else SoftCrossEntropy(1.0)
 
-# %% ../nbs/21_estimator.ipynb #3b5f2e72
-_LEAST_EXAMPLES = 8_000  # of the linear student's epoch
+# %% ../nbs/21_estimator.ipynb #1b4620e8
+_LEAST_EXAMPLES = {True: 8_000, False: 2_000}  # of an epoch; of the linear student, of the others
 
-# %% ../nbs/21_estimator.ipynb #ee5a70f1
+# %% ../nbs/21_estimator.ipynb #1d15b891
 class DistilledClassifier(ClassifierMixin, BaseEstimator):
     "A small student of any teacher, or of labels alone, as a scikit-learn classifier of texts."
 
@@ -153,8 +153,8 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         for name in ("epochs", "rate"):
             if (value := getattr(self, name)) is not None:
                 recipe = replace(recipe, **{name: value})
-        if self.student == "linear" and recipe.examples is None:
-            recipe = replace(recipe, examples=max(len(lesson["tokens"]), _LEAST_EXAMPLES))
+        if recipe.examples is None:
+            recipe = replace(recipe, examples=max(len(lesson["tokens"]), _LEAST_EXAMPLES[recipe.student == "linear"]))
         return replace(recipe, sizes=sizes, embeddings="teacher" if lesson["vectors"] else None)
 
     @property
@@ -235,16 +235,16 @@ def _lesson(estimator: DistilledClassifier, X, y, sample_weight, transfer) -> di
     return {"tokens": tokens, "labels": labels, "logits": logits, "loss": loss, "tokenizer": tokenizer, "vectors": vectors,
             "weights": _weights(estimator, sample_weight, labels, logits, n, target), **{key: target[key] for key in ("classes", "names", "multilabel")}}
 
-# %% ../nbs/21_estimator.ipynb #197432cc
+# %% ../nbs/21_estimator.ipynb #f844f932
 def _target(estimator: DistilledClassifier, y, n: int, teacher: AnyTeacher | None) -> dict:
     "Classes, label ids, the soft labels' logits, and the teacher's columns in the order of the classes"
-    matrix = y is not None and np.ndim(y) == 2 and np.shape(y)[1] > 1
+    values = None if y is None else np.asarray(y, dtype=object if getattr(y, "dtype", None) == "category" else None)
+    matrix = values is not None and values.ndim == 2 and values.shape[1] > 1
     own = None if estimator.classes is None else np.array(list(estimator.classes))
     result = {"labels": np.full(n, -1), "logits": None, "gives": None, "columns": None, "multilabel": teacher is not None and teacher.multilabel}
     if matrix:
         if teacher is not None:
             raise ValueError("There are soft labels and a teacher: give one of the two")
-        values = np.asarray(y)
         result |= {"multilabel": values.dtype.kind in "iub", "gives": "probabilities"}
         classes = own if own is not None else np.array(list(y.columns)) if hasattr(y, "columns") else np.arange(values.shape[1])
         result["logits"] = to_logits(check_answers(values, n, len(classes), "probabilities", result["multilabel"], "y"), result["multilabel"])

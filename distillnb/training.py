@@ -242,7 +242,7 @@ def _best(scores: list[dict]) -> int | None:
     ranks = [(entry["acc"], -entry["loss"]) if entry else (epoch,) for epoch, entry in enumerate(scores)]
     return max(range(len(ranks)), key=ranks.__getitem__, default=None)
 
-# %% ../nbs/11_training.ipynb #a7f8611d
+# %% ../nbs/11_training.ipynb #eab95fc5
 def train_loop(
     model: PreTrainedModel,  # a student, freshly initialised
     tokens: Tokens,  # training texts, labelled or not
@@ -282,7 +282,7 @@ def train_loop(
     if weights is not None:
         weights = _check_weights(weights, len(tokens))[rows]
         if not weights.any():
-            raise ValueError("All texts that could teach have weight 0: give some of them more")
+            raise ValueError("The weights are zero for all texts that could teach: give some of them more")
     model.to(pick_device(device))
     torch.manual_seed(seed)
     by_hand = isinstance(model, LinearStudent) and optimizer == "sgd" and clip is None
