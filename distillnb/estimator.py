@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DistilledClassifier']
 
-# %% ../nbs/21_estimator.ipynb #1296ed99
+# %% ../nbs/21_estimator.ipynb #ba91485a
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +22,8 @@ from transformers import AutoTokenizer
 from .embeddings import teacher_embeddings
 from .inference import Classifier, load_student
 from .labelling import AnyTeacher, any_teacher, check_answers, to_logits
-from .losses import CrossEntropy, LogitMSE, Loss, Mix, SoftBinaryCrossEntropy, SoftCrossEntropy
-from .recipes import LADDER_RECIPES, Material, Recipe, build_student
+from .losses import Loss, Mix
+from .recipes import LADDER_RECIPES, Material, Recipe, build_student, default_loss
 from .teacher import match_labels
 from .tokens import refuse_no_text, tokenize, tokenizer_fingerprint, train_tokenizer
 from .training import train_loop
@@ -70,15 +70,6 @@ def _same_kind(names: list[str], classes: np.ndarray) -> np.ndarray:
         return np.array([value_of[name] if name in value_of else classes.dtype.type(name) for name in names])
     except ValueError:
         raise ValueError(f"The teacher's classes ({', '.join(names)}) are not of the labels' kind ({', '.join(value_of)}): rename the labels") from None
-
-# %% ../nbs/21_estimator.ipynb #bf570df7
-def _default_loss(gives: str | None, multilabel: bool) -> Loss:
-    "The loss that fits what there is to learn from; `gives` is None where there are labels only"
-    if gives is None:
-        return CrossEntropy()
-    if gives == "logits":
-        return LogitMSE()
-    return SoftBinaryCrossEntropy() if multilabel else SoftCrossEntropy(1.0)
 
 # %% ../nbs/21_estimator.ipynb #1b4620e8
 _LEAST_EXAMPLES = {True: 8_000, False: 2_000}  # of an epoch; of the linear student, of the others
@@ -200,7 +191,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         self.classifier_, self.classes_ = classifier, np.array(getattr(config, "label_values", None) or classifier.names)
         return self
 
-# %% ../nbs/21_estimator.ipynb #7364ec3d
+# %% ../nbs/21_estimator.ipynb #97ea3871
 def _lesson(estimator: DistilledClassifier, X, y, sample_weight, transfer) -> dict:
     "Tokens, targets, loss and weights, all in the same order. Raises `ValueError`, `TypeError`."
     if estimator.student not in LADDER_RECIPES:
@@ -222,7 +213,7 @@ def _lesson(estimator: DistilledClassifier, X, y, sample_weight, transfer) -> di
     if teacher is not None:
         logits, gives = teacher.logits(texts + more)[:, target["columns"]], teacher.gives
     labels = np.append(target["labels"], np.full(len(more), -1))
-    loss = estimator.loss or _default_loss(gives, target["multilabel"])
+    loss = estimator.loss or default_loss(gives, target["multilabel"])
     if estimator.alpha:
         if gives is None or target["multilabel"]:
             raise ValueError(f"alpha={estimator.alpha} mixes labels with a teacher: it needs both, and one label for each text")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'LADDER', 'Experiment', 'learning_curve']
 
-# %% ../nbs/20_experiment.ipynb #20dcee26
+# %% ../nbs/20_experiment.ipynb #e4af483f
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,14 +25,15 @@ from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, la
                             split)
 from .embeddings import read_vectors, teacher_embeddings
 from .inference import Classifier
-from .losses import LogitMSE, Mix, SoftCrossEntropy, SquaredEMD
-from .recipes import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS, Material, Recipe, Trained, train_student
+from .labelling import AnyTeacher, any_teacher
+from .losses import Loss, Mix, SquaredEMD
+from .recipes import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS, Material, Recipe, Trained, default_loss, train_student
 from .results import Results, model_size, summary_row, texts_per_second
 from .significance import pooled_bootstrap
-from .teacher import Teacher, cached_fine_tune, load_teacher, pick_precision, teacher_logits
-from .tokens import demo_model, tokenize
+from .teacher import cached_fine_tune, match_labels, pick_precision
+from .tokens import demo_model, tokenize, train_tokenizer
 
-# %% ../nbs/20_experiment.ipynb #88f01e2c
+# %% ../nbs/20_experiment.ipynb #a86a0a2c
 @dataclass
 class Experiment:
     "What to run. `Experiment.preset(name)` gives a ready one; `run()` returns `Results`."
@@ -47,9 +48,9 @@ class Experiment:
     labelled: float | int | None = None  # rows that keep their label, the rest is the transfer set; None: all
     stratify: bool = False  # same class shares in all parts
     split_seed: int = 42  # of balancing and splitting
-    teacher: str | Path = "demo"  # "demo", or a folder or hub name of a sequence classifier
+    teacher: object = "demo"  # "demo", a folder or hub name of a sequence classifier, or what else `any_teacher` takes
     teacher_labels: list[str] | None = None  # names of the teacher's outputs in order, where its config lacks them
-    fine_tune: bool = True  # train the teacher on the labelled texts first; False: it knows the task
+    fine_tune: bool = True  # train the teacher on the labelled texts first; False: it knows the task, as all but transformers must
     teacher_options: dict = field(default_factory=dict)  # of `fine_tune`: epochs, learning_rate, freeze_layers, ...
     precision: str | None = None  # of the teacher's answers: "float32", "float16" (CUDA), "int8" (CPU); None: found
     max_length: int = 128  # most tokens in a text
@@ -59,7 +60,7 @@ class Experiment:
     augmentation: dict = field(default_factory=dict)  # of `augment`: p_mask, p_pos, p_ngram, tagger, ...
     recipes: dict[str, Recipe] = field(default_factory=lambda: dict(RECIPES))  # the students by name
     ways: tuple[str, ...] = ("direct", "distilled")  # of teaching them, from `WAYS`
-    loss: LogitMSE | SoftCrossEntropy | SquaredEMD | Mix = LogitMSE()  # of distilled students; the direct one has cross entropy
+    loss: Loss | None = None  # of distilled students, None: what fits the teacher; the direct one has cross entropy
     tune: tuple[float, ...] | None = None  # factors on the rate; validation chooses one, and the epoch. None: as the recipe says
     baselines: bool = False  # tf-idf with logistic regression too, on the labels and on the teacher's classes
     seeds: tuple[int, ...] = (0,)  # initialisation, order and dropout of the students
@@ -106,13 +107,23 @@ class Experiment:
             if getattr(self, setting) != getattr(Experiment, setting):
                 raise ValueError(f"{setting}={getattr(self, setting)} does not apply: the data bring their own train and test parts")
 
-    def load_teacher(self, splits: Splits) -> Teacher:
-        "The teacher, fine-tuned on the labelled part if so asked."
-        source = demo_model() if self.teacher == "demo" else self.teacher
-        if not self.fine_tune:
-            return load_teacher(source, self.teacher_labels)
-        return load_teacher(cached_fine_tune(source, splits.train, splits.validation, self.cache, device=self.device,
-                                             max_length=self.max_length, **self.teacher_options))
+    def load_teacher(
+        self,
+        splits: Splits,  # whose labelled part it is fine-tuned on
+        report: Callable | None = None,  # told what int8 changes
+    ) -> AnyTeacher:
+        "The teacher, fine-tuned if so asked. Raises `ValueError` for one that can't be."
+        source = demo_model() if isinstance(self.teacher, str) and self.teacher == "demo" else self.teacher
+        if self.fine_tune:
+            if not isinstance(source, (str, Path)):
+                raise ValueError(f"A {type(source).__name__} cannot be fine-tuned here: say fine_tune=False, or give a model's folder or hub name")
+            source = cached_fine_tune(source, splits.train, splits.validation, self.cache, device=self.device,
+                                      max_length=self.max_length, **self.teacher_options)
+        teacher = any_teacher(source, self.teacher_labels, max_length=self.max_length, cache=self.cache, precision=self.precision,
+                              report=report, device=self.device)
+        if teacher.multilabel:
+            raise ValueError("The teacher gives several labels to a text, and the experiment compares answers with one: use DistilledClassifier")
+        return teacher
 
     def run(self, say: Callable | None = print) -> "Results":
         "Run everything. Ctrl-C while students train returns what is finished; before that, the cache keeps it."
@@ -143,19 +154,19 @@ PRESETS = {
 LADDER = {"recipes": LADDER_RECIPES, "ways": tuple(WAYS), "rounds": 8, "tune": (.3, 1., 3.), "baselines": True}
 PRESETS["ladder"] = PRESETS["demo"] | LADDER
 
-# %% ../nbs/20_experiment.ipynb #6154b910
-def _prepare(experiment: Experiment, splits: Splits, teacher: Teacher, note: Callable, say: Callable) -> tuple[Material, np.ndarray]:
+# %% ../nbs/20_experiment.ipynb #76969821
+def _prepare(experiment: Experiment, splits: Splits, teacher: AnyTeacher, tokenizer, note: Callable, say: Callable) -> tuple[Material, np.ndarray]:
     "What the students learn from and are judged by, and the teacher's logits for the test texts"
-    names, tokenizer = label_names(splits.train), teacher.tokenizer
-    texts = pd.concat([splits.train, splits.transfer], ignore_index=True)
+    names, texts = label_names(splits.train), pd.concat([splits.train, splits.transfer], ignore_index=True)
+    columns = match_labels(teacher.names, names)
     tokens, test_tokens = (tokenize(part.text, tokenizer, experiment.max_length) for part in (texts, splits.test))
     note(f"Tokens: {tokens.lengths.mean():.0f} a text on average; {tokens.truncated.sum() + test_tokens.truncated.sum():,} texts "
          f"cut to {experiment.max_length}.")
 
-    def ask(part, report=None):
-        return teacher_logits(teacher, part, names, experiment.cache, experiment.precision, device=experiment.device, report=report)
+    def ask(part):
+        return np.ascontiguousarray(teacher.logits(part)[:, columns])
     say(f"Teacher: asking it about {len(texts):,} training and {len(splits.test):,} test texts, or taking its answers from {experiment.cache}")
-    logits, test_logits = ask(tokens, note), ask(test_tokens, note)
+    logits, test_logits = ask(texts.text), ask(splits.test.text)
     validation, augmented = None, None
     if len(splits.validation):
         validation = tokenize(splits.validation.text, tokenizer, experiment.max_length), label_ids(splits.validation)
@@ -168,7 +179,7 @@ def _prepare(experiment: Experiment, splits: Splits, teacher: Teacher, note: Cal
         note(f"Augmentation: {len(made):,} further texts from {experiment.rounds} rounds; repeated ones and those of test and validation dropped.")
         more = tokenize(made.text, tokenizer, experiment.max_length)
         say(f"Teacher: asking it about {len(made):,} augmented texts, or taking its answers from {experiment.cache}")
-        augmented = more, ask(more)
+        augmented = more, ask(made.text)
     sources = {recipe.embeddings for recipe in experiment.recipes.values()} - {None}
     vectors = {str(source): teacher_embeddings(teacher.model) if source == "teacher" else read_vectors(source, tokenizer)
                for source in sources}
@@ -195,6 +206,24 @@ def _baselines(experiment: Experiment, splits: Splits, material: Material, note:
         logits = np.full((len(splits.test), len(material.names)), -30, np.float32)  # for a class that it never met
         logits[:, best[1][-1].classes_] = best[1].predict_log_proba(splits.test.text.tolist())
         yield name, logits
+
+# %% ../nbs/20_experiment.ipynb #968f778c
+def _fitting(experiment: Experiment, teacher: AnyTeacher, note: Callable) -> Experiment:
+    "The experiment with what this teacher allows"
+    experiment = replace(experiment, loss=experiment.loss or default_loss(teacher.gives))
+    wanting = [name for name, recipe in experiment.recipes.items() if recipe.embeddings == "teacher"]
+    if wanting and teacher.model is None:
+        note(f"The teacher has no embeddings, so {', '.join(wanting)} start from noise.")
+        experiment = replace(experiment, recipes={name: replace(recipe, embeddings=None) if name in wanting else recipe
+                                                  for name, recipe in experiment.recipes.items()})
+    return experiment
+
+def _teacher_figures(experiment: Experiment, teacher: AnyTeacher, texts: list[str]) -> dict:
+    "Size and speed of a teacher that has a model"
+    if teacher.model is None:
+        return {}
+    asked = Classifier(teacher.model, teacher.tokenizer, experiment.max_length)
+    return model_size(teacher.model) | {"texts_per_second": texts_per_second(asked, texts[:512])}
 
 # %% ../nbs/20_experiment.ipynb #9bb6869f
 def _job(arguments: tuple) -> Trained | FloatingPointError:
@@ -247,7 +276,7 @@ def _train_all(experiment: Experiment, material: Material, results: Results, not
     if failed and not results.students:
         raise failed
 
-# %% ../nbs/20_experiment.ipynb #c7c7070e
+# %% ../nbs/20_experiment.ipynb #5484bdc4
 def _run(experiment: Experiment, say: Callable) -> Results:
     "The whole experiment, step by step; see `Experiment.run`"
     notes = []
@@ -262,18 +291,19 @@ def _run(experiment: Experiment, say: Callable) -> Results:
     if not len(splits.transfer) and {"distilled", "distilled on the same texts"} <= set(experiment.ways):
         note("There are no texts without labels, so 'distilled on the same texts' is the same as 'distilled' and left out.")
         experiment = replace(experiment, ways=tuple(way for way in experiment.ways if way != "distilled on the same texts"))
-    if experiment.fine_tune:
+    if experiment.fine_tune and isinstance(experiment.teacher, (str, Path)):
         say(f"Teacher: fine-tuning {experiment.teacher} on {len(splits.train):,} labelled texts, or taking it from {experiment.cache}")
-    teacher = experiment.load_teacher(splits)
-    material, test_logits = _prepare(experiment, splits, teacher, note, say)
+    teacher = experiment.load_teacher(splits, note)
+    experiment = _fitting(experiment, teacher, note)
+    tokenizer = teacher.tokenizer or train_tokenizer([*splits.train.text, *splits.transfer.text])
+    material, test_logits = _prepare(experiment, splits, teacher, tokenizer, note, say)
     truth, names, test_texts = material.test_labels, material.names, splits.test.text.tolist()
     ordered = bool(splits.train["label"].cat.ordered) and len(names) > 2
-    results = Results(experiment, material, test_texts, teacher.tokenizer, ordered, notes, logits={("teacher", None): test_logits})
+    results = Results(experiment, material, test_texts, tokenizer, ordered, notes, logits={("teacher", None): test_logits})
     commonest = np.full(len(truth), np.bincount(material.labels[material.labels >= 0]).argmax())
     results.rows = [
         summary_row("commonest class", None, truth, commonest, len(names), ordered),
-        summary_row("teacher", None, truth, test_logits.argmax(1), len(names), ordered, **model_size(teacher.model),
-                    texts_per_second=texts_per_second(Classifier(teacher.model, teacher.tokenizer, experiment.max_length), test_texts[:512]))]
+        summary_row("teacher", None, truth, test_logits.argmax(1), len(names), ordered, **_teacher_figures(experiment, teacher, test_texts))]
     if experiment.baselines:
         say("Baselines: tf-idf with logistic regression")
         for name, logits in _baselines(experiment, splits, material, note):

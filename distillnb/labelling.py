@@ -180,7 +180,7 @@ def _table_teacher(table: pd.DataFrame, names: list[str] | None, gives: str | No
         return values[found]
     return AnyTeacher(list(names), gives or "probabilities", answer, bool(multilabel), what=where, block=None)
 
-# %% ../nbs/16_labelling.ipynb #8d7d0c0f
+# %% ../nbs/16_labelling.ipynb #c26dee84
 def _from_pipeline(pipe: Pipeline, names: list[str] | None, multilabel: bool | None, **options) -> AnyTeacher:
     "A transformers pipeline as a teacher"
     if pipe.task == "zero-shot-classification":
@@ -197,12 +197,14 @@ def _from_pipeline(pipe: Pipeline, names: list[str] | None, multilabel: bool | N
     return _from_teacher(Teacher(pipe.model.float().eval(), pipe.tokenizer, list(names or own)), multilabel=multilabel, **options)
 
 def _from_teacher(teacher: Teacher, what: str = "the teacher", multilabel: bool | None = None, max_length: int = 128,
-                  cache: str | Path | None = None, device: str | None = None) -> AnyTeacher:
+                  report: Callable | None = None, **options) -> AnyTeacher:
     "A transformers classifier as a teacher"
     multilabel = teacher.model.config.problem_type == "multi_label_classification" if multilabel is None else multilabel
+    reports = [report]  # once is enough
 
     def answer(texts):
-        return teacher_logits(teacher, tokenize(texts, teacher.tokenizer, max_length), teacher.names, cache, device=device)
+        return teacher_logits(teacher, tokenize(texts, teacher.tokenizer, max_length), teacher.names,
+                              report=reports.pop() if reports else None, **options)
     return AnyTeacher(teacher.names, "logits", answer, multilabel, teacher.tokenizer, teacher.model, what, block=None)
 
 # %% ../nbs/16_labelling.ipynb #bd68a2bb
@@ -223,7 +225,7 @@ def _from_estimator(source, names: list[str] | None, multilabel: bool | None) ->
     tokenizer = source.tokenizer if isinstance(source, Classifier) else None
     return AnyTeacher(own, "probabilities", source.predict_proba, multilabel, tokenizer, what=what)
 
-# %% ../nbs/16_labelling.ipynb #cd8e02a0
+# %% ../nbs/16_labelling.ipynb #705ae190
 def any_teacher(
     source,  # path or hub name, `Teacher`, pipeline, estimator with `predict_proba`, function, table (frame or file), or `AnyTeacher`
     names: list[str] | None = None,  # the classes in the order of its columns; needed where it cannot say
@@ -233,12 +235,14 @@ def any_teacher(
     texts: pd.DataFrame | None = None,  # of a table: columns `key` and `text`, where it holds ids instead of texts
     max_length: int = 128,  # of a transformers classifier: most tokens in a text
     cache: str | Path | None = None,  # of a transformers classifier: folder for its logits
+    precision: str | None = None,  # of a transformers classifier: as for `teacher_logits`
+    report: Callable | None = None,  # of a transformers classifier: told what int8 changes
     device: str | None = None,  # of a transformers classifier: "cuda", "mps", "cpu", or None for the best there is
 ) -> AnyTeacher:
     "One kind of teacher out of many. Raises `ValueError`, `FileNotFoundError`, or `TypeError` for what can't teach."
     if gives not in (None, *GIVES):
         raise ValueError(f"gives={gives!r}: choose 'probabilities' or 'logits'")
-    options = {"max_length": max_length, "cache": cache, "device": device}
+    options = {"max_length": max_length, "cache": cache, "precision": precision, "report": report, "device": device}
     if isinstance(source, AnyTeacher):
         teacher = source
     elif isinstance(source, pd.DataFrame):

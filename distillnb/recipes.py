@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STUDENTS', 'RECIPES', 'WALKTHROUGH_RECIPES', 'LADDER_RECIPES', 'WAYS', 'Recipe', 'Material', 'build_student',
-           'Trained', 'train_student']
+           'default_loss', 'Trained', 'train_student']
 
-# %% ../nbs/17_recipes.ipynb #4555983f
+# %% ../nbs/17_recipes.ipynb #95ccb65e
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from .cnn import CNNConfig, CNNStudent
 from .embeddings import start_from
 from .ensemble import EnsembleConfig, EnsembleStudent
 from .linear import LinearConfig, LinearStudent
-from .losses import CrossEntropy, LogitMSE, Loss
+from .losses import CrossEntropy, LogitMSE, Loss, SoftBinaryCrossEntropy, SoftCrossEntropy
 from .tokens import Tokens, join_tokens, trim_vocabulary
 from .training import train_loop
 
@@ -123,6 +123,18 @@ def build_student(
     if recipe.embeddings is not None:
         start_from(student, material.vectors[str(recipe.embeddings)])
     return student
+
+# %% ../nbs/17_recipes.ipynb #e24bc884
+def default_loss(
+    gives: str | None,  # "logits" or "probabilities", what the teacher gives; None: there are labels only
+    multilabel: bool = False,  # whether the classes are independent of each other
+) -> Loss:
+    "The loss that fits what there is to learn from."
+    if gives is None:
+        return CrossEntropy()
+    if gives == "logits":
+        return LogitMSE()
+    return SoftBinaryCrossEntropy() if multilabel else SoftCrossEntropy(1.0)
 
 # %% ../nbs/17_recipes.ipynb #15a4c249
 @dataclass(eq=False)

@@ -295,12 +295,13 @@ def _svg(chart) -> str:
     chart.save(buffer, format="svg")
     return buffer.getvalue()
 
-# %% ../nbs/19_results.ipynb #3da9eca7
+# %% ../nbs/19_results.ipynb #cd1f4550
 def _settings(experiment) -> dict[str, str]:
     "Every field of the experiment, as text"
     values = {entry.name: getattr(experiment, entry.name) for entry in fields(experiment) if entry.name != "recipes"}
-    if not isinstance(experiment.data, (str, Path)):
-        values["data"] = f"a {type(experiment.data).__name__} in memory"
+    for name in ("data", "teacher"):
+        if not isinstance(values[name], (str, Path)):
+            values[name] = getattr(values[name], "what", f"a {type(values[name]).__name__} in memory")
     recipes = {f"student {name}": ", ".join(f"{key}={value}" for key, value in asdict(recipe).items())
                for name, recipe in experiment.recipes.items()}
     return {key: str(value) for key, value in (values | recipes).items() if value not in (None, {})}
@@ -376,7 +377,7 @@ def _trust_html(trust: TrustReport) -> str:
              f'<div class="wide">{table(trust.disagreements)}</div>', "</details>"]
     return "".join(parts)
 
-# %% ../nbs/19_results.ipynb #9ad56342
+# %% ../nbs/19_results.ipynb #76eed319
 def _report(results: Results) -> str:
     "The HTML report"
     experiment, charts = results.experiment, results.charts()
@@ -384,7 +385,7 @@ def _report(results: Results) -> str:
     words = results.pooled_verdicts if len(experiment.seeds) > 1 else results.verdicts
     words = words["word"].tolist() if results.pairs else []
     subject = "the demo tweets" if str(experiment.data) == "demo" else Path(str(_settings(experiment)["data"])).name
-    teacher = "MiniLM, the demo's teacher" if experiment.teacher == "demo" else f"the teacher {experiment.teacher}"
+    teacher = "MiniLM, the demo's teacher" if str(experiment.teacher) == "demo" else f"the teacher {_settings(experiment)['teacher']}"
     ways = "; ".join(f"<b>{way}</b>: {WAYS[way]}" for way in experiment.ways)
     lead = f"Small students of {teacher}, all with the same number of steps. Classes: {', '.join(results.names)}."
     if experiment.labelled is not None:
