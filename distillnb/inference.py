@@ -86,14 +86,15 @@ class Classifier:
         self.tokenizer.save_pretrained(folder)
         return Path(folder)
 
-# %% ../nbs/15_inference.ipynb #3130fead
+# %% ../nbs/15_inference.ipynb #13ce329e
 def load_student(
-    folder: str | Path,  # where a run or `save` has put it
+    source: str | Path,  # where a run or `save` has put it, or `hf://owner/name` for one on the hub
     device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
 ) -> Classifier:
-    "A saved student with its tokenizer. Raises `ValueError` for a folder that holds none."
-    if not (Path(folder) / "config.json").is_file():
-        raise ValueError(f"{folder} is no saved student: give a folder such as runs/demo/students/cnn-distilled")
-    model, tokenizer = load_classifier(folder)
+    "A saved student with its tokenizer. Raises `ValueError` where there is none."
+    hub = str(source).startswith("hf://")
+    if not hub and not (Path(source) / "config.json").is_file():
+        raise ValueError(f"{source} is no saved student: give a folder such as runs/demo/students/cnn-distilled, or hf://owner/name")
+    model, tokenizer = load_classifier(str(source).removeprefix("hf://") if hub else source)
     known = tokenizer.model_max_length < 1e6  # transformers fills in 1e30 where nothing was saved
     return Classifier(model.to(pick_device(device)), tokenizer, tokenizer.model_max_length if known else 512)

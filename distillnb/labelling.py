@@ -130,9 +130,9 @@ class AnyTeacher:
     def __sklearn_clone__(self):
         return self
 
-# %% ../nbs/16_labelling.ipynb #9167f096
+# %% ../nbs/16_labelling.ipynb #d76b6de0
 _TABLES = {".csv": lambda path: pd.read_csv(path, keep_default_na=False), ".tsv": lambda path: pd.read_csv(path, sep="\t", keep_default_na=False),
-           ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False), ".parquet": pd.read_parquet}
+           ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False), ".parquet": pd.read_parquet}
 
 def _read_table(path: Path) -> pd.DataFrame:
     "A file of answers. Raises `FileNotFoundError`, or `ValueError` for one that can't be read."
@@ -145,7 +145,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: not a table of answers ({str(error).splitlines()[0]}): write a header, then a row a text") from None
 
-# %% ../nbs/16_labelling.ipynb #6dc955ac
+# %% ../nbs/16_labelling.ipynb #81bcc6a0
 def _table_teacher(table: pd.DataFrame, names: list[str] | None, gives: str | None, multilabel: bool | None, key: str,
                    texts: pd.DataFrame | None, where: str = "the table of answers") -> AnyTeacher:
     "A table as a teacher. Raises `ValueError` for a table that is no such thing."
@@ -157,6 +157,8 @@ def _table_teacher(table: pd.DataFrame, names: list[str] | None, gives: str | No
             raise ValueError(f"{where}: the columns {', '.join(odd)} are no classes: say which columns are, with names=[...]")
         names = [str(column) for column in others]
         table = table.rename(columns=dict(zip(others, names)))
+    if not names:
+        raise ValueError(f"{where}: there is no column beside {key!r}: there must be one for each class")
     if missing := [name for name in names if name not in table]:
         raise ValueError(f"{where}: no columns {', '.join(missing)} among {', '.join(map(str, table.columns))}: there must be one for each class")
     keys = table[key]
@@ -207,7 +209,7 @@ def _from_teacher(teacher: Teacher, what: str = "the teacher", multilabel: bool 
                               report=reports.pop() if reports else None, **options)
     return AnyTeacher(teacher.names, "logits", answer, multilabel, teacher.tokenizer, teacher.model, what, block=None)
 
-# %% ../nbs/16_labelling.ipynb #bd68a2bb
+# %% ../nbs/16_labelling.ipynb #df637d0f
 def _from_estimator(source, names: list[str] | None, multilabel: bool | None) -> AnyTeacher:
     "Something with `predict_proba` as a teacher"
     what = f"the teacher ({type(source).__name__})"
@@ -220,6 +222,8 @@ def _from_estimator(source, names: list[str] | None, multilabel: bool | None) ->
     own = getattr(source, "names", None) if hasattr(source, "names") else getattr(source, "classes_", None)
     if own is None and names is None:
         raise ValueError(f"The {type(source).__name__} does not say how its classes are called: give names=[...] in the order of its columns")
+    if names is not None and own is not None and len(names) != len(own):
+        raise ValueError(f"{len(names)} names given, but the {type(source).__name__} has {len(own)} classes ({', '.join(map(str, own))}): name each once")
     own = list(names) if names is not None else [str(name) for name in own]
     multilabel = bool(getattr(source, "multilabel", False)) if multilabel is None else multilabel
     tokenizer = source.tokenizer if isinstance(source, Classifier) else None
