@@ -6,9 +6,9 @@
 __all__ = ['STUDENTS', 'RECIPES', 'WALKTHROUGH_RECIPES', 'LADDER_RECIPES', 'WAYS', 'Recipe', 'Material', 'build_student',
            'default_loss', 'Trained', 'train_student']
 
-# %% ../nbs/17_recipes.ipynb #95ccb65e
+# %% ../nbs/17_recipes.ipynb #0e2c0e14
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from .losses import CrossEntropy, LogitMSE, Loss, SoftBinaryCrossEntropy, SoftCr
 from .tokens import Tokens, join_tokens, trim_vocabulary
 from .training import train_loop
 
-# %% ../nbs/17_recipes.ipynb #cc9ed10f
+# %% ../nbs/17_recipes.ipynb #1f198629
 @dataclass(frozen=True)
 class Recipe:
     "How one kind of student is built and trained; the same for all ways of teaching it."
@@ -41,6 +41,11 @@ class Recipe:
     shuffle: bool = True  # False: always the order given
     trim: bool = True  # a table of embeddings for the tokens of the training texts only
     embeddings: str | Path | None = None  # to start from: "teacher", a file of word vectors, or None for noise
+
+    def settings(self) -> dict[str, str]:
+        "All of it in words, what was left open left out."
+        plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("student", "sizes")}
+        return {name: str(value) for name, value in (plain | self.sizes).items() if value is not None}
 
 STUDENTS = {"linear": (LinearConfig, LinearStudent), "cnn": (CNNConfig, CNNStudent),
             "bilstm": (BiLSTMConfig, BiLSTMStudent), "ensemble": (EnsembleConfig, EnsembleStudent)}
