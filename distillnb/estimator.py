@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['DistilledClassifier']
 
-# %% ../nbs/21_estimator.ipynb #ba91485a
+# %% ../nbs/21_estimator.ipynb #2c2c4c57
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +20,18 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from transformers import AutoTokenizer
 
+from .card import FACTS, Facts, read_facts, score_row, student_facts, versions_used, write_card, write_facts
 from .embeddings import teacher_embeddings
 from .inference import Classifier, load_student
-from .labelling import AnyTeacher, any_teacher, check_answers, to_logits
-from .losses import Loss, Mix
+from .labelling import AnyTeacher, Unanswered, any_teacher, check_answers, to_logits
+from .losses import CrossEntropy, Loss, Mix
 from .recipes import LADDER_RECIPES, Material, Recipe, build_student, default_loss
+from .significance import verdict
 from .teacher import match_labels
 from .tokens import refuse_no_text, tokenize, tokenizer_fingerprint, train_tokenizer
 from .training import train_loop
 
-# %% ../nbs/21_estimator.ipynb #27bf0c6f
+# %% ../nbs/21_estimator.ipynb #a6ae5ace
 def _texts(X) -> list[str]:
     "A list of texts. Raises `ValueError` for none or for a table, `TypeError` for what is no text."
     if isinstance(X, str):
@@ -39,7 +42,7 @@ def _texts(X) -> list[str]:
     refuse_no_text(texts)
     return texts
 
-# %% ../nbs/21_estimator.ipynb #f08e75f2
+# %% ../nbs/21_estimator.ipynb #61df8a36
 def _labels(y, n: int, may_miss: bool) -> tuple[np.ndarray, np.ndarray]:
     "The distinct labels, sorted, and the place of each text's label among them, -1 where there is none"
     y = np.asarray(y, dtype=object if getattr(y, "dtype", None) == "category" else None)
@@ -59,7 +62,7 @@ def _labels(y, n: int, may_miss: bool) -> tuple[np.ndarray, np.ndarray]:
     ids[~missing] = places
     return classes, ids
 
-# %% ../nbs/21_estimator.ipynb #6eb51b52
+# %% ../nbs/21_estimator.ipynb #f2e9aefc
 def _same_kind(names: list[str], classes: np.ndarray) -> np.ndarray:
     "A teacher's class names as values of the labels' kind: with labels 0, 1, 2 its '1' is 1"
     value_of = {str(value): value for value in classes.tolist()}
@@ -71,10 +74,10 @@ def _same_kind(names: list[str], classes: np.ndarray) -> np.ndarray:
     except ValueError:
         raise ValueError(f"The teacher's classes ({', '.join(names)}) are not of the labels' kind ({', '.join(value_of)}): rename the labels") from None
 
-# %% ../nbs/21_estimator.ipynb #1b4620e8
+# %% ../nbs/21_estimator.ipynb #504a1a74
 _LEAST_EXAMPLES = {True: 8_000, False: 2_000}  # of an epoch; of the linear student, of the others
 
-# %% ../nbs/21_estimator.ipynb #1d15b891
+# %% ../nbs/21_estimator.ipynb #0a9bd731
 class DistilledClassifier(ClassifierMixin, BaseEstimator):
     "A small student of any teacher, or of labels alone, as a scikit-learn classifier of texts."
 
@@ -132,8 +135,20 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         if history.attrs["interrupted"] and history.empty:
             raise KeyboardInterrupt
         self.history_, self.classes_, self.n_texts_ = history.dropna(axis=1, how="all"), lesson["classes"], len(lesson["tokens"])
-        self.classifier_ = Classifier(model, lesson["tokenizer"], self.max_length)
+        self.classifier_, self.recipe_ = Classifier(model, lesson["tokenizer"], self.max_length), recipe
+        loss = lesson["loss"]
+        self.facts_ = student_facts(
+            self.classifier_, teacher=lesson["what"] if loss.needs_teacher else "", texts=len(lesson["tokens"]) if loss.needs_teacher
+            else int((lesson["labels"] >= 0).sum()), labelled=int((lesson["labels"] >= 0).sum()) if loss.needs_labels else 0, loss=str(loss),
+            recipe=recipe.settings() | {"seed": seed}, versions=versions_used(self.device))
         return self
+
+    def twin(self) -> "DistilledClassifier":
+        "The direct twin, not fitted yet: the same student, tokenizer, start, recipe and seed, for labels alone."
+        check_is_fitted(self, "recipe_")
+        changes = {"loss": CrossEntropy(), "alpha": 0.0, "tokenizer": self.classifier_.tokenizer, "recipe": self.recipe_,
+                   "classes": self.classes_, "epochs": None, "rate": None, "width": None}  # the teacher lends its embeddings, and is not asked
+        return type(self)(**self.get_params(deep=False) | changes)
 
     def _recipe(self, lesson: dict) -> Recipe:
         "The recipe with the settings of this estimator"
@@ -173,10 +188,21 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
     def save(
         self,
         folder: str | Path,  # made if missing
+        test: tuple | None = None,  # texts [n] and labels [n] or [n, K] that nothing has learned from, to score it with
+        twin: "DistilledClassifier | None" = None,  # fitted without a teacher, to stand beside it
+        data: str = "",  # what the texts are, in words
     ) -> Path:  # the folder, for `load`, for transformers, and for the command line
-        "Write the student, without its teacher."
+        "Write the student, without its teacher, with its facts and its card. Raises `ValueError` for labels that it doesn't know."
         check_is_fitted(self, "classifier_")
-        return self.classifier_.save(folder)
+        facts = replace(self.facts_, data=data or self.facts_.data)
+        if test is not None:
+            facts = replace(facts, **_scored(self, test, twin))
+        elif twin is not None:
+            raise ValueError("A twin is compared on test texts: give test=(texts, labels) too")
+        folder = self.classifier_.save(folder)
+        self.facts_ = write_facts(facts, folder)
+        write_card(folder)
+        return folder
 
     @classmethod
     def load(
@@ -189,9 +215,16 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         config = classifier.model.config
         self = cls(config.model_type.removeprefix("distillnb-"), max_length=classifier.max_length, device=device)
         self.classifier_, self.classes_ = classifier, np.array(getattr(config, "label_values", None) or classifier.names)
+        self.facts_ = read_facts(folder) if (Path(folder) / FACTS).is_file() else student_facts(classifier)
         return self
 
-# %% ../nbs/21_estimator.ipynb #97ea3871
+# %% ../nbs/21_estimator.ipynb #4b540b20
+def _teacher(estimator: DistilledClassifier) -> AnyTeacher | None:
+    "The teacher, ready to be asked"
+    if estimator.teacher is None:
+        return None
+    return any_teacher(estimator.teacher, max_length=estimator.max_length, cache=estimator.cache, device=estimator.device)
+
 def _lesson(estimator: DistilledClassifier, X, y, sample_weight, transfer) -> dict:
     "Tokens, targets, loss and weights, all in the same order. Raises `ValueError`, `TypeError`."
     if estimator.student not in LADDER_RECIPES:
@@ -200,8 +233,7 @@ def _lesson(estimator: DistilledClassifier, X, y, sample_weight, transfer) -> di
     n = len(texts)
     if not n:
         raise ValueError("There are no texts to learn from: give at least two")
-    teacher = None if estimator.teacher is None else any_teacher(
-        estimator.teacher, max_length=estimator.max_length, cache=estimator.cache, device=estimator.device)
+    teacher = _teacher(estimator)
     if teacher is None and y is None:
         raise ValueError("There is nothing to learn from: give y, or a teacher (requires y to be passed, but the target y is None)")
     if teacher is None and more:
@@ -209,24 +241,27 @@ def _lesson(estimator: DistilledClassifier, X, y, sample_weight, transfer) -> di
     target = _target(estimator, y, n, teacher)
     tokenizer, shared = _tokenizer(estimator, teacher, texts + more)
     tokens = tokenize(texts + more, tokenizer, estimator.max_length)
-    logits, gives = target["logits"], target["gives"]
-    if teacher is not None:
-        logits, gives = teacher.logits(texts + more)[:, target["columns"]], teacher.gives
+    logits, gives = target["logits"], target["gives"] if teacher is None else teacher.gives
     labels = np.append(target["labels"], np.full(len(more), -1))
     loss = estimator.loss or default_loss(gives, target["multilabel"])
     if estimator.alpha:
         if gives is None or target["multilabel"]:
             raise ValueError(f"alpha={estimator.alpha} mixes labels with a teacher: it needs both, and one label for each text")
         loss = Mix(loss, estimator.alpha)
-    if loss.needs_teacher and logits is None:
+    if loss.needs_teacher and gives is None:
         raise ValueError(f"loss={loss} needs a teacher or soft labels: give one, or leave the loss out")
+    if loss.needs_labels and (labels < 0).all():
+        raise ValueError(f"loss={loss} needs labels: give y, one label for each text")
+    if teacher is not None and loss.needs_teacher:
+        logits = teacher.logits(texts + more)[:, target["columns"]]
     vectors = {"teacher": teacher_embeddings(teacher.model)} if shared and teacher.model is not None else {}
     if vectors and (estimator.student == "linear" or vectors["teacher"].shape[1] < (estimator.width or 0)):
         vectors = {}  # the linear student's few numbers start at random
     return {"tokens": tokens, "labels": labels, "logits": logits, "loss": loss, "tokenizer": tokenizer, "vectors": vectors,
+            "what": "soft labels" if teacher is None else teacher.what,
             "weights": _weights(estimator, sample_weight, labels, logits, n, target), **{key: target[key] for key in ("classes", "names", "multilabel")}}
 
-# %% ../nbs/21_estimator.ipynb #f844f932
+# %% ../nbs/21_estimator.ipynb #62fbefeb
 def _target(estimator: DistilledClassifier, y, n: int, teacher: AnyTeacher | None) -> dict:
     "Classes, label ids, the soft labels' logits, and the teacher's columns in the order of the classes"
     values = None if y is None else np.asarray(y, dtype=object if getattr(y, "dtype", None) == "category" else None)
@@ -256,7 +291,7 @@ def _target(estimator: DistilledClassifier, y, n: int, teacher: AnyTeacher | Non
     names = [str(value) for value in classes.tolist()]
     return result | {"classes": classes, "names": names, "columns": None if teacher is None else match_labels(teacher.names, names)}
 
-# %% ../nbs/21_estimator.ipynb #17c8f578
+# %% ../nbs/21_estimator.ipynb #e31dfd2d
 def _tokenizer(estimator: DistilledClassifier, teacher: AnyTeacher | None, texts: list[str]) -> tuple:
     "The student's tokenizer, and whether it is the teacher's"
     tokenizer = estimator.tokenizer
@@ -292,3 +327,34 @@ def _weights(estimator: DistilledClassifier, sample_weight, labels, logits, n: i
         by_class = dict(zip(present.tolist(), compute_class_weight(estimator.class_weight, classes=present, y=values)))
         weights *= np.array([by_class[value] for value in values.tolist()])
     return weights
+
+# %% ../nbs/21_estimator.ipynb #5da178d3
+def _truth(estimator: DistilledClassifier, labels, n: int) -> np.ndarray:
+    "Test labels as class ids [n], or as zeros and ones [n, K] where a text may have several. Raises `ValueError` for what the student doesn't know."
+    values, classes = np.asarray(labels), estimator.classes_.tolist()
+    if values.shape != ((n, len(classes)) if estimator.multilabel_ else (n,)):
+        raise ValueError(f"test labels of shape {values.shape} for {n:,} texts: give " + ("zeros and ones [n, K]" if estimator.multilabel_ else "one label for each"))
+    if estimator.multilabel_:
+        return values.astype(int)
+    if strangers := sorted({str(value) for value in values.tolist() if value not in classes}):
+        raise ValueError(f"The test labels {', '.join(strangers[:5])} are none of the student's classes ({', '.join(map(str, classes))}): rename them")
+    return np.array([classes.index(value) for value in values.tolist()], np.int64)
+
+def _scored(estimator: DistilledClassifier, test: tuple, twin: DistilledClassifier | None) -> dict:
+    "Scores of student, twin and teacher on test texts, and the verdict on the first two"
+    texts = _texts(test[0])
+    truth, names = _truth(estimator, test[1], len(texts)), estimator.classifier_.names
+    own = estimator.predict_proba(texts)
+    rows, verdicts = [score_row("this student", truth, own)], []
+    if twin is not None:
+        check_is_fitted(twin, "classifier_")
+        other = twin.predict_proba(texts)[:, match_labels(twin.classifier_.names, names)]
+        rows.append(score_row("its direct twin", truth, other))
+        if not estimator.multilabel_:
+            verdicts.append(verdict(truth, own.argmax(1), other.argmax(1), rows[0]["model"], rows[1]["model"], n_classes=len(names)).sentence)
+    if (teacher := _teacher(estimator)) is not None:
+        try:
+            rows.append(score_row("its teacher", truth, teacher.probabilities(texts)[:, match_labels(teacher.names, names)]))
+        except Unanswered as error:
+            warnings.warn(f"The card goes without the teacher's score: {error}", stacklevel=3)
+    return {"scores": rows, "verdicts": verdicts}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'LADDER', 'Experiment', 'learning_curve']
 
-# %% ../nbs/20_experiment.ipynb #e4af483f
+# %% ../nbs/20_experiment.ipynb #16e56c90
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
 from .augmentation import augment, lexicon_tags
+from .card import model_size
 from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, label_ids, label_names, read_reviews, read_splits,
                             split)
 from .embeddings import read_vectors, teacher_embeddings
@@ -28,12 +29,12 @@ from .inference import Classifier
 from .labelling import AnyTeacher, any_teacher
 from .losses import Loss, Mix, SquaredEMD
 from .recipes import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS, Material, Recipe, Trained, default_loss, train_student
-from .results import Results, model_size, summary_row, texts_per_second
+from .results import Results, summary_row, texts_per_second
 from .significance import pooled_bootstrap
 from .teacher import cached_fine_tune, match_labels, pick_precision
 from .tokens import demo_model, tokenize, train_tokenizer
 
-# %% ../nbs/20_experiment.ipynb #a86a0a2c
+# %% ../nbs/20_experiment.ipynb #04b87f68
 @dataclass
 class Experiment:
     "What to run. `Experiment.preset(name)` gives a ready one; `run()` returns `Results`."
@@ -129,13 +130,13 @@ class Experiment:
         "Run everything. Ctrl-C while students train returns what is finished; before that, the cache keeps it."
         return _run(self, say or (lambda text: None))
 
-# %% ../nbs/20_experiment.ipynb #b35f3e39
+# %% ../nbs/20_experiment.ipynb #d177c74f
 def _has_parts(folder: Path) -> bool:
     "Whether a folder brings its own train and test files"
     stems = {path.name.split(".")[0] for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
     return {"train", "test"} <= stems
 
-# %% ../nbs/20_experiment.ipynb #93f42b4e
+# %% ../nbs/20_experiment.ipynb #84241e9a
 PRESETS = {
     "demo": {"balanced": True, "labelled": 3000, "validation": 300},
     "walkthrough": {
@@ -150,11 +151,11 @@ PRESETS = {
     },
 }
 
-# %% ../nbs/20_experiment.ipynb #c8b5c73b
+# %% ../nbs/20_experiment.ipynb #3d3b1a5b
 LADDER = {"recipes": LADDER_RECIPES, "ways": tuple(WAYS), "rounds": 8, "tune": (.3, 1., 3.), "baselines": True}
 PRESETS["ladder"] = PRESETS["demo"] | LADDER
 
-# %% ../nbs/20_experiment.ipynb #76969821
+# %% ../nbs/20_experiment.ipynb #6d997a21
 def _prepare(experiment: Experiment, splits: Splits, teacher: AnyTeacher, tokenizer, note: Callable, say: Callable) -> tuple[Material, np.ndarray]:
     "What the students learn from and are judged by, and the teacher's logits for the test texts"
     names, texts = label_names(splits.train), pd.concat([splits.train, splits.transfer], ignore_index=True)
@@ -186,7 +187,7 @@ def _prepare(experiment: Experiment, splits: Splits, teacher: AnyTeacher, tokeni
     return Material(names, tokens, label_ids(texts), logits, test_tokens, label_ids(splits.test), len(tokenizer), validation,
                     augmented, vectors), test_logits
 
-# %% ../nbs/20_experiment.ipynb #80004b69
+# %% ../nbs/20_experiment.ipynb #8bd4a805
 def _baselines(experiment: Experiment, splits: Splits, material: Material, note: Callable) -> Iterator[tuple[str, np.ndarray]]:
     "Name and logits for the test texts of tf-idf with logistic regression, on the labels and on the teacher's classes"
     texts, labelled = [*splits.train.text, *splits.transfer.text], material.labels >= 0
@@ -207,7 +208,7 @@ def _baselines(experiment: Experiment, splits: Splits, material: Material, note:
         logits[:, best[1][-1].classes_] = best[1].predict_log_proba(splits.test.text.tolist())
         yield name, logits
 
-# %% ../nbs/20_experiment.ipynb #968f778c
+# %% ../nbs/20_experiment.ipynb #ee2cb959
 def _fitting(experiment: Experiment, teacher: AnyTeacher, note: Callable) -> Experiment:
     "The experiment with what this teacher allows"
     experiment = replace(experiment, loss=experiment.loss or default_loss(teacher.gives))
@@ -225,7 +226,7 @@ def _teacher_figures(experiment: Experiment, teacher: AnyTeacher, texts: list[st
     asked = Classifier(teacher.model, teacher.tokenizer, experiment.max_length)
     return model_size(teacher.model) | {"texts_per_second": texts_per_second(asked, texts[:512])}
 
-# %% ../nbs/20_experiment.ipynb #9bb6869f
+# %% ../nbs/20_experiment.ipynb #eaa7aa98
 def _job(arguments: tuple) -> Trained | FloatingPointError:
     "Train one student; a student that dies is no reason to stop the others"
     try:
@@ -253,7 +254,7 @@ def _each(jobs: list[tuple], workers: int) -> Iterator:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
-# %% ../nbs/20_experiment.ipynb #8b4c5c1b
+# %% ../nbs/20_experiment.ipynb #8a4a94f0
 def _train_all(experiment: Experiment, material: Material, results: Results, note: Callable) -> None:
     "Train every student in every way on every seed and put it into the results. Raises `FloatingPointError` if none survives."
     pairs = [(name, way) for name in experiment.recipes for way in experiment.ways]
@@ -276,7 +277,7 @@ def _train_all(experiment: Experiment, material: Material, results: Results, not
     if failed and not results.students:
         raise failed
 
-# %% ../nbs/20_experiment.ipynb #5484bdc4
+# %% ../nbs/20_experiment.ipynb #03927900
 def _run(experiment: Experiment, say: Callable) -> Results:
     "The whole experiment, step by step; see `Experiment.run`"
     notes = []
@@ -318,7 +319,7 @@ def _run(experiment: Experiment, say: Callable) -> Results:
     results.measure_speed()
     return results
 
-# %% ../nbs/20_experiment.ipynb #1ecf8bab
+# %% ../nbs/20_experiment.ipynb #1c937faf
 def _check(experiment: Experiment) -> None:
     "Raise `ValueError` for settings that cannot be, whatever the data"
     pick_precision(experiment.precision, experiment.device)
@@ -352,7 +353,7 @@ def _check_parts(experiment: Experiment, splits: Splits) -> None:
         raise ValueError(f"SquaredEMD is for classes in an order, and {', '.join(label_names(splits.train))} have none: give the order "
                          "with labels=")
 
-# %% ../nbs/20_experiment.ipynb #fe18c678
+# %% ../nbs/20_experiment.ipynb #1d5a8bdd
 def learning_curve(
     experiment: Experiment,  # what to run
     field: str,  # the field to vary: "labelled", "unlabelled" or "rounds"
