@@ -4,22 +4,22 @@
 
 # %% auto #0
 __all__ = ['learning_curves', 'confusion_heatmap', 'bootstrap_histogram', 'difference_intervals', 'ladder', 'growth_curve',
-           'reliability_chart']
+           'reliability_chart', 'cascade_chart', 'latency_chart']
 
-# %% ../nbs/14_charts.ipynb #530b69db
+# %% ../nbs/14_charts.ipynb #3560c515
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from .significance import PairedBootstrap
 
-# %% ../nbs/14_charts.ipynb #ba399e1c
+# %% ../nbs/14_charts.ipynb #12f96829
 _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 _DASHES = {"distilled": [1, 0], "direct": [6, 4], "distilled on the same texts": [2, 3], "distilled with augmentation": [12, 2]}
 _WORDS = {"helps": ("#009E73", "triangle-up"), "hurts": ("#D55E00", "triangle-down"), "inconclusive": ("#666666", "circle")}
 _METRICS = {"acc": "accuracy", "f1_macro": "macro F1", "accuracy": "accuracy", "loss": "loss"}
 
-# %% ../nbs/14_charts.ipynb #3480f848
+# %% ../nbs/14_charts.ipynb #5d074dfc
 _AXIS = {"gridColor": "#eeeeee", "domainColor": "#999999", "tickColor": "#999999", "titleFontWeight": "normal"}
 _LEGEND = alt.Legend(title=None, labelFontSize=12, symbolSize=120, symbolOpacity=1)
 
@@ -28,7 +28,7 @@ def _style(chart, width: float, height: float, title: str = ""):
     return chart.properties(width=width, height=height, view=alt.ViewBackground(strokeOpacity=0),
                             title=alt.TitleParams(title, anchor="start", fontSize=13))
 
-# %% ../nbs/14_charts.ipynb #32846d8d
+# %% ../nbs/14_charts.ipynb #e4b92296
 def _require(frame: pd.DataFrame, *columns: str) -> None:
     "Raise `ValueError` if the table is empty, lacks a column, or lacks a value in one."
     missing = [column for column in columns if column not in frame]
@@ -42,7 +42,7 @@ def _require(frame: pd.DataFrame, *columns: str) -> None:
             raise ValueError(f"Column {column} has no value in row {frame.index[frame[column].isna()][0]}: "
                              "drop such rows or draw another column")
 
-# %% ../nbs/14_charts.ipynb #af8e2d77
+# %% ../nbs/14_charts.ipynb #12676b2f
 def learning_curves(
     history: pd.DataFrame,  # one row an epoch, columns epoch, model ("cnn direct"), seed and the metric
     metric: str = "test_f1_macro",  # the column to draw: train_ or test_ and acc, f1_macro or loss
@@ -87,7 +87,7 @@ def learning_curves(
                    rule.mark_text(align="left", dx=4, dy=-6, x=0, color="#444444").encode(text="label:N")]
     return _style(alt.layer(*layers), 480, 270)
 
-# %% ../nbs/14_charts.ipynb #a2664f19
+# %% ../nbs/14_charts.ipynb #0eb6923e
 def confusion_heatmap(
     y_true: np.ndarray,  # true class ids, [n]
     pred: np.ndarray,  # predicted class ids, [n]
@@ -119,7 +119,7 @@ def confusion_heatmap(
         text=alt.Text("share:Q", format=".0%"), color=alt.condition("datum.share > .65", alt.value("white"), alt.value("#222222")))
     return _style(cells + digits, side, side * .72, title)
 
-# %% ../nbs/14_charts.ipynb #b296bd6d
+# %% ../nbs/14_charts.ipynb #80bed3a4
 def _bins(
     values: np.ndarray,  # [n]
     most: int = 40,  # bins at most
@@ -132,7 +132,7 @@ def _bins(
     bins = int((span + step / 2) / width + 1e-6) + 1
     return np.histogram(values, values.min() - step / 2 + width * np.arange(bins + 1))
 
-# %% ../nbs/14_charts.ipynb #b4e872a6
+# %% ../nbs/14_charts.ipynb #207853ca
 def bootstrap_histogram(
     result: PairedBootstrap,  # of `paired_bootstrap`
     title: str = "",  # above the chart
@@ -158,7 +158,7 @@ def bootstrap_histogram(
                                                scale=alt.Scale(domain=["observed", "no difference"], range=[[1, 0], [5, 4]])))]
     return _style(alt.layer(*layers), 400, 180, title)
 
-# %% ../nbs/14_charts.ipynb #5cf03670
+# %% ../nbs/14_charts.ipynb #b2a885a4
 def difference_intervals(
     frame: pd.DataFrame,  # columns label, difference, low, high (shares), word ("helps", "hurts" or "inconclusive")
 ) -> alt.LayerChart:
@@ -180,7 +180,7 @@ def difference_intervals(
     points = base.mark_point(filled=True, size=90, opacity=1).encode(x="difference:Q", shape=shape)
     return _style(zero + base.mark_rule(strokeWidth=2.4).encode(x=x, x2="high:Q") + points, 380, max(60, 30 * len(data)))
 
-# %% ../nbs/14_charts.ipynb #73870d9e
+# %% ../nbs/14_charts.ipynb #5f82429e
 def ladder(
     frame: pd.DataFrame,  # columns rung, accuracy, low, high; `student`, if there, gives each its own colour
     teacher: float | None = None,  # the teacher's accuracy, drawn as a rule
@@ -208,7 +208,7 @@ def ladder(
                    rule.mark_text(align="right", dx=-4, y=8 + 13 * position, color="#444444", fontSize=11).encode(text="label:N")]
     return _style(alt.layer(*layers), 430, max(70, len(rungs) * max(28, 15 * len(students))))
 
-# %% ../nbs/14_charts.ipynb #475eb42f
+# %% ../nbs/14_charts.ipynb #79f88b7d
 def growth_curve(
     frame: pd.DataFrame,  # columns model, texts (how many), accuracy, low, high
     title: str = "texts",  # of the x axis
@@ -227,7 +227,7 @@ def growth_curve(
     band = base.mark_area(opacity=.15).encode(y=alt.Y("low:Q", scale=alt.Scale(zero=False), title="accuracy on test texts"), y2="high:Q")
     return _style(band + base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=40, opacity=1)).encode(y=y), 440, 250)
 
-# %% ../nbs/14_charts.ipynb #433ee465
+# %% ../nbs/14_charts.ipynb #1905ff49
 def reliability_chart(
     frame: pd.DataFrame,  # columns confidence, accuracy, accuracy_low, accuracy_high, model; as `reliability` gives them
 ) -> alt.LayerChart:
@@ -244,3 +244,46 @@ def reliability_chart(
     line = base.mark_line(point=alt.OverlayMarkDef(size=40, opacity=1)).encode(y=alt.Y("accuracy:Q", scale=scale, axis=axis))
     diagonal = alt.Chart(pd.DataFrame({"confidence": [low, 1], "accuracy": [low, 1]})).mark_line(color="#999999", strokeDash=[4, 4])
     return _style(alt.layer(diagonal.encode(x="confidence:Q", y=alt.Y("accuracy:Q", scale=scale)), ends, line), 300, 260)
+
+# %% ../nbs/14_charts.ipynb #dfc91b04
+def cascade_chart(
+    frame: pd.DataFrame,  # columns share, accuracy, low, high, at_random; ms for `against="ms"`; `model`, if there, gives each its own colour
+    against: str = "share",  # "share" of texts sent to the teacher, or "ms" that a text takes on average
+) -> alt.LayerChart:
+    "Accuracy with its interval as a band against the share of texts that the teacher answers, or against what that costs. Raises `ValueError`."
+    if against not in ("share", "ms"):
+        raise ValueError(f"against={against!r}: choose share or ms")
+    _require(frame, "share", "accuracy", "low", "high", "at_random", against)
+    data = frame.assign(model=frame.get("model", "cascade"))
+    models = list(dict.fromkeys(data["model"]))
+    color = alt.Color("model:N", legend=_LEGEND if len(models) > 1 else None,
+                      scale=alt.Scale(domain=models, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(models))]))
+    title, form = {"share": ("texts that the teacher answers", "%"), "ms": ("milliseconds a text", ",.1f")}[against]
+    base = alt.Chart(data).encode(x=alt.X(f"{against}:Q", title=title, axis=alt.Axis(format=form, tickCount=6, **_AXIS)), color=color)
+    y = {"title": "accuracy on test texts", "scale": alt.Scale(zero=False), "axis": alt.Axis(format="%", tickCount=6, **_AXIS)}
+    return _style(base.mark_area(opacity=.15).encode(y=alt.Y("low:Q", **y), y2="high:Q")
+                  + base.mark_line(strokeDash=[5, 4]).encode(y=alt.Y("at_random:Q", **y))
+                  + base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=30, opacity=1)).encode(y=alt.Y("accuracy:Q", **y)), 440, 250)
+
+# %% ../nbs/14_charts.ipynb #c186090c
+def latency_chart(
+    frame: pd.DataFrame,  # columns form, threads, p50_ms, p95_ms; accuracy, if there, goes up the y axis
+) -> alt.LayerChart:
+    "Median latency of one text and its 95th percentile, a point a form. Raises `ValueError` for what it can't draw."
+    _require(frame, "form", "threads", "p50_ms", "p95_ms")
+    data = frame.assign(threads=frame["threads"].map(lambda count: f"{count} thread" + "s" * (count > 1)))
+    scored = "accuracy" in frame and frame["accuracy"].notna().all()
+    forms, threads = list(dict.fromkeys(data["form"])), list(dict.fromkeys(data["threads"]))
+    ends = np.log10([data["p50_ms"].min(), data["p95_ms"].max()])
+    scale = alt.Scale(type="log", domain=[float(10 ** (ends[0] - .25)), float(10 ** (ends[1] + .25))], nice=False)
+    axis = alt.Axis(values=[10.0 ** power for power in range(-3, 5)], format="~g", **_AXIS)
+    low, high = (data["accuracy"].min() - .01, data["accuracy"].max() + .01) if scored else (0, 1)
+    color = alt.Color("form:N", scale=alt.Scale(domain=forms, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(forms))]), legend=_LEGEND if scored else None)
+    shape = alt.Shape("threads:N", scale=alt.Scale(domain=threads, range=["circle", "diamond"][:len(threads)]), legend=_LEGEND if len(threads) > 1 else None)
+    y = (alt.Y("accuracy:Q", title="accuracy on test texts", axis=alt.Axis(format="%", tickCount=6, **_AXIS), scale=alt.Scale(domain=[low, high], nice=False))
+         if scored else alt.Y("form:N", sort=forms, title=None, axis=alt.Axis(labelLimit=200, **_AXIS)))
+    offset = {} if scored else {"yOffset": alt.YOffset("threads:N", sort=threads)}
+    base = alt.Chart(data).encode(y=y, color=color, **offset)
+    lines = base.mark_rule(strokeWidth=2.4, opacity=.6).encode(x=alt.X("p50_ms:Q", scale=scale, axis=axis, title="milliseconds for one text"), x2="p95_ms:Q")
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("p50_ms:Q", scale=scale, axis=axis), shape=shape)
+    return _style(lines + points, 430, 240 if scored else max(80, 24 * len(forms) * len(threads)))

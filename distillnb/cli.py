@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/26_cli.ipynb #609a4e66
+# %% ../nbs/26_cli.ipynb #2b46f25b
 import argparse
 import csv
 import json
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import __version__
 
-# %% ../nbs/26_cli.ipynb #8e0b0edd
+# %% ../nbs/26_cli.ipynb #9fa2886c
 def _names(text: str) -> list[str]:
     "A comma-separated list"
     return [name.strip() for name in text.split(",") if name.strip()]
@@ -28,7 +28,7 @@ def _share_or_count(text: str) -> float | int:
     "`.2` is a share, `2000` a number of rows"
     return float(text) if "." in text else int(text)
 
-# %% ../nbs/26_cli.ipynb #988805db
+# %% ../nbs/26_cli.ipynb #6f0dfaaf
 def _add_shared(command: argparse.ArgumentParser, output: str) -> None:
     "Options that `demo` and `run` have in common"
     command.add_argument("--output", type=Path, metavar="DIR", help=f"where tables, report and students go ({output})")
@@ -80,7 +80,7 @@ def _add_teacher(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cache", type=Path, metavar="DIR", help="keep a transformer's answers there")
     command.add_argument("--device", help="cuda, mps or cpu (the best there is)")
 
-# %% ../nbs/26_cli.ipynb #b2faee59
+# %% ../nbs/26_cli.ipynb #fd42ec0d
 def _parser() -> argparse.ArgumentParser:
     "The whole command line"
     parser = argparse.ArgumentParser(
@@ -181,21 +181,23 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("file", type=Path, help="what to write: NAME.npz or NAME.onnx")
     export.add_argument("--check", required=True, metavar="FILE", help="a table of real texts to compare the answers on, some hundreds or more; or demo")
     export.add_argument("--text", metavar="COLUMN", help="column of the texts in that table")
-    export.add_argument("--label", metavar="COLUMN", help="column of the labels in it, with which --max-size-kb chooses by accuracy")
+    export.add_argument("--label", metavar="COLUMN", help="column of the labels in it, to show the accuracy with --max-size-kb (found by itself in the usual formats)")
     export.add_argument("--bits", type=int, choices=(32, 16, 8), help="of a weight (32)")
     export.add_argument("--bound", type=float, metavar="P", help="largest difference of a probability (32 bits 0.0001)")
     export.add_argument("--max-size-kb", type=float, metavar="N", help="trim and round until the .npz file has at most N kilobytes")
+    export.add_argument("--agreement", type=float, metavar="S", help="with --max-size-kb: least share of the texts that must keep their class (.9)")
     _add_manners(export)
 
     bench = commands.add_parser(
         "bench", help="how fast is a student, in every form?", **layout,
         description="Latency one text at a time and throughput in batches, for torch, ONNX and the torch-free runtime, tokenising included.",
-        epilog="examples:\n  distillnb bench STUDENT --data reviews.csv --teacher ./my-bert\n  distillnb bench STUDENT --data demo --json")
+        epilog="examples:\n  distillnb bench STUDENT --data reviews.csv --teacher ./my-bert\n  distillnb bench STUDENT --data demo --files small.npz --json")
     bench.add_argument("student", type=Path, help="folder of the student; bench.csv, bench.json and bench.svg go into it")
     bench.add_argument("--data", required=True, metavar="FILE", help="a table of real texts, or demo")
     bench.add_argument("--text", metavar="COLUMN", help="column of the texts in that table")
-    bench.add_argument("--label", metavar="COLUMN", help="column of the labels in it, for the accuracy")
+    bench.add_argument("--label", metavar="COLUMN", help="column of the labels in it, for the accuracy (found by itself in the usual formats)")
     bench.add_argument("--teacher", metavar="MODEL", help="folder or hub name of the teacher, to stand beside it")
+    bench.add_argument("--files", type=Path, nargs="+", metavar="FILE", default=[], help="files that export made of it, to measure them too")
     bench.add_argument("--seconds", type=float, metavar="S", default=2., help="of measuring for each form, number of threads and batch size (2)")
     _add_manners(bench)
 
@@ -206,11 +208,11 @@ def _parser() -> argparse.ArgumentParser:
     card.add_argument("student", type=Path, help="folder of the student")
     card.add_argument("--licence", metavar="NAME", help="of the student: apache-2.0, say")
     card.add_argument("--language", metavar="CODE", help="of the texts: en, say")
-    card.add_argument("--replace", action="store_true", help="overwrite a README.md that somebody else wrote")
+    card.add_argument("--overwrite", action="store_true", help="replace a README.md that somebody else wrote")
     _add_manners(card)
     return parser
 
-# %% ../nbs/26_cli.ipynb #11fb931e
+# %% ../nbs/26_cli.ipynb #2d17771d
 def _from_file(path: Path, command: str, parser: argparse.ArgumentParser) -> list[str]:
     "The settings of a TOML file as arguments. Raises `FileNotFoundError`, or `ValueError` for one that is not TOML or names what isn't there."
     if not path.is_file():
@@ -236,7 +238,7 @@ def _from_file(path: Path, command: str, parser: argparse.ArgumentParser) -> lis
             arguments.append(f"{action.option_strings[0]}={text}")
     return arguments
 
-# %% ../nbs/26_cli.ipynb #61d64352
+# %% ../nbs/26_cli.ipynb #e43b7a3a
 def _parse(argv: list[str]) -> argparse.Namespace:
     "The arguments, those of a file included"
     parser = _parser()
@@ -251,7 +253,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         return parser.parse_args(argv)
     return parser.parse_args([*argv[:place + 1], *_from_file(path, argv[place], commands[argv[place]]), *argv[place + 1:]])
 
-# %% ../nbs/26_cli.ipynb #19f7a81e
+# %% ../nbs/26_cli.ipynb #736355dd
 def _loss(name: str | None, temperature: float | None, alpha: float | None):
     "The distilled student's loss, None if nothing was asked for"
     from distillnb.losses import LogitMSE, Mix, SoftCrossEntropy, SquaredEMD
@@ -263,7 +265,7 @@ def _loss(name: str | None, temperature: float | None, alpha: float | None):
     soft = {"soft": SoftCrossEntropy(2.0 if temperature is None else temperature), "emd": SquaredEMD()}.get(name, LogitMSE())
     return soft if alpha is None else Mix(soft, alpha)
 
-# %% ../nbs/26_cli.ipynb #f3bdd681
+# %% ../nbs/26_cli.ipynb #d58799e8
 def _experiment(args: argparse.Namespace):
     "The `Experiment` that the arguments describe. Raises `ValueError`."
     from dataclasses import fields, replace
@@ -306,7 +308,7 @@ def _experiment(args: argparse.Namespace):
         recipes = {name: replace(recipe, epochs=args.epochs) for name, recipe in recipes.items()}
     return replace(experiment, **changes, recipes=recipes)
 
-# %% ../nbs/26_cli.ipynb #34a2a0b0
+# %% ../nbs/26_cli.ipynb #d07bedff
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -340,7 +342,7 @@ def _records(frame) -> list[dict]:
 def _json(value) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
-# %% ../nbs/26_cli.ipynb #af03137f
+# %% ../nbs/26_cli.ipynb #0a5ba6e3
 def _teacher(args: argparse.Namespace):
     "The teacher that the arguments describe. Raises `ValueError`, `FileNotFoundError`."
     from distillnb.inference import load_student
@@ -365,7 +367,7 @@ def _teacher(args: argparse.Namespace):
             raise ValueError(f"--teacher {source}: {error}: it must be a module that Python finds from here, and a function in it") from None
     return any_teacher(source, args.names, args.gives, args.multilabel, args.key, max_length=args.max_length, cache=args.cache, device=args.device)
 
-# %% ../nbs/26_cli.ipynb #c3fefc09
+# %% ../nbs/26_cli.ipynb #36780120
 def _table(data: str, text: str | None, label: str | None):
     "Texts, with their labels where there are any, as `read_reviews` gives them"
     from distillnb.data import demo_reviews, read_reviews
@@ -384,7 +386,7 @@ def _table(data: str, text: str | None, label: str | None):
             raise
     return read_reviews(data, text, False, report=_say)
 
-# %% ../nbs/26_cli.ipynb #6f4bd3b9
+# %% ../nbs/26_cli.ipynb #2c95160a
 def _label_command(args: argparse.Namespace) -> None:
     "`label`: ask, and write as the answers come"
     from distillnb.labelling import label_texts
@@ -402,7 +404,7 @@ def _label_command(args: argparse.Namespace) -> None:
     else:
         table.to_csv(sys.stdout, index=False, float_format="%.6g", lineterminator="\n")
 
-# %% ../nbs/26_cli.ipynb #765991b7
+# %% ../nbs/26_cli.ipynb #202a2643
 def _distill_command(args: argparse.Namespace) -> None:
     "`distill`: read, hold out, train, keep, say how good it is"
     _say("Loading PyTorch and transformers ...")
@@ -428,18 +430,25 @@ def _distill_command(args: argparse.Namespace) -> None:
                                   tokenizer=args.tokenizer, vocab_size=args.vocab_size, max_length=args.max_length,
                                   random_state=args.seed, device=args.device)
     with redirect_stdout(sys.stderr):
-        student.fit(train.text, train.label.astype(object) if labelled and not teacher.multilabel else None, transfer=more or None)
-        student.save(output, None if test is None else (test.text, test.label), data=args.data)
+        own = train[train.label.notna()]
+        compared = test is not None and not teacher.multilabel
+        student.fit(train.text, train.label.astype(object) if len(own) and not teacher.multilabel else None, transfer=more or None)
+        if compared:
+            _say(f"Its direct twin: the same on {len(own):,} labels alone")
+        twin = student.twin().fit(own.text, own.label.astype(object)) if compared else None
+        student.save(output, (test.text, test.label.astype(object)) if compared else None, twin, Path(args.data).name)
         write_card(output, licence=args.licence)
     facts = student.facts_
     _say(f"Written to {output}: the student, its tokenizer, README.md")
     if args.json:
-        print(_json({"output": str(output), "texts": len(train) + len(more), "scores": facts.scores}))
+        print(_json({"output": str(output), "texts": facts.texts, "labelled": facts.labelled, "scores": facts.scores, "verdicts": facts.verdicts}))
         return
     for row in facts.scores:
         print(f"{row['model']:<{max(len(row['model']) for row in facts.scores)}}  {row['accuracy']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]")
+    for sentence in facts.verdicts:
+        print(sentence)
 
-# %% ../nbs/26_cli.ipynb #1918e7fe
+# %% ../nbs/26_cli.ipynb #3d50139b
 def _lines(path: Path | None) -> Iterator[str]:
     "Lines of a file, or of standard input, as they come. Raises `ValueError` for what is not UTF-8."
     with path.open("rb") if path else nullcontext(sys.stdin.buffer) as lines:
@@ -463,7 +472,7 @@ def _texts(args: argparse.Namespace) -> Iterable[str]:
         raise ValueError("There are no texts: write some behind the folder, or use --file, or pipe them in")
     return _lines(args.file)
 
-# %% ../nbs/26_cli.ipynb #87b1a072
+# %% ../nbs/26_cli.ipynb #8edf6176
 def _print_answers(texts: list[str], names: list[str], probabilities: Iterable, form: str, multilabel: bool) -> None:
     "Label and probability of each text, in the form asked for"
     writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -479,7 +488,7 @@ def _print_answers(texts: list[str], names: list[str], probabilities: Iterable, 
         else:
             print(f"{shown:<{max(map(len, names))}}  {row[best]:.3f}  {text}")
 
-# %% ../nbs/26_cli.ipynb #2eb229ad
+# %% ../nbs/26_cli.ipynb #6e6c3b34
 def _predict_command(args: argparse.Namespace) -> None:
     "`predict`: load the student, label the texts, print"
     texts = iter(_texts(args))
@@ -501,7 +510,17 @@ def _predict_command(args: argparse.Namespace) -> None:
     if not answered:
         raise ValueError(f"{args.file or 'Standard input'} holds no text: write one text a line")
 
-# %% ../nbs/26_cli.ipynb #d4c6bf60
+# %% ../nbs/26_cli.ipynb #0bb73487
+def _known_labels(table, student, column: str | None) -> list | None:
+    "The labels of a table, if they are the student's; a column that was asked for must be"
+    if student.multilabel or not table.label.notna().all():
+        return None
+    labels = table.label.astype(str).tolist()
+    if column is None and (strangers := {*labels} - {*student.names}):
+        _say(f"The table's labels ({sorted(strangers)[0]}, ...) are not the student's ({', '.join(student.names)}), so the accuracy is left out.")
+        return None
+    return labels
+
 def _export_command(args: argparse.Namespace) -> None:
     "`export`: one file, checked"
     from distillnb.export import fit_size, save_onnx, save_runtime
@@ -510,13 +529,16 @@ def _export_command(args: argparse.Namespace) -> None:
     if args.file.suffix not in (".npz", ".onnx"):
         raise ValueError(f"{args.file}: end the name in .npz (torch-free runtime) or .onnx")
     student = load_student(args.student, "cpu")
+    if args.agreement is not None and args.max_size_kb is None:
+        raise ValueError("--agreement belongs to --max-size-kb: add that, or give a --bound")
     table = _table(args.check, args.text, args.label)
     texts, bound = table.text.tolist(), {} if args.bound is None else {"bound": args.bound}
     if args.max_size_kb is not None:
-        if args.file.suffix != ".npz" or args.bits is not None:
-            raise ValueError("--max-size-kb chooses the bits itself, for a .npz file: leave --bits out")
-        labels = table.label.astype(object).tolist() if table.label.notna().all() else None
-        found = fit_size(student, args.max_size_kb, args.file, texts, labels)
+        if args.file.suffix != ".npz" or args.bits is not None or bound:
+            raise ValueError("--max-size-kb makes a .npz file and chooses the bits itself: leave --bits out, and say --agreement instead of --bound")
+        with redirect_stdout(sys.stderr):
+            found = fit_size(student, args.max_size_kb, args.file, texts, _known_labels(table, student, args.label),
+                             agreement=.9 if args.agreement is None else args.agreement)
         print(_json(_records(found)) if args.json else found.to_string(index=False))
         return
     save = save_runtime if args.file.suffix == ".npz" else save_onnx
@@ -528,10 +550,12 @@ def _export_command(args: argparse.Namespace) -> None:
 def _bench_command(args: argparse.Namespace) -> None:
     "`bench`: measure, keep, print"
     from distillnb.bench import bench
+    from distillnb.inference import load_student
 
+    student = load_student(args.student, "cpu")
     table = _table(args.data, args.text, args.label)
-    labels = table.label.astype(object).tolist() if table.label.notna().all() else None
-    found = bench(args.student, table.text.tolist(), labels, teacher=args.teacher, seconds=args.seconds)
+    labels = _known_labels(table, student, args.label)
+    found = bench(args.student, table.text.tolist(), labels, args.teacher, args.files, args.seconds)
     _say(f"Written to {args.student}: bench.csv, bench.json, bench.svg")
     print(_json(_records(found)) if args.json else found.to_string(index=False))
 
@@ -539,10 +563,10 @@ def _card_command(args: argparse.Namespace) -> None:
     "`card`: write it, say where"
     from distillnb.card import write_card
 
-    file = write_card(args.student, args.licence, args.language, replace=args.replace)
+    file = write_card(args.student, args.licence, args.language, args.overwrite)
     print(_json({"file": str(file)}) if args.json else file)
 
-# %% ../nbs/26_cli.ipynb #22786540
+# %% ../nbs/26_cli.ipynb #8310cd0c
 def main(
     argv: list[str] | None = None,  # the arguments; by default those of the process
 ) -> int:  # exit status: 0 done, 1 an export was refused, 2 a mistake to mend, 130 interrupted

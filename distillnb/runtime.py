@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'HASH', 'HASH_PRIME', 'Student', 'load']
 
-# %% ../nbs/23_runtime.ipynb #ab15dd46
+# %% ../nbs/23_runtime.ipynb #9c72426e
 import hashlib
 import io
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-# %% ../nbs/23_runtime.ipynb #80cd38fa
+# %% ../nbs/23_runtime.ipynb #c5ef6413
 def _encode(tokenizer: Tokenizer, texts: list[str], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
     "Ids of the texts end to end and how many each has, both int64; `first` is the number of the first row, for the errors"
     for row, text in enumerate(texts, first):
@@ -34,11 +34,11 @@ def _encode(tokenizer: Tokenizer, texts: list[str], first: int = 0) -> tuple[np.
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     return np.fromiter(chain.from_iterable(ids), np.int64, lengths.sum()), lengths
 
-# %% ../nbs/23_runtime.ipynb #3c311040
+# %% ../nbs/23_runtime.ipynb #d9cfe0e7
 FORMAT = 1  # of the file
 HASH, HASH_PRIME = 116049371, 2 ** 31 - 1  # of the n-grams, as in training
 
-# %% ../nbs/23_runtime.ipynb #a70ea511
+# %% ../nbs/23_runtime.ipynb #3418fa42
 def _bag(config: dict, weights: dict, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Rows of all tokens, then of all runs of two and more, and the text that each belongs to"
     owner = np.arange(len(lengths)).repeat(lengths)
@@ -51,7 +51,7 @@ def _bag(config: dict, weights: dict, ids: np.ndarray, lengths: np.ndarray) -> t
         owners.append(owner[n:][whole])
     return np.concatenate(bag), np.concatenate(owners)
 
-# %% ../nbs/23_runtime.ipynb #dfe5c417
+# %% ../nbs/23_runtime.ipynb #673afd9a
 def _sums(vectors: np.ndarray, owner: np.ndarray, texts: int) -> np.ndarray:
     "Sum of the vectors of each text, `[texts, W]`"
     return np.stack([np.bincount(owner, column, texts) for column in vectors.T], 1)
@@ -63,7 +63,7 @@ def _linear(config: dict, weights: dict, ids: np.ndarray, lengths: np.ndarray) -
     means = _sums(weights["embedding.weight"][bag], owner, len(lengths)) / divisor
     return (means if config["folded"] else means @ weights["classifier.weight"].T) + weights["classifier.bias"]
 
-# %% ../nbs/23_runtime.ipynb #62b3d016
+# %% ../nbs/23_runtime.ipynb #852e2a8e
 def _strongest(config: dict, weights: dict, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     "Each filter's largest response after the ReLU, `[texts, filters * widths]`"
     positions, reach = config["positions"], max(config["filter_widths"]) - 1
@@ -84,14 +84,14 @@ def _cnn(config: dict, weights: dict, ids: np.ndarray, lengths: np.ndarray) -> n
     "Strongest windows, one matrix; logits `[texts, K]`"
     return _strongest(config, weights, ids, lengths) @ weights["classifier.weight"].T + weights["classifier.bias"]
 
-# %% ../nbs/23_runtime.ipynb #c7caf67c
+# %% ../nbs/23_runtime.ipynb #a0788ef5
 def _ensemble(config: dict, weights: dict, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     "The CNN's logits plus the votes of tokens and runs; `[texts, K]`"
     bag, owner = _bag(config, weights, ids, lengths)
     counts = np.bincount(owner, minlength=len(lengths)).clip(1)[:, None]
     return _cnn(config, weights, ids, lengths) + _sums(weights["votes.weight"][bag], owner, len(lengths)) / np.sqrt(counts)
 
-# %% ../nbs/23_runtime.ipynb #e724d492
+# %% ../nbs/23_runtime.ipynb #552cdc98
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return .5 * np.tanh(.5 * x) + .5  # does not overflow
 
@@ -124,7 +124,7 @@ def _bilstm(config: dict, weights: dict, ids: np.ndarray, lengths: np.ndarray) -
 
 _KINDS = {"linear": _linear, "cnn": _cnn, "ensemble": _ensemble, "bilstm": _bilstm}
 
-# %% ../nbs/23_runtime.ipynb #ba13f631
+# %% ../nbs/23_runtime.ipynb #3bc463d0
 def _turned(config: dict, weights: dict) -> dict[str, np.ndarray]:
     "Weights with PyTorch's names and shapes, as the functions above want them"
     weights = dict(weights)
@@ -141,7 +141,7 @@ def _turned(config: dict, weights: dict) -> dict[str, np.ndarray]:
                     "bias": both("bias_ih") + both("bias_hh")}
     return weights
 
-# %% ../nbs/23_runtime.ipynb #eeec6e78
+# %% ../nbs/23_runtime.ipynb #cdbc4fe9
 class Student:
     "A student that answers with numpy and tokenizers alone. Made by `load`."
 
@@ -196,7 +196,7 @@ class Student:
             return [[self.names[i] for i in np.flatnonzero(row >= .5)] for row in probabilities]
         return [self.names[i] for i in probabilities.argmax(1)]
 
-# %% ../nbs/23_runtime.ipynb #cf9f018e
+# %% ../nbs/23_runtime.ipynb #66714f90
 _MARK = b"distillnb-sha256:"  # 64 hexadecimal digits follow
 
 def _sealed(data: bytes) -> bytes:
@@ -212,7 +212,7 @@ def _checked(data: bytes, name: str) -> bytes:
         raise ValueError(f"{name} is damaged, its checksum is wrong: copy it again, or export it again")
     return data
 
-# %% ../nbs/23_runtime.ipynb #a91bc6b1
+# %% ../nbs/23_runtime.ipynb #e348a983
 def _shapes(config: dict) -> dict[str, tuple[int, ...]]:
     "What a file of this configuration must hold"
     kind, tokens, width, classes = config["kind"], config["vocab_size"], config["width"], len(config["names"])
@@ -233,7 +233,7 @@ def _shapes(config: dict) -> dict[str, tuple[int, ...]]:
         shapes |= {"dense.weight": (features, 2 * hidden), "dense.bias": (features,)}
     return shapes if config["folded"] else shapes | {"classifier.weight": (classes, features)}
 
-# %% ../nbs/23_runtime.ipynb #cff79c9d
+# %% ../nbs/23_runtime.ipynb #42dbb006
 def _check_fit(config: dict, weights: dict, tokenizer: Tokenizer) -> None:
     "Raise `ValueError` where the parts of a file don't fit together"
     for name, shape in _shapes(config).items():
@@ -249,7 +249,7 @@ def _check_fit(config: dict, weights: dict, tokenizer: Tokenizer) -> None:
     if config["positions"] and config["kind"] != "linear" and config["positions"] < config["max_length"]:
         raise ValueError(f"it pads to {config['positions']} tokens, and texts have up to {config['max_length']}")
 
-# %% ../nbs/23_runtime.ipynb #6e429d7b
+# %% ../nbs/23_runtime.ipynb #5d939ae2
 def _read_tokenizer(text: str) -> Tokenizer:
     "A tokenizer from its JSON; the vocabulary may be a list in the order of the ids"
     state = json.loads(text)
@@ -274,7 +274,7 @@ def _read_npz(data: bytes) -> Student:
     weights, function = _turned(config, weights), _KINDS[config["kind"]]
     return Student(config, tokenizer, lambda ids, lengths: function(config, weights, ids, lengths))
 
-# %% ../nbs/23_runtime.ipynb #cc9b8563
+# %% ../nbs/23_runtime.ipynb #ff4fcbc3
 class _OtherVersion(ValueError):
     "A file that is well, and not for this module"
 
@@ -286,15 +286,15 @@ def _check_version(config: dict) -> None:
     if config["kind"] not in _KINDS:
         raise _OtherVersion(f"holds a student of the kind {config['kind']!r}, which this version of distillnb does not know: update distillnb")
 
-# %% ../nbs/23_runtime.ipynb #5184af45
-def _read_onnx(data: bytes) -> Student:
+# %% ../nbs/23_runtime.ipynb #d09856e4
+def _read_onnx(data: bytes, threads: int = 1) -> Student:
     "A student from the bytes of an ONNX model. Raises `ImportError` without onnxruntime."
     try:
         import onnxruntime
     except ImportError:
         raise ImportError('An .onnx file needs onnxruntime: run pip install "distillnb[onnx]", or export to .npz') from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     config, tokenizer = json.loads(metadata["config"]), _read_tokenizer(metadata["tokenizer"])
@@ -308,12 +308,12 @@ def _read_onnx(data: bytes) -> Student:
         return session.run(["logits"], {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)})[0]
     return Student(config, tokenizer, answer)
 
-# %% ../nbs/23_runtime.ipynb #1242ef98
-def _student(data: bytes, name: str) -> Student:
+# %% ../nbs/23_runtime.ipynb #cb87c875
+def _student(data: bytes, name: str, threads: int = 1) -> Student:
     "A student from the bytes of a file. Raises `ValueError`."
     _checked(data, name)
     try:
-        student = (_read_npz if data[:2] == b"PK" else _read_onnx)(data)
+        student = _read_npz(data) if data[:2] == b"PK" else _read_onnx(data, threads)
         logits = student.logits(["a text", ""])
         if logits.shape != (2, len(student.names)) or not np.isfinite(logits).all():
             raise ValueError("its answers are no logits")
@@ -325,12 +325,13 @@ def _student(data: bytes, name: str) -> Student:
         raise ValueError(f"{name} is no student that can answer ({type(error).__name__}: {error}): export it again") from None
     return student
 
-# %% ../nbs/23_runtime.ipynb #b8caec94
+# %% ../nbs/23_runtime.ipynb #fd8ec71a
 def load(
     file: str | Path,  # a .npz or .onnx that `save_runtime`, `save_onnx` or `distillnb export` wrote
+    threads: int = 1,  # that ONNX may use; numpy takes what OMP_NUM_THREADS says
 ) -> Student:
     "A student from its file. Raises `FileNotFoundError`, `ImportError`, or `ValueError` for a file that is damaged or from another version."
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file: write one with distillnb export")
-    return _student(path.read_bytes(), str(path))
+    return _student(path.read_bytes(), str(path), threads)
