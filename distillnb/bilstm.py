@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BiLSTMConfig', 'BiLSTMStudent']
 
-# %% ../nbs/06_bilstm.ipynb #3ebf6720
+# %% ../nbs/06_bilstm.ipynb #529ec72c
 import numpy as np
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Pretrai
 
 from .linear import Student
 
-# %% ../nbs/06_bilstm.ipynb #02b7e122
+# %% ../nbs/06_bilstm.ipynb #682426c6
 class BiLSTMConfig(PretrainedConfig):
     "What a `BiLSTMStudent` is: sizes and dropout, with Tang's values as defaults."
     model_type = "distillnb-bilstm"
@@ -37,7 +37,7 @@ class BiLSTMConfig(PretrainedConfig):
         self.dropout, self.initial_std, self.tokenizer_size = dropout, initial_std, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
-# %% ../nbs/06_bilstm.ipynb #64df1299
+# %% ../nbs/06_bilstm.ipynb #93390b6a
 class BiLSTMStudent(Student):
     "Embeddings, one bidirectional LSTM, a layer of ReLU units, linear: Tang et al. 2019 (arXiv:1903.12136), section 3.1."
     config_class = BiLSTMConfig
@@ -60,11 +60,13 @@ class BiLSTMStudent(Student):
         if (mask[:, 1:] > mask[:, :-1]).any():  # a hole, or padding on the left
             order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
             rows, mask = rows.gather(1, order), mask.gather(1, order)
+        if not rows.shape[1]:  # no text has a token: one step over nothing
+            rows, mask = rows.new_zeros(len(rows), 1), mask.new_zeros(len(mask), 1)
         h = self.embedding(rows) * mask[..., None]  # (B, T, width)
         packed = pack_padded_sequence(h, mask.sum(1).clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         _, (last, _) = self.lstm(packed)  # (2, B, hidden)
         return self.classifier(self.dropout(self.dense(torch.cat([last[0], last[1]], 1)).relu()))
 
-# %% ../nbs/06_bilstm.ipynb #e0b46ebf
+# %% ../nbs/06_bilstm.ipynb #0439de92
 AutoConfig.register(BiLSTMConfig.model_type, BiLSTMConfig)
 AutoModelForSequenceClassification.register(BiLSTMConfig, BiLSTMStudent)
