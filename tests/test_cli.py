@@ -128,7 +128,7 @@ def test_predict_mistakes(run, tmp_path, capsys):
     assert "holds no text" in fails(capsys, "predict", student, "--file", tmp_path / "empty.txt")
 
 
-@pytest.mark.parametrize("command", ["demo", "run", "predict"])
+@pytest.mark.parametrize("command", ["demo", "run", "label", "distill", "predict", "export", "bench", "card"])
 def test_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -165,3 +165,102 @@ def test_files_of_the_user_are_left_alone(table, tmp_path, capsys):
     assert main(["run", str(table), "--output", str(tmp_path)]) == 2
     assert "holds other files" in capsys.readouterr().err
     assert (tmp_path / "students" / "thesis.txt").read_text() == "years of work" and len(list(tmp_path.iterdir())) == 1
+
+
+TEACHER = """
+import numpy as np
+
+def ask(texts):
+    count = lambda words: np.array([sum(word in text.split() for word in words) for text in texts], float)
+    points = count(["good", "great", "superb"]) - count(["bad", "awful", "poor"])
+    return np.stack([-3 * points, 1 + 0 * points, 3 * points], 1)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(table, tmp_path_factory):
+    """A folder with a teacher of our own in it, and a student that was distilled from it there."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "words.py").write_text(TEACHER)
+    (folder / "distill.toml").write_text('teacher = "words:ask"\nnames = ["negative", "neutral", "positive"]\ngives = "logits"\n'
+                                         '[distill]\nstudent = "linear"\nepochs = 9\nvocab-size = 400\n')
+    done = command(folder, "distill", table, "--config", "distill.toml", "--epochs", "4", "--output", "student", "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)
+
+
+def command(folder, *arguments, **options):
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=folder, **options)
+
+
+def test_distill_from_a_file_of_settings(place):
+    folder, found = place
+    scores = {row["model"]: row["accuracy"] for row in found["scores"]}
+    assert scores["its teacher"] > .95 and scores["this student"] > .6 and "its direct twin" in scores
+    assert found["texts"] == 480 and found["labelled"] == 0 and len(found["verdicts"]) == 1
+    facts = json.loads((folder / "student" / "distillnb.json").read_text())
+    assert facts["recipe"]["epochs"] == "4", "what is typed wins over the file"
+    assert facts["loss"] == "LogitMSE()" and "this student" in (folder / "student" / "README.md").read_text()
+
+
+def test_label_writes_a_table_that_teaches(place, table):
+    folder, _ = place
+    teacher = ("--teacher", "words:ask", "--names", "negative,neutral,positive", "--gives", "logits")
+    done = command(folder, "label", "-", *teacher, input="a good film\n\nan awful one\n")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert done.returncode == 0 and [max(list(row)[1:], key=lambda name: float(row[name])) for row in rows] == ["positive", "neutral", "negative"]
+    assert command(folder, "label", table, *teacher, "--output", "answers.csv").returncode == 0
+    again = command(folder, "label", table, *teacher, "--output", "answers.csv")
+    assert again.returncode == 0 and len(list(csv.reader((folder / "answers.csv").open()))) == 601
+    done = command(folder, "distill", table, "--teacher", "answers.csv", "--student", "linear", "--epochs", "2", "--output", "other", "--test", "0")
+    assert done.returncode == 0, done.stderr
+
+
+def test_export_then_a_pipe_without_torch(place, table):
+    folder, _ = place
+    for name in ("student.npz", "student.onnx"):
+        done = command(folder, "export", "student", name, "--check", table, "--json")
+        assert done.returncode == 0 and json.loads(done.stdout)["largest_difference"] < 1e-4, done.stderr
+        answers = command(folder, "predict", name, input="a good film\n\nawful\n")
+        assert [row["text"] for row in csv.DictReader(io.StringIO(answers.stdout))] == ["a good film", "", "awful"], answers.stderr
+    code = "import sys\nfrom distillnb.cli import main\nstatus = main(['predict', 'student.npz', 'good'])\nassert 'torch' not in sys.modules\nsys.exit(status)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True).returncode == 0
+    done = command(folder, "export", "student", "small.npz", "--check", table, "--max-size-kb", "12", "--agreement", ".5", "--json")
+    assert done.returncode == 0 and os.path.getsize(folder / "small.npz") <= 12_000 and json.loads(done.stdout)[-1]["chosen"], done.stderr
+    for refused in (("--max-size-kb", "1"), ("--bits", "8", "--bound", "1e-12")):
+        done = command(folder, "export", "student", "no.npz", "--check", table, *refused)
+        assert done.returncode == 1 and "distillnb: error:" in done.stderr and not (folder / "no.npz").exists()
+
+
+def test_bench_and_card(place, table):
+    folder, _ = place
+    done = command(folder, "bench", "student", "--data", table, "--seconds", ".05", "--json")
+    rows = json.loads(done.stdout)
+    assert done.returncode == 0 and {"PyTorch", "ONNX, 32 bits", "ONNX, 8 bits", "numpy, 32 bits", "numpy, 8 bits"} == {row["form"] for row in rows}, done.stderr
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] and row["accuracy"] > .5 for row in rows)
+    assert {"bench.csv", "bench.json", "bench.svg"} <= set(os.listdir(folder / "student"))
+    done = command(folder, "card", "student", "--licence", "apache-2.0", "--language", "en")
+    card = (folder / "student" / "README.md").read_text()
+    assert done.stdout.strip() == "student/README.md" and "license: apache-2.0" in card and "| numpy, 8 bits | 1 |" in card
+
+
+def test_mistakes_of_the_new_commands(place, table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(place[0])
+    words = ("--teacher", "words:ask", "--names", "negative,neutral,positive", "--gives", "logits")
+    assert "no attribute 'tell'" in fails(capsys, "label", table, "--teacher", "words:tell")
+    assert "Cannot load" in fails(capsys, "label", table, "--teacher", "nowhere/model")
+    assert "no such file" in fails(capsys, "label", "nowhere.csv", *words)
+    assert "choose from" in fails(capsys, "distill", table, *words, "--student", "forest", "--output", tmp_path / "x")
+    assert "choose another folder" in fails(capsys, "distill", table, *words, "--output", tmp_path)
+    assert "end the name in" in fails(capsys, "export", "student", "student.zip", "--check", table)
+    assert "no saved student" in fails(capsys, "export", tmp_path, "student.npz", "--check", table)
+    assert "leave --bits out" in fails(capsys, "export", "student", "x.npz", "--check", table, "--bits", "8", "--max-size-kb", "9")
+    assert "no saved student" in fails(capsys, "bench", tmp_path, "--data", table)
+    assert "no saved student" in fails(capsys, "card", tmp_path)
+    assert "no such file" in fails(capsys, "predict", "nowhere.npz", "text")
+    (tmp_path / "bad.npz").write_bytes(b"PK nonsense")
+    assert "bad.npz" in fails(capsys, "predict", tmp_path / "bad.npz", "text")
+    for text, message in [("epoch = 3", "no setting 'epoch'"), ("epochs = ", "not a TOML file"), ("data = 'x'", "has to be typed")]:
+        (tmp_path / "bad.toml").write_text(text)
+        assert message in fails(capsys, "distill", table, *words, "--config", tmp_path / "bad.toml")
+    assert "no such file" in fails(capsys, "distill", table, *words, "--config", tmp_path / "none.toml")
