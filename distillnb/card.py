@@ -6,12 +6,12 @@
 __all__ = ['FORMAT', 'FACTS', 'BENCH', 'score_row', 'model_size', 'versions_used', 'Facts', 'student_facts', 'weights_digest',
            'write_facts', 'read_facts', 'model_card', 'has_other_card', 'write_card']
 
-# %% ../nbs/18_card.ipynb #d4e2d25c
+# %% ../nbs/18_card.ipynb #64a8771c
 import hashlib
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DistilledClassifier']
 
-# %% ../nbs/21_estimator.ipynb #2c2c4c57
+# %% ../nbs/21_estimator.ipynb #21ed82f6
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from transformers import AutoTokenizer
 
-from .card import FACTS, Facts, read_facts, score_row, student_facts, versions_used, write_card, write_facts
+from .card import FACTS, read_facts, score_row, student_facts, versions_used, write_card, write_facts
 from .embeddings import teacher_embeddings
 from .inference import Classifier, load_student
 from .labelling import AnyTeacher, Unanswered, any_teacher, check_answers, to_logits
