@@ -143,7 +143,7 @@ def test_ctrl_c_keeps_what_is_finished(table, tiny_bert, tmp_path):
     for line in process.stderr:
         if line.startswith("Students"):
             break
-    time.sleep(4)
+    time.sleep(12)  # an epoch or more, also where the loops are still to be compiled
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and "Interrupted" in err, err
