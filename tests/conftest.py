@@ -1,6 +1,7 @@
 """Small real things that several tests need: a tiny BERT in a folder, and review tables."""
 import gzip
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
@@ -9,6 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models here are so small th
 import numpy as np
 import pandas as pd
 import pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background has it ignored, here and in what we start
 
 WORDS = "bad awful poor fine okay plain good great superb film book phone the a was is very not really and".split()
 
