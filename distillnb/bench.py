@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['machine', 'bench']
 
-# %% ../nbs/25_bench.ipynb #4e62e053
+# %% ../nbs/25_bench.ipynb #32e2a83f
 import json
 import os
 import platform
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -93,7 +94,7 @@ def _in_process(order: dict) -> dict:
         raise ValueError(f"{order['form']}: {found['error']}")
     return found
 
-# %% ../nbs/25_bench.ipynb #735a711c
+# %% ../nbs/25_bench.ipynb #bab0d45a
 def machine() -> str:
     "Processor, cores, system and versions, in a line"
     try:
@@ -107,11 +108,7 @@ def machine() -> str:
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    return f"{name}, {_cores()} cores, {platform.system()}, Python {platform.python_version()}, {', '.join(versions)}"
-
-def _cores() -> int:
-    "Processors that this process may use"
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{name}, {joblib.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {', '.join(versions)}"
 
 # %% ../nbs/25_bench.ipynb #dce65df3
 def _forms(folder: Path, student: Classifier, texts: list[str], teacher: str | Path | None, files: list[Path], temporary: Path) -> list[dict]:
@@ -138,7 +135,7 @@ def _truth(student: Classifier, texts: list[str], labels: list | None) -> list |
                          f"The label {sorted(strangers)[0]} is none of the student's ({', '.join(student.names)}): rename it, or leave labels out")
     return [student.names.index(str(label)) for label in labels]
 
-# %% ../nbs/25_bench.ipynb #7507db4d
+# %% ../nbs/25_bench.ipynb #8870a79a
 def bench(
     folder: str | Path,  # of a saved student
     texts: Iterable[str],  # real texts, some hundreds
@@ -158,7 +155,7 @@ def bench(
     common = {"texts": texts, "truth": truth, "names": student.names, "max_length": student.max_length, "seconds": seconds}
     with tempfile.TemporaryDirectory() as temporary:
         forms = _forms(folder, student, texts, teacher, files, Path(temporary))
-        orders = [form | common | {"threads": threads} for form in forms for threads in sorted({1, _cores()})]
+        orders = [form | common | {"threads": threads} for form in forms for threads in sorted({1, joblib.cpu_count()})]
         rows = [{key: order[key] for key in ("form", "threads")} | _in_process(order) for order in tqdm(orders, desc="Measuring", unit=" forms", leave=False)]
     own = model_size(student.model)
     same = {name: own[name] for name in ("parameters", "parameters_without_embeddings")}

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['confidence', 'cascade_curve', 'CascadeClassifier']
 
-# %% ../nbs/22_cascade.ipynb #8e004de6
+# %% ../nbs/22_cascade.ipynb #93455601
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .card import score_row
+from .estimator import TextClassifier, _texts
 from .labelling import any_teacher
 from .teacher import match_labels
 
@@ -57,7 +57,7 @@ def cascade_curve(
             rows[-1]["ms"] = student_ms + share * teacher_ms
     return pd.DataFrame(rows)
 
-# %% ../nbs/22_cascade.ipynb #81da6868
+# %% ../nbs/22_cascade.ipynb #0d4e4a6d
 def _names(student) -> list[str]:
     "Class names of a student in the order of its probabilities. Raises `TypeError` for something else."
     if hasattr(student, "estimator") and hasattr(student, "__sklearn_is_fitted__"):
@@ -68,7 +68,7 @@ def _names(student) -> list[str]:
                         "distillnb.runtime.load gives, or a fitted classifier of texts")
     return [str(name) for name in names]
 
-class CascadeClassifier(ClassifierMixin, BaseEstimator):
+class CascadeClassifier(TextClassifier):
     "A ready student that asks a ready teacher about the texts it is least sure of."
 
     def __init__(
@@ -79,12 +79,6 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):
     ):
         self.student, self.teacher, self.budget = student, teacher, budget
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
-        tags.target_tags.required = False
-        return tags
-
     def fit(
         self,
         X: Iterable[str],  # texts that the student has not learned from, some hundreds, [n]
@@ -94,9 +88,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(self.budget, bool) or not isinstance(self.budget, (int, float)) or not 0 <= self.budget <= 1:
             raise ValueError(f"budget={self.budget!r}: give the share of texts that the teacher may answer, 0 to 1")
         self._ready()
-        if isinstance(X, str):
-            raise TypeError("Give a list of texts, some hundreds")
-        texts = list(X)
+        texts = _texts(X)
         if not texts:
             raise ValueError("There are no texts to set the threshold with: give some hundreds")
         sure = np.sort(confidence(self.student.predict_proba(texts), self.multilabel_))
@@ -120,20 +112,10 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):
     ) -> np.ndarray:  # float32, [n, K], in the order of `classes_`
         "Probability of each class, the student's or the teacher's. Raises `NotFittedError`, and what the two raise."
         check_is_fitted(self, "threshold_")
-        if isinstance(X, str):
-            raise TypeError("Give a list of texts, [text] for a single one")
-        texts = list(X)
+        texts = _texts(X)
         probabilities = np.array(self.student.predict_proba(texts), dtype=np.float32)
         unsure = np.flatnonzero(confidence(probabilities, self.multilabel_) < self.threshold_)
         if len(unsure):
             probabilities[unsure] = self.teacher_.probabilities([texts[i] for i in unsure])[:, self._columns]
         self.answered_, self.asked_ = self.answered_ + len(texts), self.asked_ + len(unsure)
         return probabilities
-
-    def predict(
-        self,
-        X: Iterable[str],  # texts, [n]
-    ) -> np.ndarray:  # the likeliest class [n]; zeros and ones [n, K] where there may be several
-        "The answer for each text. Raises as `predict_proba` does."
-        probabilities = self.predict_proba(X)
-        return (probabilities >= .5).astype(int) if self.multilabel_ else self.classes_[probabilities.argmax(1)]
