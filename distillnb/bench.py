@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['machine', 'bench']
 
-# %% ../nbs/25_bench.ipynb #32e2a83f
+# %% ../nbs/25_bench.ipynb #dcc9db5b
 import json
 import os
 import platform
@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from .card import BENCH, has_other_card, model_size, score_row, weights_digest, write_card
+from .card import BENCH, has_other_card, model_size, score_row, true_classes, weights_digest, write_card
 from .charts import latency_chart
 from .export import save_onnx, save_runtime
 from .inference import Classifier, load_student
@@ -110,7 +110,7 @@ def machine() -> str:
             continue
     return f"{name}, {joblib.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {', '.join(versions)}"
 
-# %% ../nbs/25_bench.ipynb #dce65df3
+# %% ../nbs/25_bench.ipynb #c474cc74
 def _forms(folder: Path, student: Classifier, texts: list[str], teacher: str | Path | None, files: list[Path], temporary: Path) -> list[dict]:
     "What there is to measure: form, kind, source"
     forms = [] if teacher is None else [{"form": "teacher", "kind": "model", "source": str(teacher)}]
@@ -126,16 +126,7 @@ def _forms(folder: Path, student: Classifier, texts: list[str], teacher: str | P
             forms.append({"form": f"{name}, {bits} bits", "kind": "file", "source": str(source)})
     return forms + [{"form": file.name, "kind": "file", "source": str(file)} for file in files]
 
-def _truth(student: Classifier, texts: list[str], labels: list | None) -> list | None:
-    "Labels as class ids, or as they are where there may be several. Raises `ValueError` for those that the student doesn't know."
-    if labels is None or student.multilabel:
-        return None if labels is None else np.asarray(labels, int).tolist()
-    if len(labels) != len(texts) or (strangers := {str(label) for label in labels} - {*student.names}):
-        raise ValueError(f"{len(labels):,} labels for {len(texts):,} texts: give one for each" if len(labels) != len(texts) else
-                         f"The label {sorted(strangers)[0]} is none of the student's ({', '.join(student.names)}): rename it, or leave labels out")
-    return [student.names.index(str(label)) for label in labels]
-
-# %% ../nbs/25_bench.ipynb #8870a79a
+# %% ../nbs/25_bench.ipynb #fcc5fadd
 def bench(
     folder: str | Path,  # of a saved student
     texts: Iterable[str],  # real texts, some hundreds
@@ -151,7 +142,7 @@ def bench(
         raise ValueError(f"{len(texts)} texts, {seconds} seconds: give some hundreds of texts, and a time above 0")
     for file in files:
         load(file)
-    truth = _truth(student, texts, None if labels is None else list(labels))
+    truth = None if labels is None else true_classes(student, labels, len(texts)).tolist()
     common = {"texts": texts, "truth": truth, "names": student.names, "max_length": student.max_length, "seconds": seconds}
     with tempfile.TemporaryDirectory() as temporary:
         forms = _forms(folder, student, texts, teacher, files, Path(temporary))

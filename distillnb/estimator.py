@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TextClassifier', 'DistilledClassifier']
 
-# %% ../nbs/21_estimator.ipynb #21ed82f6
+# %% ../nbs/21_estimator.ipynb #616a32ae
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,7 +20,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 from transformers import AutoTokenizer
 
-from .card import FACTS, read_facts, score_row, student_facts, versions_used, write_card, write_facts
+from .card import FACTS, read_facts, save_student, score_row, student_facts, versions_used
 from .embeddings import teacher_embeddings
 from .inference import Classifier, load_student
 from .labelling import AnyTeacher, Unanswered, any_teacher, check_answers, to_logits
@@ -96,7 +96,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         probabilities = self.predict_proba(X)
         return (probabilities >= .5).astype(int) if self.multilabel_ else self.classes_[probabilities.argmax(1)]
 
-# %% ../nbs/21_estimator.ipynb #2284df94
+# %% ../nbs/21_estimator.ipynb #2e846465
 class DistilledClassifier(TextClassifier):
     "A small student of any teacher, or of labels alone, as a scikit-learn classifier of texts."
 
@@ -207,10 +207,8 @@ class DistilledClassifier(TextClassifier):
             facts = replace(facts, **_scored(self, test, twin))
         elif twin is not None:
             raise ValueError("A twin is compared on test texts: give test=(texts, labels) too")
-        folder = self.classifier_.save(folder)
-        self.facts_ = write_facts(facts, folder)
-        write_card(folder)
-        return folder
+        self.facts_ = save_student(self.classifier_, folder, facts)
+        return Path(folder)
 
     @classmethod
     def load(

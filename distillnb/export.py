@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BOUNDS', 'Refused', 'save_runtime', 'save_onnx', 'fit_size']
 
-# %% ../nbs/24_export.ipynb #7166f776
+# %% ../nbs/24_export.ipynb #d57601ed
 import io
 import json
 import lzma
@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 import distillnb.runtime as runtime
+from .card import score_row, true_classes
 from .inference import Classifier
 
 # %% ../nbs/24_export.ipynb #c9b414b9
@@ -358,12 +359,12 @@ def save_onnx(
     _write(file, data)
     return found
 
-# %% ../nbs/24_export.ipynb #c35cdc8a
+# %% ../nbs/24_export.ipynb #331e30fd
 def _usage(config: dict, weights: dict, tokenizer: Tokenizer, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     "How often the texts use each token id, and each row of the table of tokens and runs"
     student = _student_of(config, weights, tokenizer)
     ids, lengths = runtime._encode(student.tokenizer, texts)
-    bag = runtime._bag(config, {name: weights[name] for name in ("rows", "keys")}, ids, lengths)[0]
+    bag = runtime._bag(config, {"rows": weights["rows"], "keys": weights.get("keys", weights["rows"])}, ids, lengths)[0]
     size = max(tokenizer.get_vocab().values()) + 1
     return np.bincount(ids, minlength=size), np.bincount(bag, minlength=config["vocab_size"] + config["buckets"])
 
@@ -413,15 +414,16 @@ def _smaller_tokenizer(tokenizer: Tokenizer, drop: set[int]) -> tuple[Tokenizer,
     _renumbered(state["post_processor"], new)
     return Tokenizer.from_str(json.dumps(state)), np.array(old)
 
-# %% ../nbs/24_export.ipynb #e4b92367
+# %% ../nbs/24_export.ipynb #6b4dddb5
 def _trimmed(config: dict, weights: dict, tokenizer: Tokenizer, drop: set[int]) -> tuple[dict, dict, Tokenizer]:
     "Without the tokens `drop`"
     tokenizer, old = _smaller_tokenizer(tokenizer, drop)
     stays, rows = np.unique(np.append(weights["rows"][old], config["pad_row"]), return_inverse=True)
-    table, weights = config["vocab_size"], weights | {"rows": rows[:-1], "keys": weights["keys"][old]}
-    for name in ("embedding.weight", "votes.weight"):
-        if name in weights:
-            weights[name] = np.concatenate([weights[name][stays], weights[name][table:]])
+    table, weights = config["vocab_size"], weights | {"rows": rows[:-1]}
+    if "keys" in weights:
+        weights["keys"] = weights["keys"][old]
+    for name in {"embedding.weight", "votes.weight"} & {*weights}:
+        weights[name] = np.concatenate([weights[name][stays], weights[name][table:]])
     return config | {"vocab_size": len(stays), "pad_row": int(rows[-1])}, weights, tokenizer
 
 def _narrowed(config: dict, weights: dict, usage: np.ndarray, width: int) -> tuple[dict, dict]:
@@ -444,7 +446,7 @@ def _fewer_buckets(config: dict, weights: dict, usage: np.ndarray, buckets: int)
     merged = groups(votes * used) / groups(used)
     return config | {"buckets": buckets}, weights | {name: np.concatenate([weights[name][:first], merged.astype(np.float32)])}
 
-# %% ../nbs/24_export.ipynb #6ad882e1
+# %% ../nbs/24_export.ipynb #32e8254c
 def _options(config: dict, removable: list[int], counts: np.ndarray) -> Iterator[tuple[int, int, int]]:
     "How many tokens to remove, which width, how many buckets"
     whole = len(counts)
@@ -459,7 +461,8 @@ def _variants(parts: tuple, texts: list[str]) -> Iterator[tuple[dict, dict, Toke
     "Every smaller shape of a student, and the whole one first"
     config, weights, tokenizer = parts
     weights.setdefault("rows", np.arange(config["vocab_size"]))
-    weights.setdefault("keys", weights["rows"])
+    if config["ngrams"] > 1:  # their buckets must not change with the rows
+        weights.setdefault("keys", weights["rows"])
     counts, _ = _usage(*parts, texts)
     removable, last = _removable(tokenizer, counts), None
     for removed, width, buckets in _options(config, removable, counts):
@@ -474,7 +477,7 @@ def _variants(parts: tuple, texts: list[str]) -> Iterator[tuple[dict, dict, Toke
             small, arrays = _fewer_buckets(small, arrays, usage, buckets)
         yield small, arrays, tokenizer
 
-# %% ../nbs/24_export.ipynb #b99f4d13
+# %% ../nbs/24_export.ipynb #826680a2
 _BITS = (32, 16, 8, 6, 5, 4)
 
 def _entropy(array: np.ndarray) -> float:
@@ -485,7 +488,7 @@ def _entropy(array: np.ndarray) -> float:
 def _estimate(coded: dict[str, np.ndarray], tokenizer: Tokenizer, packed: dict) -> float:
     "Bytes of the file, roughly; `packed` remembers what the tokenizers take"
     if id(tokenizer) not in packed:  # the tokenizer is kept too, so that its id stays its own
-        fixed = [_tokenizer_text(tokenizer).encode()] + [np.diff(coded[name], prepend=0).astype(np.int32).tobytes() for name in ("rows", "keys")]
+        fixed = [_tokenizer_text(tokenizer).encode()] + [np.diff(coded[name], prepend=0).astype(np.int32).tobytes() for name in {"rows", "keys"} & {*coded}]
         packed[id(tokenizer)] = sum(len(lzma.compress(part)) for part in fixed), tokenizer
     arrays = [array for name, array in coded.items() if name not in ("rows", "keys")]
     return packed[id(tokenizer)][0] + 3_000 + sum(_entropy(array) if array.dtype == np.int8 else .93 * array.nbytes for array in arrays)
@@ -495,26 +498,7 @@ def _decoded(coded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: array if name in ("rows", "keys") else array.astype(np.float32) * coded.get(f"{name}@scale", np.float32(1)).astype(np.float32)
             for name, array in coded.items() if not name.endswith("@scale")}
 
-# %% ../nbs/24_export.ipynb #b7fc12af
-def _accuracy(student: runtime.Student, texts: list[str], labels: list | None) -> float:
-    "Share of texts with the right class, or with exactly the right classes; NaN without labels"
-    if labels is None:
-        return float("nan")
-    if not student.multilabel:
-        return _share(student.predict(texts), [str(label) for label in labels])
-    return float(((student.predict_proba(texts) >= .5) == np.asarray(labels, bool)).all(1).mean())
-
-def _check_labels(classifier: Classifier, texts: list[str], labels: list | None) -> None:
-    "Raise `ValueError` for labels that cannot belong to these texts"
-    if labels is None:
-        return
-    shape = (len(texts), len(classifier.names)) if classifier.multilabel else (len(texts),)
-    if np.shape(labels) != shape:
-        raise ValueError(f"labels of shape {np.shape(labels)} for {len(texts):,} texts: give " + (f"zeros and ones {list(shape)}" if classifier.multilabel else "one for each"))
-    if not classifier.multilabel and (strangers := {str(label) for label in labels} - {*classifier.names}):
-        raise ValueError(f"The label {sorted(strangers)[0]} is none of the student's ({', '.join(classifier.names)}): rename it, or leave labels out")
-
-# %% ../nbs/24_export.ipynb #a56dac22
+# %% ../nbs/24_export.ipynb #f57e7471
 def fit_size(
     classifier: Classifier,  # the student
     max_size_kb: float,  # of the file, in 1,000 bytes
@@ -525,9 +509,9 @@ def fit_size(
     agreement: float = .9,  # least share of texts that must keep their class
 ) -> pd.DataFrame:  # a row a file: kB, bits, tokens, width, buckets, difference (mean, of a probability), agreement, accuracy, chosen
     "Write the best file of that size for `distillnb.runtime`. Raises `Refused`, and writes nothing, when none will do; `ValueError`."
-    file, texts, labels = Path(file), list(texts), None if labels is None else list(labels)
+    file, texts = Path(file), list(texts)
     _check_request(file, ".npz", texts, 32)
-    _check_labels(classifier, texts, labels)
+    truth = None if labels is None else true_classes(classifier, labels, len(texts))
     if not max_size_kb > 0 or not 0 <= agreement <= 1:
         raise ValueError(f"max_size_kb={max_size_kb}, agreement={agreement}: give a size above 0, and a share between 0 and 1")
     limit, whole = max_size_kb * 1000, _parts(classifier)
@@ -548,9 +532,10 @@ def fit_size(
         "A row of the table, and the bytes"
         data = _packed(*shape, bits)
         student = runtime._student(data, file.name)
+        probabilities = student.predict_proba(texts)
         rows.append({"kB": len(data) / 1000, "bits": bits, "tokens": shape[2].get_vocab_size(), "width": shape[0]["width"], "buckets": shape[0]["buckets"],
-                     "difference": float(abs(student.predict_proba(texts) - expected).mean()), "agreement": _share(student.predict(texts), said),
-                     "accuracy": _accuracy(student, texts, labels), "chosen": False})
+                     "difference": float(abs(probabilities - expected).mean()), "agreement": _share(student.predict(texts), said),
+                     **({} if truth is None else {"accuracy": score_row(file.name, truth, probabilities)["accuracy"]}), "chosen": False})
         return data
     for bits in (32, 8):
         weigh(whole, bits)
@@ -565,4 +550,4 @@ def fit_size(
         raise Refused(f"Within {max_size_kb:g} kB only {rows[-1]['agreement']:.1%} of the texts would keep their class, and {agreement:.1%} were asked for, "
                       "so it was not written: allow more, or train a smaller student, with its own small tokenizer")
     _write(file, best)
-    return pd.DataFrame(rows if labels is not None else [{key: value for key, value in row.items() if key != "accuracy"} for row in rows])
+    return pd.DataFrame(rows)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['summary_row', 'texts_per_second', 'Results', 'check_writable']
 
-# %% ../nbs/19_results.ipynb #8e933dc3
+# %% ../nbs/19_results.ipynb #e188f94e
 import io
 import json
 import os
@@ -19,7 +19,7 @@ import pandas as pd
 from jinja2 import Environment
 from scipy.special import softmax
 
-from .card import model_size, score_row, student_facts, versions_used, write_card, write_facts
+from .card import model_size, save_student, score_row, student_facts, versions_used
 from .charts import (bootstrap_histogram, confusion_heatmap, difference_intervals, ladder, learning_curves,
                               reliability_chart)
 from .inference import Classifier
@@ -405,7 +405,7 @@ def _folder_name(results: Results, name: str, seed: int) -> str:
     "cnn-distilled, or cnn-distilled-seed1 where there are several seeds"
     return name.replace(" ", "-") + (f"-seed{seed}" if len(results.experiment.seeds) > 1 else "")
 
-# %% ../nbs/19_results.ipynb #73a5cd1e
+# %% ../nbs/19_results.ipynb #91b0d398
 def _save_student(results: Results, name: str, seed: int, folder: Path) -> None:
     "Write one student with its facts and its card"
     experiment, material, (data, teacher) = results.experiment, results.material, _in_words(results.experiment)
@@ -419,9 +419,7 @@ def _save_student(results: Results, name: str, seed: int, folder: Path) -> None:
         recipe=experiment.recipes[kind].settings() | {"way": way, "seed": seed}, versions=versions_used(experiment.device),
         scores=[score_row(key[0], results.truth, softmax(results.logits[key], axis=1)) for key in dict.fromkeys(compared)],
         verdicts=[results.verdict(kind, seed, way).sentence] if (kind, way, seed) in results.pairs else [])
-    classifier.save(folder)
-    write_facts(facts, folder)
-    write_card(folder)
+    save_student(classifier, folder, facts)
 
 # %% ../nbs/19_results.ipynb #b0811840
 def _is_student(folder: Path) -> bool:
