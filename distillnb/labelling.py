@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['GIVES', 'to_logits', 'to_probabilities', 'check_answers', 'AnyTeacher', 'Unanswered', 'any_teacher', 'label_texts']
 
-# %% ../nbs/16_labelling.ipynb #7964969c
+# %% ../nbs/16_labelling.ipynb #4394e686
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,11 @@ from .inference import Classifier
 from .teacher import Teacher, load_teacher, teacher_logits
 from .tokens import refuse_no_text, tokenize
 
-# %% ../nbs/16_labelling.ipynb #6d3e5f84
+# %% ../nbs/16_labelling.ipynb #03c4d717
 GIVES = ("probabilities", "logits")
 _LEAST = 1e-4  # probability of what a teacher calls impossible
 
-# %% ../nbs/16_labelling.ipynb #7775006b
+# %% ../nbs/16_labelling.ipynb #be12ed5f
 def to_logits(
     probabilities: np.ndarray,  # [n, K]
     multilabel: bool = False,  # whether the classes are independent of each other
@@ -37,7 +38,7 @@ def to_logits(
     logits = np.log(p) - np.log1p(-p) if multilabel else np.log(p) - np.log(p).mean(1, keepdims=True)
     return logits.astype(np.float32)
 
-# %% ../nbs/16_labelling.ipynb #15bc6604
+# %% ../nbs/16_labelling.ipynb #4262ba50
 def to_probabilities(
     logits: np.ndarray,  # [n, K]
     multilabel: bool = False,  # whether the classes are independent of each other
@@ -49,7 +50,7 @@ def to_probabilities(
     power = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
     return (power / power.sum(1, keepdims=True)).astype(np.float32)
 
-# %% ../nbs/16_labelling.ipynb #4f3bb409
+# %% ../nbs/16_labelling.ipynb #867554b1
 def check_answers(
     answers,  # what a teacher said, [n, K]
     n: int,  # texts it was asked about
@@ -84,7 +85,7 @@ def check_answers(
         answers = answers / sums[:, None]
     return answers.clip(0, 1).astype(np.float32)
 
-# %% ../nbs/16_labelling.ipynb #17093183
+# %% ../nbs/16_labelling.ipynb #0c1272ef
 @dataclass(eq=False)
 class AnyTeacher:
     "Something that has an opinion on texts. Made by `any_teacher`."
@@ -130,7 +131,7 @@ class AnyTeacher:
     def __sklearn_clone__(self):
         return self
 
-# %% ../nbs/16_labelling.ipynb #d76b6de0
+# %% ../nbs/16_labelling.ipynb #e1595fc3
 _TABLES = {".csv": lambda path: pd.read_csv(path, keep_default_na=False), ".tsv": lambda path: pd.read_csv(path, sep="\t", keep_default_na=False),
            ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False), ".parquet": pd.read_parquet}
 
@@ -185,7 +186,7 @@ def _table_teacher(table: pd.DataFrame, names: list[str] | None, gives: str | No
         return values[found]
     return AnyTeacher(list(names), gives or "probabilities", answer, bool(multilabel), what=where, block=None)
 
-# %% ../nbs/16_labelling.ipynb #c26dee84
+# %% ../nbs/16_labelling.ipynb #05221156
 def _from_pipeline(pipe: Pipeline, names: list[str] | None, multilabel: bool | None, **options) -> AnyTeacher:
     "A transformers pipeline as a teacher"
     if pipe.task == "zero-shot-classification":
@@ -212,7 +213,7 @@ def _from_teacher(teacher: Teacher, what: str = "the teacher", multilabel: bool 
                               report=reports.pop() if reports else None, **options)
     return AnyTeacher(teacher.names, "logits", answer, multilabel, teacher.tokenizer, teacher.model, what, block=None)
 
-# %% ../nbs/16_labelling.ipynb #df637d0f
+# %% ../nbs/16_labelling.ipynb #b1ff687c
 def _from_estimator(source, names: list[str] | None, multilabel: bool | None) -> AnyTeacher:
     "Something with `predict_proba` as a teacher"
     what = f"the teacher ({type(source).__name__})"
@@ -232,7 +233,7 @@ def _from_estimator(source, names: list[str] | None, multilabel: bool | None) ->
     tokenizer = source.tokenizer if isinstance(source, Classifier) else None
     return AnyTeacher(own, "probabilities", source.predict_proba, multilabel, tokenizer, what=what)
 
-# %% ../nbs/16_labelling.ipynb #705ae190
+# %% ../nbs/16_labelling.ipynb #f2a515b0
 def any_teacher(
     source,  # path or hub name, `Teacher`, pipeline, estimator with `predict_proba`, function, table (frame or file), or `AnyTeacher`
     names: list[str] | None = None,  # the classes in the order of its columns; needed where it cannot say
@@ -257,7 +258,10 @@ def any_teacher(
     elif isinstance(source, (str, Path)) and Path(source).suffix in _TABLES:
         teacher = _table_teacher(_read_table(Path(source)), names, gives, multilabel, key, texts, Path(source).name)
     elif isinstance(source, (str, Path)):
-        return _from_teacher(load_teacher(source, names), Path(source).name, multilabel, **options)
+        teacher, name = load_teacher(source, names), Path(source).name
+        if re.fullmatch("[0-9a-f]{32}", name):  # the cache's name for it says nothing to people
+            name = f"a fine-tuned {teacher.model.config.model_type} of {teacher.model.num_parameters() / 1e6:.0f}M parameters"
+        return _from_teacher(teacher, name, multilabel, **options)
     elif isinstance(source, Teacher):
         teacher = _from_teacher(source, multilabel=multilabel, **options)
     elif isinstance(source, Pipeline):
@@ -277,7 +281,7 @@ def any_teacher(
         raise ValueError(f"The teacher's classes ({', '.join(teacher.names)}) are not {', '.join(names)}")
     return teacher
 
-# %% ../nbs/16_labelling.ipynb #14c4dfbf
+# %% ../nbs/16_labelling.ipynb #dd05c120
 def label_texts(
     teacher: AnyTeacher,  # who is asked
     texts: Iterable[str],  # about what

@@ -216,6 +216,12 @@ def test_a_folder_in_the_layout_of_the_hub(tmp_path, offline):
     assert parts.test.attrs["report"]["without_label"] == 1
 
 
+def test_a_carriage_return_is_no_end_of_line(tmp_path):
+    table = pd.DataFrame({"text": ["one\rtwo", "three\r\rfour, five", "six\r\nseven", "eight"], "label": list("abab")})
+    table.to_csv(tmp_path / "returns.csv", index=False)  # pandas does not quote them
+    assert read_reviews(tmp_path / "returns.csv", report=None)["text"].tolist() == ["one\rtwo", "three\r\rfour, five", "six\r\nseven", "eight"]
+
+
 def test_hub_names(monkeypatch, offline):
     asked = []
     def load_dataset(name, config):

@@ -146,6 +146,17 @@ def test_a_folder_with_its_own_parts(toy_reviews, tmp_path):
         Experiment(data=tmp_path, balanced=True).splits(None)
 
 
+def test_a_hub_data_set_with_its_own_parts(toy_reviews, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    frame = toy_reviews.astype({"label": str})
+    parts = {"train": datasets.Dataset.from_pandas(frame[:400], preserve_index=False), "test": datasets.Dataset.from_pandas(frame[400:600], preserve_index=False)}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: parts)
+    own = Experiment(data="hf://somebody/reviews").splits(None)
+    assert (len(own.train) + len(own.validation), len(own.test)) == (400, 200)
+    one = Experiment(data="hf://somebody/reviews:train").splits(None)
+    assert len(one.train) + len(one.validation) + len(one.test) == 400
+
+
 def test_a_student_that_dies_does_not_take_the_others_along(toy, tmp_path):
     recipes = {"linear": FAST["linear"], "cnn": replace(FAST["cnn"], optimizer="sgd", rate=1e30)}
     results = replace(toy, recipes=recipes).run(say=None)
