@@ -47,7 +47,7 @@ def score_row(
            "f1_macro": float(f1_score(truth, said, labels=range(n_classes), average="macro", zero_division=0))}
     return row if several else row | {"calibration_error": calibration_error(truth, probabilities)}
 
-# %% ../nbs/18_card.ipynb #e7c9ef26
+# %% ../nbs/18_card.ipynb #1fc134d0
 def true_classes(
     classifier: Classifier,  # the student to be scored
     labels: Iterable,  # class names [n], or zeros and ones [n, K] where a text may have several labels
@@ -57,7 +57,8 @@ def true_classes(
     labels, names = list(labels), classifier.names
     shape = (texts, len(names)) if classifier.multilabel else (texts,)
     if np.shape(labels) != shape:
-        raise ValueError(f"labels of shape {np.shape(labels)} for {texts:,} texts: give " + (f"zeros and ones {list(shape)}" if classifier.multilabel else "one for each"))
+        raise ValueError(f"labels of shape {np.shape(labels)} for {texts:,} texts: give "
+                         + (f"zeros and ones {list(shape)}" if classifier.multilabel else "one for each"))
     if classifier.multilabel:
         return np.asarray(labels, int)
     if strangers := {str(label) for label in labels} - {*names}:
@@ -171,7 +172,7 @@ def read_facts(
         raise ValueError(f"{file} is about other weights than those beside it: save the student again, or delete the file and lose what it knew")
     return Facts(**state)
 
-# %% ../nbs/18_card.ipynb #9782f8a0
+# %% ../nbs/18_card.ipynb #c2420576
 _KINDS = {"linear": "linear classifier on token n-grams, after fastText", "cnn": "convolutional network, after Kim 2014",
           "bilstm": "bidirectional LSTM, after Tang et al. 2019", "ensemble": "bag of token n-grams and a convolutional network, added up"}
 
@@ -244,7 +245,7 @@ Tokenising included; one text at a time, and in batches of 64. {{ machine }}. `d
 ## Made with
 
 {% for key, value in facts.versions.items() %}{{ key }} {{ value }}{{ "; " if not loop.last }}{% endfor %}{% endif %}
-"""
+"""  # noqa: E501
 
 # %% ../nbs/18_card.ipynb #6fdb22a2
 def _table(rows: list[dict], columns: dict) -> str:

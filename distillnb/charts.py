@@ -265,7 +265,7 @@ def cascade_chart(
                   + base.mark_line(strokeDash=[5, 4]).encode(y=alt.Y("at_random:Q", **y))
                   + base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=30, opacity=1)).encode(y=alt.Y("accuracy:Q", **y)), 440, 250)
 
-# %% ../nbs/14_charts.ipynb #c186090c
+# %% ../nbs/14_charts.ipynb #72036a99
 def latency_chart(
     frame: pd.DataFrame,  # columns form, threads, p50_ms, p95_ms; accuracy, if there, goes up the y axis
 ) -> alt.LayerChart:
@@ -278,7 +278,8 @@ def latency_chart(
     scale = alt.Scale(type="log", domain=[float(10 ** (ends[0] - .25)), float(10 ** (ends[1] + .25))], nice=False)
     axis = alt.Axis(values=[10.0 ** power for power in range(-3, 5)], format="~g", **_AXIS)
     low, high = (data["accuracy"].min() - .01, data["accuracy"].max() + .01) if scored else (0, 1)
-    color = alt.Color("form:N", scale=alt.Scale(domain=forms, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(forms))]), legend=_LEGEND if scored else None)
+    colors = [_PALETTE[i % len(_PALETTE)] for i in range(len(forms))]
+    color = alt.Color("form:N", scale=alt.Scale(domain=forms, range=colors), legend=_LEGEND if scored else None)
     shape = alt.Shape("threads:N", scale=alt.Scale(domain=threads, range=["circle", "diamond"][:len(threads)]), legend=_LEGEND if len(threads) > 1 else None)
     y = (alt.Y("accuracy:Q", title="accuracy on test texts", axis=alt.Axis(format="%", tickCount=6, **_AXIS), scale=alt.Scale(domain=[low, high], nice=False))
          if scored else alt.Y("form:N", sort=forms, title=None, axis=alt.Axis(labelLimit=200, **_AXIS)))

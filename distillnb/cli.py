@@ -28,12 +28,13 @@ def _share_or_count(text: str) -> float | int:
     "`.2` is a share, `2000` a number of rows"
     return float(text) if "." in text else int(text)
 
-# %% ../nbs/26_cli.ipynb #6f0dfaaf
+# %% ../nbs/26_cli.ipynb #9a58b59d
 def _add_shared(command: argparse.ArgumentParser, output: str) -> None:
     "Options that `demo` and `run` have in common"
     command.add_argument("--output", type=Path, metavar="DIR", help=f"where tables, report and students go ({output})")
     command.add_argument("--seeds", type=int, metavar="N", help="train every student N times, with seeds 0 to N - 1 (1)")
-    command.add_argument("--students", type=_names, metavar="A,B", help="which students, of linear, cnn, bilstm and ensemble (linear,cnn; with --ladder all four)")
+    command.add_argument("--students", type=_names, metavar="A,B",
+                         help="which students, of linear, cnn, bilstm and ensemble (linear,cnn; with --ladder all four)")
     command.add_argument("--epochs", type=int, metavar="N", help="epochs of the students (5; with --ladder 6 to 10)")
     command.add_argument("--labelled", type=_share_or_count, metavar="N",
                          help="training rows that keep their label; the others serve distillation only (demo: 3000; run: all)")
@@ -70,7 +71,8 @@ def _add_table(command: argparse.ArgumentParser, data: str) -> None:
 def _add_teacher(command: argparse.ArgumentParser) -> None:
     "Who is asked, and how"
     command.add_argument("--teacher", required=True, metavar="MODEL", help="folder or hub name of a sequence classifier, a table with its answers "
-                         "(.csv, .tsv, .jsonl, .parquet), a student of ours, or module:function, which takes a list of texts and gives an array [texts, classes]")
+                         "(.csv, .tsv, .jsonl, .parquet), a student of ours, or module:function, which takes a list of texts and gives an array "
+                         "[texts, classes]")
     command.add_argument("--names", type=_names, metavar="A,B,C", help="the teacher's classes in the order of its columns, where it does not say")
     command.add_argument("--gives", choices=("probabilities", "logits"), help="what a table or a function holds (probabilities)")
     command.add_argument("--multilabel", action="store_true", default=None, help="its classes do not exclude each other")
@@ -80,7 +82,7 @@ def _add_teacher(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cache", type=Path, metavar="DIR", help="keep a transformer's answers there")
     command.add_argument("--device", help="cuda, mps or cpu (the best there is)")
 
-# %% ../nbs/26_cli.ipynb #fd42ec0d
+# %% ../nbs/26_cli.ipynb #8ddf4b11
 def _parser() -> argparse.ArgumentParser:
     "The whole command line"
     parser = argparse.ArgumentParser(
@@ -181,7 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("file", type=Path, help="what to write: NAME.npz or NAME.onnx")
     export.add_argument("--check", required=True, metavar="FILE", help="a table of real texts to compare the answers on, some hundreds or more; or demo")
     export.add_argument("--text", metavar="COLUMN", help="column of the texts in that table")
-    export.add_argument("--label", metavar="COLUMN", help="column of the labels in it, to show the accuracy with --max-size-kb (found by itself in the usual formats)")
+    export.add_argument("--label", metavar="COLUMN",
+                        help="column of the labels in it, to show the accuracy with --max-size-kb (found by itself in the usual formats)")
     export.add_argument("--bits", type=int, choices=(32, 16, 8), help="of a weight (32)")
     export.add_argument("--bound", type=float, metavar="P", help="largest difference of a probability (32 bits 0.0001)")
     export.add_argument("--max-size-kb", type=float, metavar="N", help="trim and round until the .npz file has at most N kilobytes")

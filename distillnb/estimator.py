@@ -334,12 +334,13 @@ def _weights(estimator: DistilledClassifier, sample_weight, labels, logits, n: i
         weights *= np.array([by_class[value] for value in values.tolist()])
     return weights
 
-# %% ../nbs/21_estimator.ipynb #5da178d3
+# %% ../nbs/21_estimator.ipynb #13cdfb33
 def _truth(estimator: DistilledClassifier, labels, n: int) -> np.ndarray:
     "Test labels as class ids [n], or as zeros and ones [n, K] where a text may have several. Raises `ValueError` for what the student doesn't know."
     values, classes = np.asarray(labels), estimator.classes_.tolist()
     if values.shape != ((n, len(classes)) if estimator.multilabel_ else (n,)):
-        raise ValueError(f"test labels of shape {values.shape} for {n:,} texts: give " + ("zeros and ones [n, K]" if estimator.multilabel_ else "one label for each"))
+        raise ValueError(f"test labels of shape {values.shape} for {n:,} texts: give "
+                         + ("zeros and ones [n, K]" if estimator.multilabel_ else "one label for each"))
     if estimator.multilabel_:
         return values.astype(int)
     if strangers := sorted({str(value) for value in values.tolist() if value not in classes}):

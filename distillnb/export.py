@@ -446,13 +446,14 @@ def _fewer_buckets(config: dict, weights: dict, usage: np.ndarray, buckets: int)
     merged = groups(votes * used) / groups(used)
     return config | {"buckets": buckets}, weights | {name: np.concatenate([weights[name][:first], merged.astype(np.float32)])}
 
-# %% ../nbs/24_export.ipynb #32e8254c
+# %% ../nbs/24_export.ipynb #9c8afa7b
 def _options(config: dict, removable: list[int], counts: np.ndarray) -> Iterator[tuple[int, int, int]]:
     "How many tokens to remove, which width, how many buckets"
     whole = len(counts)
     left = {whole - len(removable) + int((counts[removable] > 0).sum() * share) for share in (1, .7, .5, .35, .25, .125, .06, .03)}
     removed = [0, *sorted(whole - number for number in left if number < whole)] if removable else [0]
-    widths = [config["width"]] if config["folded"] else sorted({max(config["width"] * share // 8, 4) for share in (1, 2, 3, 4, 6, 8)} & {*range(config["width"] + 1)})
+    widths = {config["width"]} if config["folded"] else {max(config["width"] * share // 8, 4) for share in (1, 2, 3, 4, 6, 8)}
+    widths = sorted(width for width in widths if width <= config["width"])
     divisors = [number for number in range(1, config["buckets"] + 1) if not config["buckets"] % number]
     buckets = {min(divisors, key=lambda number: abs(number - config["buckets"] * share)) for share in (1, .2, .05, .01)} if divisors else {0}
     return product(removed, widths[::-1], sorted(buckets, reverse=True))

@@ -302,7 +302,7 @@ def _in_words(experiment) -> tuple[str, str]:
     return ("the demo tweets" if settings["data"] == "demo" else Path(settings["data"]).name,
             "MiniLM, the demo's teacher" if settings["teacher"] == "demo" else f"the teacher {settings['teacher']}")
 
-# %% ../nbs/19_results.ipynb #f4b8f3a6
+# %% ../nbs/19_results.ipynb #45c23751
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>distillnb: {{ title }}</title>
@@ -350,13 +350,14 @@ pipeline("text-classification", "students/{{ example }}")("a text")</pre>
 <ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
 <table class="facts">{% for key, value in facts %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}</table>
 </body></html>
-"""
+"""  # noqa: E501
 
-# %% ../nbs/19_results.ipynb #f59edc52
+# %% ../nbs/19_results.ipynb #2b266247
 def _trust_html(trust: TrustReport) -> str:
     "One student's trust report, folded up, as HTML"
     def table(frame):
-        return frame.rename(columns=lambda name: name.replace("_", " ")).to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}", justify="left")
+        readable = frame.rename(columns=lambda name: name.replace("_", " "))
+        return readable.to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}", justify="left")
     parts = [f"<details><summary>{trust.name}</summary>", "<h3>Agreement by the teacher's confidence</h3>", table(trust.agreement),
              "<h3>Calibration</h3>", table(trust.calibration), _svg(reliability_chart(trust.reliability)),
              "<h3>Where it loses</h3>", table(trust.slices), "<h3>Where it differs most from its teacher</h3>",
