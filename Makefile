@@ -12,7 +12,7 @@ demo: .venv/demo ## the whole story on texts that come with it; leaves runs/demo
 
 test: .venv/dev ## set everything up, then run all notebooks and all tests
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
-	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m pytest tests
+	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests
 
 bench: .venv/bench ## speed side by side: the original's way, ours, fastText, scikit-learn; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks

@@ -13,8 +13,8 @@ import pandas as pd
 
 from .significance import PairedBootstrap
 
-# %% ../nbs/14_charts.ipynb #12f96829
-_PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+# %% ../nbs/14_charts.ipynb #efbfc1c1
+_PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8C564B"]
 _DASHES = {"distilled": [1, 0], "direct": [6, 4], "distilled on the same texts": [2, 3], "distilled with augmentation": [12, 2]}
 _WORDS = {"helps": ("#009E73", "triangle-up"), "hurts": ("#D55E00", "triangle-down"), "inconclusive": ("#666666", "circle")}
 _METRICS = {"acc": "accuracy", "f1_macro": "macro F1", "accuracy": "accuracy", "loss": "loss"}
