@@ -42,7 +42,7 @@ WHY_NOT = {
 }
 
 
-@pytest.mark.parametrize("check", [pytest.param((estimator, check), id=check.func.__name__ if hasattr(check, "func") else str(check))
+@pytest.mark.parametrize("check", [pytest.param((estimator, check), id=getattr(check, "func", check).__name__)
                                    for estimator, check in estimator_checks_generator(Numbers(epochs=5, vocab_size=400), mark="skip",
                                                                                       expected_failed_checks=WHY_NOT)])
 @pytest.mark.filterwarnings("ignore")
