@@ -97,6 +97,12 @@ def test_charts_are_pictures(path):
 
 
 @each
+def test_slow_cells_import_nothing(path):
+    for cell in cells(path, "code"):  # building the pages runs each cell that imports something
+        assert not (re.search(r"^#\| (slow|gpu)$", cell.source, re.M) and re.search(r"^\s*(import|from) ", cell.source, re.M)), cell.source
+
+
+@each
 def test_links_lead_somewhere(path):
     for cell in cells(path, "markdown"):
         for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", cell.source):
