@@ -19,9 +19,13 @@ _DASHES = {"distilled": [1, 0], "direct": [6, 4], "distilled on the same texts":
 _WORDS = {"helps": ("#009E73", "triangle-up"), "hurts": ("#D55E00", "triangle-down"), "inconclusive": ("#666666", "circle")}
 _METRICS = {"acc": "accuracy", "f1_macro": "macro F1", "accuracy": "accuracy", "loss": "loss"}
 
-# %% ../nbs/14_charts.ipynb #5d074dfc
+# %% ../nbs/14_charts.ipynb #0cd63771
 _AXIS = {"gridColor": "#eeeeee", "domainColor": "#999999", "tickColor": "#999999", "titleFontWeight": "normal"}
 _LEGEND = alt.Legend(title=None, labelFontSize=12, symbolSize=120, symbolOpacity=1)
+
+def _colors(values: list) -> alt.Scale:
+    "A colour for each value, the first in the palette for the first"
+    return alt.Scale(domain=values, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(values))])
 
 def _style(chart, width: float, height: float, title: str = ""):
     "Size, title and no frame, without `configure_...`, so that charts can be joined"
@@ -42,7 +46,7 @@ def _require(frame: pd.DataFrame, *columns: str) -> None:
             raise ValueError(f"Column {column} has no value in row {frame.index[frame[column].isna()][0]}: "
                              "drop such rows or draw another column")
 
-# %% ../nbs/14_charts.ipynb #12676b2f
+# %% ../nbs/14_charts.ipynb #ba02a9de
 def learning_curves(
     history: pd.DataFrame,  # one row an epoch, columns epoch, model ("cnn direct"), seed and the metric
     metric: str = "test_f1_macro",  # the column to draw: train_ or test_ and acc, f1_macro or loss
@@ -64,8 +68,7 @@ def learning_curves(
     middle = (max(values) + min(values)) / 2
     students = list(dict.fromkeys(data["student"]))
     taught = [way for way in _DASHES if way in set(data["taught"])]
-    colors = [_PALETTE[i % len(_PALETTE)] for i in range(len(students))]
-    color = alt.Color("student:N", scale=alt.Scale(domain=students, range=colors), legend=_LEGEND)
+    color = alt.Color("student:N", scale=_colors(students), legend=_LEGEND)
     dashes = [_DASHES[way] for way in taught]
     dash = alt.StrokeDash("taught:N", scale=alt.Scale(domain=taught, range=dashes), legend=_LEGEND)
     y = alt.Y("score:Q", title=f"{_METRICS[name]} on {part} texts",
@@ -180,7 +183,7 @@ def difference_intervals(
     points = base.mark_point(filled=True, size=90, opacity=1).encode(x="difference:Q", shape=shape)
     return _style(zero + base.mark_rule(strokeWidth=2.4).encode(x=x, x2="high:Q") + points, 380, max(60, 30 * len(data)))
 
-# %% ../nbs/14_charts.ipynb #5f82429e
+# %% ../nbs/14_charts.ipynb #14e566a2
 def ladder(
     frame: pd.DataFrame,  # columns rung, accuracy, low, high; `student`, if there, gives each its own colour
     teacher: float | None = None,  # the teacher's accuracy, drawn as a rule
@@ -197,7 +200,7 @@ def ladder(
     x = {"title": "accuracy on test texts", "axis": alt.Axis(format="%", tickCount=7, **_AXIS),
          "scale": alt.Scale(domain=[min(values) - margin, max(values) + margin], nice=False)}
     color = alt.Color("student:N", legend=_LEGEND if len(students) > 1 else None,
-                      scale=alt.Scale(domain=students, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(students))]))
+                      scale=_colors(students))
     y = alt.Y("rung:N", sort=rungs, title=None, axis=alt.Axis(labelLimit=260, **_AXIS))
     base = alt.Chart(data).encode(y=y, color=color, yOffset=alt.YOffset("student:N", sort=students))
     layers = [base.mark_rule(strokeWidth=2.4).encode(x=alt.X("low:Q", **x), x2="high:Q"),
@@ -208,7 +211,7 @@ def ladder(
                    rule.mark_text(align="right", dx=-4, y=8 + 13 * position, color="#444444", fontSize=11).encode(text="label:N")]
     return _style(alt.layer(*layers), 430, max(70, len(rungs) * max(28, 15 * len(students))))
 
-# %% ../nbs/14_charts.ipynb #79f88b7d
+# %% ../nbs/14_charts.ipynb #1c2afa90
 def growth_curve(
     frame: pd.DataFrame,  # columns model, texts (how many), accuracy, low, high
     title: str = "texts",  # of the x axis
@@ -221,13 +224,13 @@ def growth_curve(
     x = alt.X("texts:Q", title=title, scale=alt.Scale(type=kind, domain=[ticks[0], ticks[-1]], nice=False),
               axis=alt.Axis(values=ticks, labelOverlap=True, format=",d", **_AXIS))
     color = alt.Color("model:N", legend=alt.Legend(title=None, labelFontSize=12, labelLimit=260, symbolOpacity=1),
-                      scale=alt.Scale(domain=models, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(models))]))
+                      scale=_colors(models))
     base = alt.Chart(frame).encode(x=x, color=color)
     y = alt.Y("accuracy:Q", title="accuracy on test texts", axis=alt.Axis(format="%", tickCount=6, **_AXIS), scale=alt.Scale(zero=False))
     band = base.mark_area(opacity=.15).encode(y=alt.Y("low:Q", scale=alt.Scale(zero=False), title="accuracy on test texts"), y2="high:Q")
     return _style(band + base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=40, opacity=1)).encode(y=y), 440, 250)
 
-# %% ../nbs/14_charts.ipynb #1905ff49
+# %% ../nbs/14_charts.ipynb #09759643
 def reliability_chart(
     frame: pd.DataFrame,  # columns confidence, accuracy, accuracy_low, accuracy_high, model; as `reliability` gives them
 ) -> alt.LayerChart:
@@ -237,7 +240,7 @@ def reliability_chart(
     low = np.floor(10 * min(frame["confidence"].min(), frame["accuracy"].min())) / 10
     scale = alt.Scale(domain=[low, 1], nice=False)
     color = alt.Color("model:N", legend=alt.Legend(title=None, labelFontSize=12, labelLimit=260),
-                      scale=alt.Scale(domain=models, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(models))]))
+                      scale=_colors(models))
     base = alt.Chart(frame).encode(x=alt.X("confidence:Q", scale=scale, axis=alt.Axis(format="%", tickCount=6, **_AXIS)), color=color)
     axis = alt.Axis(format="%", tickCount=6, **_AXIS)
     ends = base.mark_rule(opacity=.5, clip=True).encode(y=alt.Y("accuracy_low:Q", scale=scale, axis=axis, title="accuracy"), y2="accuracy_high:Q")
@@ -245,7 +248,7 @@ def reliability_chart(
     diagonal = alt.Chart(pd.DataFrame({"confidence": [low, 1], "accuracy": [low, 1]})).mark_line(color="#999999", strokeDash=[4, 4])
     return _style(alt.layer(diagonal.encode(x="confidence:Q", y=alt.Y("accuracy:Q", scale=scale)), ends, line), 300, 260)
 
-# %% ../nbs/14_charts.ipynb #dfc91b04
+# %% ../nbs/14_charts.ipynb #3737c433
 def cascade_chart(
     frame: pd.DataFrame,  # columns share, accuracy, low, high, at_random; ms for `against="ms"`; `model`, if there, gives each its own colour
     against: str = "share",  # "share" of texts sent to the teacher, or "ms" that a text takes on average
@@ -257,7 +260,7 @@ def cascade_chart(
     data = frame.assign(model=frame.get("model", "cascade"))
     models = list(dict.fromkeys(data["model"]))
     color = alt.Color("model:N", legend=_LEGEND if len(models) > 1 else None,
-                      scale=alt.Scale(domain=models, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(models))]))
+                      scale=_colors(models))
     title, form = {"share": ("texts that the teacher answers", "%"), "ms": ("milliseconds a text", ",.1f")}[against]
     base = alt.Chart(data).encode(x=alt.X(f"{against}:Q", title=title, axis=alt.Axis(format=form, tickCount=6, **_AXIS)), color=color)
     y = {"title": "accuracy on test texts", "scale": alt.Scale(zero=False), "axis": alt.Axis(format="%", tickCount=6, **_AXIS)}
@@ -265,7 +268,7 @@ def cascade_chart(
                   + base.mark_line(strokeDash=[5, 4]).encode(y=alt.Y("at_random:Q", **y))
                   + base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=30, opacity=1)).encode(y=alt.Y("accuracy:Q", **y)), 440, 250)
 
-# %% ../nbs/14_charts.ipynb #72036a99
+# %% ../nbs/14_charts.ipynb #69bb8751
 def latency_chart(
     frame: pd.DataFrame,  # columns form, threads, p50_ms, p95_ms; accuracy, if there, goes up the y axis
 ) -> alt.LayerChart:
@@ -278,8 +281,7 @@ def latency_chart(
     scale = alt.Scale(type="log", domain=[float(10 ** (ends[0] - .25)), float(10 ** (ends[1] + .25))], nice=False)
     axis = alt.Axis(values=[10.0 ** power for power in range(-3, 5)], format="~g", **_AXIS)
     low, high = (data["accuracy"].min() - .01, data["accuracy"].max() + .01) if scored else (0, 1)
-    colors = [_PALETTE[i % len(_PALETTE)] for i in range(len(forms))]
-    color = alt.Color("form:N", scale=alt.Scale(domain=forms, range=colors), legend=_LEGEND if scored else None)
+    color = alt.Color("form:N", scale=_colors(forms), legend=_LEGEND if scored else None)
     shape = alt.Shape("threads:N", scale=alt.Scale(domain=threads, range=["circle", "diamond"][:len(threads)]), legend=_LEGEND if len(threads) > 1 else None)
     y = (alt.Y("accuracy:Q", title="accuracy on test texts", axis=alt.Axis(format="%", tickCount=6, **_AXIS), scale=alt.Scale(domain=[low, high], nice=False))
          if scored else alt.Y("form:N", sort=forms, title=None, axis=alt.Axis(labelLimit=200, **_AXIS)))
