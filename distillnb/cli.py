@@ -407,7 +407,7 @@ def _label_command(args: argparse.Namespace) -> None:
     else:
         table.to_csv(sys.stdout, index=False, float_format="%.6g", lineterminator="\n")
 
-# %% ../nbs/26_cli.ipynb #202a2643
+# %% ../nbs/26_cli.ipynb #6fedf2d4
 def _distill_command(args: argparse.Namespace) -> None:
     "`distill`: read, hold out, train, keep, say how good it is"
     _say("Loading PyTorch and transformers ...")
@@ -440,7 +440,8 @@ def _distill_command(args: argparse.Namespace) -> None:
             _say(f"Its direct twin: the same on {len(own):,} labels alone")
         twin = student.twin().fit(own.text, own.label.astype(object)) if compared else None
         student.save(output, (test.text, test.label.astype(object)) if compared else None, twin, Path(args.data).name)
-        write_card(output, licence=args.licence)
+        if args.licence is not None:
+            write_card(output, licence=args.licence)
     facts = student.facts_
     _say(f"Written to {output}: the student, its tokenizer, README.md")
     if args.json:
