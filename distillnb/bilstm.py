@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
-from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
+from transformers import PretrainedConfig
 
-from .linear import Student
+from .student import Student, register_student
 
 # %% ../nbs/23_bilstm.ipynb #682426c6
 class BiLSTMConfig(PretrainedConfig):
@@ -38,6 +38,7 @@ class BiLSTMConfig(PretrainedConfig):
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
 # %% ../nbs/23_bilstm.ipynb #93390b6a
+@register_student(BiLSTMConfig, "bidirectional LSTM, after Tang et al. 2019", sizes={"width": 100}, epochs=6, embeddings="teacher")
 class BiLSTMStudent(Student):
     "Embeddings, one bidirectional LSTM, a layer of ReLU units, linear: Tang et al. 2019 (arXiv:1903.12136), section 3.1."
     config_class = BiLSTMConfig
@@ -66,7 +67,3 @@ class BiLSTMStudent(Student):
         packed = pack_padded_sequence(h, mask.sum(1).clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         _, (last, _) = self.lstm(packed)  # (2, B, hidden)
         return self.classifier(self.dropout(self.dense(torch.cat([last[0], last[1]], 1)).relu()))
-
-# %% ../nbs/23_bilstm.ipynb #0439de92
-AutoConfig.register(BiLSTMConfig.model_type, BiLSTMConfig)
-AutoModelForSequenceClassification.register(BiLSTMConfig, BiLSTMStudent)

@@ -24,9 +24,9 @@ from sklearn.metrics import f1_score
 
 from . import __version__
 from .inference import Classifier, load_student
-from .linear import count_parameters
+from .machine import pick_device
+from .student import count_parameters
 from .significance import bootstrap_interval
-from .tokens import pick_device
 from .trust import calibration_error
 
 # %% ../nbs/46_card.ipynb #d8bc4d7e

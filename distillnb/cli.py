@@ -274,7 +274,7 @@ def _experiment(args: argparse.Namespace):
     from dataclasses import fields, replace
 
     from distillnb.experiment import LADDER, Experiment
-    from distillnb.recipes import LADDER_RECIPES
+    from distillnb.lesson import LADDER_RECIPES
 
     preset = "demo" if args.command == "demo" else args.preset
     experiment = Experiment.preset(preset) if preset else Experiment()

@@ -14,7 +14,7 @@ import torch
 from sklearn.decomposition import PCA
 from transformers import PreTrainedModel
 
-from .linear import Student
+from .student import Student
 
 # %% ../nbs/30_embeddings.ipynb #858fe33b
 def teacher_embeddings(

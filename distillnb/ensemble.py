@@ -9,10 +9,10 @@ __all__ = ['EnsembleConfig', 'EnsembleStudent']
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from .cnn import CNNConfig, CNNStudent
 from .linear import hashed_ngrams
+from .student import register_student
 
 # %% ../nbs/24_ensemble.ipynb #8b420842
 class EnsembleConfig(CNNConfig):
@@ -31,6 +31,8 @@ class EnsembleConfig(CNNConfig):
         super().__init__(**kwargs)
 
 # %% ../nbs/24_ensemble.ipynb #f9860328
+@register_student(EnsembleConfig, "bag of token n-grams and a convolutional network, added up", sizes={"width": 100, "filters": 200},
+                  embeddings="teacher")
 class EnsembleStudent(CNNStudent):
     "A bag of hashed n-grams and Kim's CNN, logits added; after spaCy's `TextCatEnsemble`."
     config_class = EnsembleConfig
@@ -56,7 +58,3 @@ class EnsembleStudent(CNNStudent):
         bag, counts = hashed_ngrams(rows[mask], mask.sum(1), config.ngrams, config.vocab_size, config.buckets)
         votes = self.votes(bag, counts.cumsum(0) - counts) / counts.clamp(min=1)[:, None].sqrt()
         return super().logits(rows, mask) + votes
-
-# %% ../nbs/24_ensemble.ipynb #61a9fcbe
-AutoConfig.register(EnsembleConfig.model_type, EnsembleConfig)
-AutoModelForSequenceClassification.register(EnsembleConfig, EnsembleStudent)

@@ -25,7 +25,7 @@ from .embeddings import teacher_embeddings
 from .inference import Classifier, load_student
 from .labelling import AnyTeacher, Unanswered, any_teacher, check_answers, to_logits
 from .losses import CrossEntropy, Loss, Mix
-from .recipes import LADDER_RECIPES, Material, Recipe, build_student, default_loss
+from .lesson import LADDER_RECIPES, Material, Recipe, build_student, default_loss
 from .significance import verdict
 from .teacher import match_labels
 from .tokens import refuse_no_text, tokenize, tokenizer_fingerprint, train_tokenizer

@@ -28,7 +28,7 @@ from .embeddings import read_vectors, teacher_embeddings
 from .inference import Classifier
 from .labelling import AnyTeacher, any_teacher
 from .losses import Loss, Mix, SquaredEMD
-from .recipes import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS, Material, Recipe, Trained, default_loss, train_student
+from .lesson import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS, Material, Recipe, Trained, default_loss, train_student
 from .results import Results, summary_row, texts_per_second
 from .significance import pooled_bootstrap
 from .teacher import cached_fine_tune, match_labels, pick_precision

@@ -19,7 +19,8 @@ from transformers import PreTrainedModel
 
 import distillnb.bilstm, distillnb.cnn, distillnb.ensemble, distillnb.linear  # noqa: E401, F401  registers the students
 from .teacher import load_classifier
-from .tokens import Tokens, encode, pick_device, refuse_no_text
+from .machine import pick_device
+from .tokens import Tokens, encode, refuse_no_text
 from .training import predict_logits
 
 # %% ../nbs/37_inference.ipynb #6c868cf1

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .cnn import machine_code, numba
 from .linear import HASH, HASH_PRIME, LinearStudent
 from .losses import CrossEntropy, LogitMSE, Loss, Mix, SoftCrossEntropy
+from .machine import machine_code, numba
 from .tokens import Tokens
 
 # %% ../nbs/32_kernels.ipynb #6ca2df8a

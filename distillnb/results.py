@@ -24,7 +24,7 @@ from .charts import (bootstrap_histogram, confusion_heatmap, difference_interval
                               reliability_chart)
 from .inference import Classifier
 from .losses import CrossEntropy
-from .recipes import WAYS, Material, Trained
+from .lesson import WAYS, Material, Trained
 from .significance import (PooledVerdict, Verdict, bootstrap_interval, paired_bootstrap, pooled_bootstrap, pooled_verdict,
                                     verdict)
 from .training import HISTORY_COLUMNS, ordered_scores, predict_logits, scores

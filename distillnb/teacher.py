@@ -32,7 +32,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from .data import align_labels, label_ids, label_names
-from .tokens import Tokens, batches, pick_device, tokenize, tokenizer_fingerprint
+from .machine import pick_device
+from .tokens import Tokens, batches, tokenize, tokenizer_fingerprint
 
 # %% ../nbs/10_teacher.ipynb #2c423132
 @contextmanager

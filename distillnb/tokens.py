@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['demo_model', 'tokenizer_fingerprint', 'Tokens', 'join_tokens', 'refuse_no_text', 'encode', 'tokenize', 'batches',
-           'save_tokens', 'load_tokens', 'trim_vocabulary', 'train_tokenizer', 'pick_device']
+           'save_tokens', 'load_tokens', 'trim_vocabulary', 'train_tokenizer']
 
 # %% ../nbs/02_tokens.ipynb #3eaefeae
 import hashlib
@@ -334,17 +334,3 @@ def train_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]",
                                    model_input_names=["input_ids", "attention_mask"])
-
-# %% ../nbs/02_tokens.ipynb #fb8ae388
-def pick_device(
-    device: str | torch.device | None = None,  # "cuda", "mps", "cpu", or None for the best there is
-) -> torch.device:
-    "The device to compute on. Raises `ValueError` for one that is not there."
-    if device is not None:
-        kind = str(device).split(":")[0]
-        if kind not in ("cpu", "cuda", "mps") or kind != "cpu" and not getattr(torch, kind).is_available():
-            raise ValueError(f"There is no device {device!r} here: use cpu, or leave it out for the best there is")
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

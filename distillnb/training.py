@@ -25,7 +25,8 @@ from transformers import PreTrainedModel
 from .kernels import check_rows, not_finite, sgd_epoch
 from .linear import LinearStudent
 from .losses import CrossEntropy, Loss, refuse_probabilities
-from .tokens import Tokens, batches, pick_device
+from .machine import pick_device
+from .tokens import Tokens, batches
 
 # %% ../nbs/35_training.ipynb #794c2705
 def scores(

@@ -8,7 +8,7 @@ from conftest import sentences
 from transformers import AutoTokenizer
 
 from distillnb.embeddings import read_vectors, start_from, teacher_embeddings
-from distillnb.recipes import STUDENTS
+from distillnb.lesson import STUDENTS
 from distillnb.teacher import load_classifier
 from distillnb.tokens import tokenize, trim_vocabulary
 

@@ -136,7 +136,7 @@ def test_several_labels(taught):
 
 
 def test_default_losses(taught):
-    from distillnb.recipes import default_loss
+    from distillnb.lesson import default_loss
     assert [default_loss(*arguments) for arguments in ((None, False), ("logits", False), ("logits", True))][1:] == [LogitMSE()] * 2
     assert default_loss("probabilities", False) == SoftCrossEntropy(1.0) and default_loss("probabilities", True) == SoftBinaryCrossEntropy()
     texts, labels, teacher = taught

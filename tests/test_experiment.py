@@ -11,7 +11,7 @@ from distillnb import recipes as module
 from distillnb.data import label_names, read_reviews, split
 from distillnb.experiment import PRESETS, Experiment, learning_curve
 from distillnb.losses import CrossEntropy, Mix, SoftCrossEntropy, SquaredEMD
-from distillnb.recipes import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS
+from distillnb.lesson import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS
 
 FAST = {"linear": replace(RECIPES["linear"], epochs=2), "cnn": replace(RECIPES["cnn"], epochs=2, sizes={"filters": 8})}
 

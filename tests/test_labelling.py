@@ -202,7 +202,7 @@ def test_the_experiment_takes_a_table(toy_reviews, tmp_path):
     from dataclasses import replace
 
     from distillnb.experiment import Experiment
-    from distillnb.recipes import LADDER_RECIPES
+    from distillnb.lesson import LADDER_RECIPES
     good = make_pipeline(CountVectorizer(), LogisticRegression(C=10)).fit(toy_reviews.text, toy_reviews.label)
     table = label_texts(any_teacher(good), toy_reviews.text)
     notes = []
