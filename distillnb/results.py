@@ -25,8 +25,8 @@ from .charts import (bootstrap_histogram, confusion_heatmap, difference_interval
 from .inference import Classifier
 from .losses import CrossEntropy
 from .lesson import WAYS, Material, Trained
-from .significance import (PooledVerdict, Verdict, bootstrap_interval, paired_bootstrap, pooled_bootstrap, pooled_verdict,
-                                    verdict)
+from .significance import Verdict, Verdict as PooledVerdict, bootstrap_interval, paired_bootstrap, pooled_bootstrap
+from .significance import verdict, verdict as pooled_verdict
 from .training import HISTORY_COLUMNS, ordered_scores, predict_logits, scores
 from .trust import TrustReport, trust_report
 
