@@ -172,8 +172,8 @@ def test_loops_compile_where_nothing_can_be_kept(monkeypatch):
             if cache:
                 raise RuntimeError("cannot cache function: no locator available")
             return lambda function: (function, options)
-    monkeypatch.setattr(cnn, "numba", Numba)
-    function, options = cnn.machine_code(len)
+    monkeypatch.setattr(machine, "numba", Numba)
+    function, options = machine.machine_code(len)
     assert function is len and options["nogil"]
 
 
