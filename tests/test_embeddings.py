@@ -55,7 +55,7 @@ def test_files_of_word_vectors(header, zipped, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("content, message", [
-    ("", "no word"), ("good 1 2\nbad 1\n", "line 2"), ("good a b\n", "no number"), ("1 2\ngood\n", "line 2"), ("xyzzy 1 2\n", "no word"),
+    ("", "no word"), ("good 1 2\nbad 1\n", "line 2"), ("good a b\n", "not a number"), ("1 2\ngood\n", "line 2"), ("xyzzy 1 2\n", "no word"),
     ("\x00\x01\x02", "line 1")])
 def test_files_that_are_none(content, message, tokenizer, tmp_path):
     (tmp_path / "v.txt").write_text(content)
