@@ -26,12 +26,12 @@ from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, ha
                             split)
 from .embeddings import read_vectors, teacher_embeddings
 from .inference import Classifier
-from .labelling import AnyTeacher, any_teacher
+from .labelling import any_teacher
 from .losses import Loss, Mix, SquaredEMD
 from .lesson import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS, Material, Recipe, Trained, default_loss, train_student
 from .results import Results, summary_row, texts_per_second
 from .significance import pooled_bootstrap
-from .teacher import cached_fine_tune, match_labels, pick_precision
+from .teacher import Teacher, cached_fine_tune, match_labels, pick_precision
 from .tokens import demo_model, tokenize, train_tokenizer
 
 # %% ../nbs/50_experiment.ipynb #8ced628b
@@ -113,7 +113,7 @@ class Experiment:
         self,
         splits: Splits,  # whose labelled part it is fine-tuned on
         report: Callable | None = None,  # told what int8 changes
-    ) -> AnyTeacher:
+    ) -> Teacher:
         "The teacher, fine-tuned if so asked. Raises `ValueError` for one that can't be."
         source = demo_model() if isinstance(self.teacher, str) and self.teacher == "demo" else self.teacher
         if self.fine_tune:
@@ -151,7 +151,7 @@ LADDER = {"recipes": LADDER_RECIPES, "ways": tuple(WAYS), "rounds": 8, "tune": (
 PRESETS["ladder"] = PRESETS["demo"] | LADDER
 
 # %% ../nbs/50_experiment.ipynb #6d997a21
-def _prepare(experiment: Experiment, splits: Splits, teacher: AnyTeacher, tokenizer, note: Callable, say: Callable) -> tuple[Material, np.ndarray]:
+def _prepare(experiment: Experiment, splits: Splits, teacher: Teacher, tokenizer, note: Callable, say: Callable) -> tuple[Material, np.ndarray]:
     "What the students learn from and are judged by, and the teacher's logits for the test texts"
     names, texts = label_names(splits.train), pd.concat([splits.train, splits.transfer], ignore_index=True)
     columns = match_labels(teacher.names, names)
@@ -204,7 +204,7 @@ def _baselines(experiment: Experiment, splits: Splits, material: Material, note:
         yield name, logits
 
 # %% ../nbs/50_experiment.ipynb #ee2cb959
-def _fitting(experiment: Experiment, teacher: AnyTeacher, note: Callable) -> Experiment:
+def _fitting(experiment: Experiment, teacher: Teacher, note: Callable) -> Experiment:
     "The experiment with what this teacher allows"
     experiment = replace(experiment, loss=experiment.loss or default_loss(teacher.gives))
     wanting = [name for name, recipe in experiment.recipes.items() if recipe.embeddings == "teacher"]
@@ -214,7 +214,7 @@ def _fitting(experiment: Experiment, teacher: AnyTeacher, note: Callable) -> Exp
                                                   for name, recipe in experiment.recipes.items()})
     return experiment
 
-def _teacher_figures(experiment: Experiment, teacher: AnyTeacher, texts: list[str]) -> dict:
+def _teacher_figures(experiment: Experiment, teacher: Teacher, texts: list[str]) -> dict:
     "Size and speed of a teacher that has a model"
     if teacher.model is None:
         return {}
