@@ -6,25 +6,23 @@
 __all__ = ['summary_row', 'texts_per_second', 'Results', 'check_writable']
 
 # %% ../nbs/48_results.ipynb #e188f94e
-import io
 import json
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment
 from scipy.special import softmax
 
 from .card import model_size, save_student, score_row, student_facts, versions_used
-from .charts import (bootstrap_histogram, confusion_heatmap, difference_intervals, ladder, learning_curves,
-                              reliability_chart)
+from .charts import bootstrap_histogram, confusion_heatmap, difference_intervals, ladder, learning_curves
 from .inference import Classifier
 from .losses import CrossEntropy
 from .lesson import WAYS, Material, Trained
+from .report import folder_name, in_words, report_page
 from .significance import (PooledVerdict, Verdict, bootstrap_interval, paired_bootstrap, pooled_bootstrap, pooled_verdict,
                                     verdict)
 from .training import HISTORY_COLUMNS, ordered_scores, predict_logits, scores
@@ -213,7 +211,7 @@ class Results:
 
     def report(self) -> str:
         "The report as one HTML page that needs no network."
-        return _report(self)
+        return report_page(self)
 
     def save(self, folder: str | Path) -> Path:
         "Write tables, report and students. Each file appears complete or not at all. Raises `ValueError` if it can't."
@@ -277,116 +275,6 @@ def _charts(results: Results) -> dict:
         charts["differences"] = difference_intervals(frame.assign(label=label))
     return charts
 
-# %% ../nbs/48_results.ipynb #0c73ff60
-def _svg(chart) -> str:
-    "An Altair chart as SVG markup"
-    buffer = io.StringIO()
-    chart.save(buffer, format="svg")
-    return buffer.getvalue()
-
-# %% ../nbs/48_results.ipynb #c6a7fa8f
-def _settings(experiment) -> dict[str, str]:
-    "Every field of the experiment, as text"
-    values = {entry.name: getattr(experiment, entry.name) for entry in fields(experiment) if entry.name != "recipes"}
-    for name in ("data", "teacher"):
-        if not isinstance(values[name], (str, Path)):
-            values[name] = getattr(values[name], "what", f"a {type(values[name]).__name__} in memory")
-    recipes = {f"student {name}": ", ".join(f"{key}={value}" for key, value in asdict(recipe).items())
-               for name, recipe in experiment.recipes.items()}
-    return {key: str(value) for key, value in (values | recipes).items() if value not in (None, {})}
-
-# %% ../nbs/48_results.ipynb #5578b079
-def _in_words(experiment) -> tuple[str, str]:
-    "Data and teacher, as one says them"
-    settings = _settings(experiment)
-    return ("the demo tweets" if settings["data"] == "demo" else Path(settings["data"]).name,
-            "MiniLM, the demo's teacher" if settings["teacher"] == "demo" else f"the teacher {settings['teacher']}")
-
-# %% ../nbs/48_results.ipynb #45c23751
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>distillnb: {{ title }}</title>
-<style>
- body { font: 16px/1.55 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
- h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.2rem; margin-top: 2.4rem; border-bottom: 1px solid #ddd }
- .lead { color: #555; margin-top: 0 } .verdict { border-left: 4px solid #888; padding: .3rem .9rem; margin: .8rem 0; background: #f7f7f7 }
- .helps { border-color: #1b7f4b } .hurts { border-color: #b3382c }
- table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums }
- th, td { padding: .28rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4 } th { color: #555; font-weight: 600 }
- th:first-child, td:first-child { text-align: left } .facts td { text-align: left; vertical-align: top }
- .charts { display: flex; flex-wrap: wrap; gap: 1rem } .wide { overflow-x: auto } svg { max-width: 100%; height: auto }
- .summary td, .summary th { white-space: nowrap } details { margin: .8rem 0 } summary { cursor: pointer; font-weight: 600 } h3 { font-size: 1rem; margin-bottom: .3rem }
- pre { background: #f4f4f4; padding: .8rem; overflow-x: auto }
-</style></head><body>
-<h1>{{ title }}</h1>
-<p class="lead">{{ lead }}</p>
-<p>The ways of teaching. {{ ways|safe }}.</p>
-{% if interrupted %}<p class="verdict hurts">This run was interrupted. It shows what had finished.</p>{% endif %}
-<h2>Verdict</h2>
-{% for word, sentence in verdicts %}<p class="verdict {{ word }}">{{ sentence }}</p>
-{% else %}<p>No pair of twins was finished.</p>{% endfor %}
-{% if differences %}{{ differences|safe }}{% endif %}
-<h2>Summary</h2>
-<div class="wide summary">{{ table|safe }}</div>
-<p>Accuracy and macro F1 on {{ n }} test texts that nobody learned from, {{ 'at the epoch that the validation texts chose' if tuned else 'after the last epoch' }}. Intervals: percentile bootstrap over the test
-texts{% if seeds > 1 %}, and Student's t over {{ seeds }} seeds; scores are means over the seeds{% endif %}. Texts a second: this machine,
-in bulk, from text to probabilities.</p>
-{% if ladder %}<h2>What each step brings</h2>{{ ladder|safe }}{% endif %}
-{% if curves %}<h2>Learning curves</h2><div class="charts">{% for svg in curves %}<div>{{ svg|safe }}</div>{% endfor %}</div>{% endif %}
-<h2>Where each is right and wrong</h2>
-<div class="charts">{% for svg in confusions %}<div>{{ svg|safe }}</div>{% endfor %}</div>
-{% if bootstraps %}<h2>Could it be luck?</h2>
-<p>The difference in accuracy between distilled and direct, on 10,000 test sets drawn from this one with replacement.</p>
-<div class="charts">{% for svg in bootstraps %}<div>{{ svg|safe }}</div>{% endfor %}</div>{% endif %}
-{% if trust %}<h2>How far to trust them</h2>
-<p>Agreement with the teacher, calibration before and after temperature scaling (the temperature is fitted on the validation texts), where the
-student loses, and the texts on which the two differ most.</p>{% for part in trust %}{{ part|safe }}{% endfor %}{% endif %}
-<h2>Use a student</h2>
-<pre>distillnb predict students/{{ example }} "a text"</pre>
-<pre>import distillnb.inference
-from transformers import pipeline
-pipeline("text-classification", "students/{{ example }}")("a text")</pre>
-<h2>What was run</h2>
-<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
-<table class="facts">{% for key, value in facts %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}</table>
-</body></html>
-"""  # noqa: E501
-
-# %% ../nbs/48_results.ipynb #2b266247
-def _trust_html(trust: TrustReport) -> str:
-    "One student's trust report, folded up, as HTML"
-    def table(frame):
-        readable = frame.rename(columns=lambda name: name.replace("_", " "))
-        return readable.to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}", justify="left")
-    parts = [f"<details><summary>{trust.name}</summary>", "<h3>Agreement by the teacher's confidence</h3>", table(trust.agreement),
-             "<h3>Calibration</h3>", table(trust.calibration), _svg(reliability_chart(trust.reliability)),
-             "<h3>Where it loses</h3>", table(trust.slices), "<h3>Where it differs most from its teacher</h3>",
-             f'<div class="wide">{table(trust.disagreements)}</div>', "</details>"]
-    return "".join(parts)
-
-# %% ../nbs/48_results.ipynb #77080155
-def _report(results: Results) -> str:
-    "The HTML report"
-    experiment, charts = results.experiment, results.charts()
-    pick = lambda start: [_svg(chart) for name, chart in charts.items() if name.startswith(start)]
-    words = results.pooled_verdicts if len(experiment.seeds) > 1 else results.verdicts
-    words = words["word"].tolist() if results.pairs else []
-    subject, teacher = _in_words(experiment)
-    ways = "; ".join(f"<b>{way}</b>: {WAYS[way]}" for way in experiment.ways)
-    lead = f"Small students of {teacher}, all with the same number of steps. Classes: {', '.join(results.names)}."
-    if experiment.labelled is not None:
-        lead += " Only part of the training texts kept their label; the others serve distillation alone."
-    trust = [_trust_html(results.trust(name, way=way)) for name in experiment.recipes for way in experiment.ways[-1:]
-             if way != "direct" and results.seeds(f"{name} {way}")[:1] == list(experiment.seeds[:1])]
-    facts = {**_settings(experiment), **versions_used(experiment.device)}
-    example = _folder_name(results, *list(results.students)[-1]) if results.students else "NAME"
-    return Environment(autoescape=True, trim_blocks=True).from_string(_TEMPLATE).render(
-        title=f"Distillation on {subject}", lead=lead, interrupted=results.interrupted,
-        verdicts=list(zip(words, results.sentences())), differences="".join(pick("differences")), ways=ways, ladder="".join(pick("ladder")), trust=trust,
-        seeds=len(experiment.seeds), tuned=experiment.tune is not None, n=f"{len(results.truth):,}",
-        table=results.table().to_html(index=False, border=0), curves=pick("curves"), confusions=pick("confusion"),
-        bootstraps=pick("bootstrap"), example=example, notes=results.notes, facts=list(facts.items()))
-
 # %% ../nbs/48_results.ipynb #fcddb9dc
 def check_writable(folder: Path) -> None:
     "Raise `ValueError` if `folder` holds what is not ours, or nothing can be written into it; leave nothing behind."
@@ -401,15 +289,10 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         raise ValueError(f"Cannot write to {folder} ({error.strerror}): choose another output folder") from error
 
-# %% ../nbs/48_results.ipynb #36df44ad
-def _folder_name(results: Results, name: str, seed: int) -> str:
-    "cnn-distilled, or cnn-distilled-seed1 where there are several seeds"
-    return name.replace(" ", "-") + (f"-seed{seed}" if len(results.experiment.seeds) > 1 else "")
-
 # %% ../nbs/48_results.ipynb #91b0d398
 def _save_student(results: Results, name: str, seed: int, folder: Path) -> None:
     "Write one student with its facts and its card"
-    experiment, material, (data, teacher) = results.experiment, results.material, _in_words(results.experiment)
+    experiment, material, (data, teacher) = results.experiment, results.material, in_words(results.experiment)
     kind, way = next((kind, way) for kind in experiment.recipes for way in experiment.ways if name == f"{kind} {way}")
     compared = [key for key in ((name, seed), (f"{kind} direct", seed), ("teacher", None)) if key in results.logits]
     classifier, labelled = results.classifier(results.students[name, seed]), int((material.labels >= 0).sum())
@@ -441,7 +324,7 @@ def _save(results: Results, folder: Path) -> Path:
         results.ladder().to_csv(new / "ladder.csv", index=False)
         (new / "report.html").write_text(results.report(), encoding="utf-8")
         for name, seed in results.students:
-            _save_student(results, name, seed, new / "students" / _folder_name(results, name, seed))
+            _save_student(results, name, seed, new / "students" / folder_name(results, (name, seed)))
         (new / "replaced").mkdir()
         for old in filter(_is_student, (folder / "students").glob("*")):
             os.replace(old, new / "replaced" / old.name)
