@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from transformers import PreTrainedModel
 
 from .student import Student
+from .tokens import vocabulary_size
 
 # %% ../nbs/30_embeddings.ipynb #858fe33b
 def teacher_embeddings(
@@ -86,7 +87,7 @@ def read_vectors(
                     raise ValueError(f"{path}, line {number}: {word!r} is followed by what is no number: is the file whole?") from None
     if not found:
         raise ValueError(f"{path} has no word of the tokenizer: check its language and format")
-    result = np.full((len(tokenizer), width), np.nan, np.float32)
+    result = np.full((vocabulary_size(tokenizer), width), np.nan, np.float32)
     for i, word in words.items():
         if (vector := found.get(word, found.get(word.lower()))) is not None:
             result[i] = vector

@@ -32,7 +32,7 @@ from .lesson import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS, Material
 from .results import Results, summary_row, texts_per_second
 from .significance import pooled_bootstrap
 from .teacher import Teacher, cached_fine_tune, match_labels, pick_precision
-from .tokens import demo_model, tokenize, train_tokenizer
+from .tokens import demo_model, tokenize, train_tokenizer, vocabulary_size
 
 # %% ../nbs/50_experiment.ipynb #8ced628b
 @dataclass
@@ -179,7 +179,7 @@ def _prepare(experiment: Experiment, splits: Splits, teacher: Teacher, tokenizer
     sources = {recipe.embeddings for recipe in experiment.recipes.values()} - {None}
     vectors = {str(source): teacher_embeddings(teacher.model) if source == "teacher" else read_vectors(source, tokenizer)
                for source in sources}
-    return Material(names, tokens, label_ids(texts), logits, test_tokens, label_ids(splits.test), len(tokenizer), validation,
+    return Material(names, tokens, label_ids(texts), logits, test_tokens, label_ids(splits.test), vocabulary_size(tokenizer), validation,
                     augmented, vectors), test_logits
 
 # %% ../nbs/50_experiment.ipynb #8bd4a805
