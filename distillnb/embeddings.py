@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from transformers import PreTrainedModel
 
 from .student import Student
+from .tokens import vocabulary_size
 
 # %% ../nbs/30_embeddings.ipynb #858fe33b
 def teacher_embeddings(
@@ -104,7 +105,7 @@ def read_vectors(
                                  "check that the file is whole") from None
     if not vectors:
         raise ValueError(f"{path} has no word of the tokenizer: check its language and format")
-    result = np.full((len(tokenizer), width), np.nan, np.float32)
+    result = np.full((vocabulary_size(tokenizer), width), np.nan, np.float32)
     for i, word in words.items():
         if (vector := vectors.get(word, vectors.get(word.lower()))) is not None:
             result[i] = vector

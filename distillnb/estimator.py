@@ -28,7 +28,7 @@ from .losses import CrossEntropy, Loss, Mix
 from .lesson import LADDER_RECIPES, Material, Recipe, build_student, default_loss
 from .significance import verdict
 from .teacher import Teacher, check_answers, match_labels, to_logits
-from .tokens import refuse_no_text, tokenize, tokenizer_fingerprint, train_tokenizer
+from .tokens import refuse_no_text, tokenize, tokenizer_fingerprint, train_tokenizer, vocabulary_size
 from .training import train_loop
 
 # %% ../nbs/52_estimator.ipynb #a6ae5ace
@@ -140,7 +140,7 @@ class DistilledClassifier(TextClassifier):
         "Train the student. Raises `ValueError` and `TypeError` for what does not fit together; Ctrl-C keeps the epochs that finished."
         lesson = _lesson(self, X, y, sample_weight, transfer)
         recipe = self._recipe(lesson)
-        material = Material(lesson["names"], lesson["tokens"], lesson["labels"], lesson["logits"], None, None, len(lesson["tokenizer"]),
+        material = Material(lesson["names"], lesson["tokens"], lesson["labels"], lesson["logits"], None, None, vocabulary_size(lesson["tokenizer"]),
                             vectors=lesson["vectors"])
         seed = check_random_state(self.random_state).randint(2 ** 31) if not isinstance(self.random_state, int) else self.random_state
         model = build_student(recipe, material, seed)

@@ -69,8 +69,8 @@ def _from_function(source: Callable, wishes: Wishes) -> Teacher:
     if not wishes.names:
         raise ValueError("A function does not say how its classes are called: give names=[...] in the order of its "
                          "columns")
-    return Teacher([str(name) for name in wishes.names], wishes.gives or "probabilities", source, bool(wishes.multilabel),
-                   what="the teacher (a function)")
+    names, gives = [str(name) for name in wishes.names], wishes.gives or "probabilities"
+    return Teacher(names, gives, source, bool(wishes.multilabel), what="the teacher (a function)")
 
 # %% ../nbs/12_labelling.ipynb #b1ff687c
 @register_teacher(lambda source: hasattr(source, "predict_proba"))
@@ -170,7 +170,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     except ImportError:
         raise ImportError('Parquet needs pyarrow: run pip install "distillnb[hub]"') from None
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: not a table of answers ({str(error).splitlines()[0]}): write a header, then a row a text") from None
+        raise ValueError(f"{path}: not a table of answers ({str(error).splitlines()[0]}): write a header, then a row "
+                         "a text") from None
 
 # %% ../nbs/12_labelling.ipynb #09d16b79
 class Unanswered(ValueError):
