@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections import Counter
@@ -491,7 +492,8 @@ _LINES = {".csv": _csv_line, ".tsv": _tsv_line}
 
 def _written(frame: pd.DataFrame, path: Path, with_header: bool) -> bytes:
     "A frame as it stands in a file. Raises `ValueError` that names the first row that the format cannot hold."
-    names, rows, lines = [str(column) for column in frame.columns], zip(*(frame[column] for column in frame.columns)), []
+    names, lines = [str(column) for column in frame.columns], []
+    rows = zip(*(frame.iloc[:, i].to_numpy() for i in range(len(names))))  # an array keeps float32 what it is
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: two columns have one name ({', '.join(names)}): rename one")
     row_line, header = _LINES.get(ending(path), _json_line), names
@@ -517,16 +519,21 @@ def write_table(
     frame: pd.DataFrame,  # columns with names of their own; numbers, strings, or missing values
     path: str | Path,  # ending in one of `WRITTEN`, `.gz` or not
     append: bool = False,  # whether the rows are added to a file that begins with this header
+    dry: bool = False,  # whether to write nothing, and only say what could not be written
 ) -> None:
     "Write a table that `read_table` reads back. Raises `ValueError` for an ending or a text that cannot be written."
     path = Path(path)
     if ending(path) not in WRITTEN:
         raise ValueError(f"{path}: tables are written as {', '.join(WRITTEN)}, or these with .gz behind: choose one of these endings")
     content = _written(frame, path, not append)
+    if dry:
+        return
     packed = gzip.compress(content, mtime=0) if _is_packed(path) else content
     if append:
         with path.open("ab") as file:
             file.write(packed)
+            file.flush()
+            os.fsync(file.fileno())
         return
     with written_whole(path) as new:
         new.write_bytes(packed)
