@@ -325,7 +325,7 @@ def label_texts(
 
 def _finished(path: Path, header: list[str], texts: list[str], gives: str, multilabel: bool) -> dict[str, np.ndarray]:
     "What an earlier call has written, by text without blanks at its ends. Begins the file where there is none."
-    write_table(pd.DataFrame({"text": texts}, columns=header), path, dry=True)
+    write_table(pd.DataFrame({"text": texts}, columns=header, dtype=object), path, dry=True)
     there = with_numbers(begun_table(path, header), "text", header[1:], str(path))
     answers = there[header[1:]].to_numpy(np.float32)
     check_answers(answers, len(there), len(header) - 1, gives, multilabel, f"{path}, written earlier")
