@@ -185,7 +185,7 @@ class _How(NamedTuple):
 
 def _load(source, choose: Callable, how: _How, keep_all: bool = False) -> Table:
     "The table behind any source, labels as they stand. Raises `FileNotFoundError`, `ValueError` or `TypeError`."
-    if hasattr(source, "select_columns"):
+    if hasattr(source, "select_columns") and not isinstance(source, dict):
         return Table(_from_dataset(source, choose))
     if not isinstance(source, (str, Path)):
         return Table(_as_frame(source))

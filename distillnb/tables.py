@@ -259,25 +259,26 @@ def _read_delimited(path: Path, look: _Look, options: _Options, counts: Counter)
     first = next((line for line in lines if line.strip()), "")
     said = re.fullmatch(r"sep=(.)\s*", first)  # how spreadsheets tell each other
     usual = "," if ending(path) == ".csv" else "\t"
-    separator = options.separator or (said[1] if said else None) or (_separator(first) if usual == "," else usual)
+    found = said[1] if said else _separator(first) if usual == "," else usual
+    separator = found if options.separator is None else _told(options.separator)
     read = _csv_rows if usual == "," else _tsv_rows
-    rows = read(lines if said else chain([first], lines), _told(separator))
+    rows = read(lines if said else chain([first], lines), separator)
     header, header_line = _header(path, rows)
     wanted = [column for column in options.choose(header) if column is not None]
     positions = [*range(len(header))] if wanted == header else [header.index(column) for column in wanted]
-    found = _Rows(wanted, options.keep_all, counts)
+    table = _Rows(wanted, options.keep_all, counts)
     for row in rows:
         if row.fields in ([], [""]) and (len(header) > 1 or not row.raw.strip() and not options.keep_all):
             continue
         if row.fields is None or len(row.fields or [""]) != len(header):
-            found.lose(row.lines)
+            table.lose(row.lines)
         elif row.lines == 1 and _bare(row.raw) == header_line:
             counts["headers"] += 1
         else:
-            found.kept.append([(row.fields or [""])[position] for position in positions])
+            table.kept.append([(row.fields or [""])[position] for position in positions])
     name = {"\t": "tabs"}.get(separator, separator)
     parts = [look.encoding] * look.detected + [f"separated by {name}"] * (separator != usual and options.separator is None)
-    return found.table(", ".join(parts))
+    return table.table(", ".join(parts))
 
 # %% ../nbs/01_tables.ipynb #fb90a07b
 def whole_text(
@@ -585,16 +586,21 @@ def begun_table(
     path = Path(path)
     nothing = pd.DataFrame(columns=columns, dtype=object)
     written = _readable(path) if path.exists() else b""
-    begin = _written(nothing, path, True)
+    begin = _written(nothing, path, True) or _json_line([""], columns[:1])[:-2].encode()  # {"text": "
     if not written.strip() or len(written) < len(begin) and begin.startswith(written):
         write_table(nothing, path)
         return nothing
     kept = _complete(ending(path), written)
     if kept == written and _is_whole(path):
         return _ours(path, path, columns)
+    if not kept.strip():
+        if ending(path) != ".jsonl" or not written.startswith(begin):
+            _ours(path, path, columns)
+        write_table(nothing, path)
+        return nothing
     with written_whole(path) as new:
         new.write_bytes(gzip.compress(kept, mtime=0) if _is_packed(path) else kept)
-        return _ours(new, path, columns) if kept.strip() else nothing
+        return _ours(new, path, columns)
 
 def _ours(file: Path, path: Path, columns: list[str]) -> pd.DataFrame:
     "The rows of a file; `path` is what messages call it. Raises `ValueError` unless we have written it."
