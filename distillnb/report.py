@@ -93,19 +93,17 @@ def _lead(results) -> str:
 
 def _ways(results) -> list[tuple[str, str]]:
     "Each way of teaching, and what its students learned from."
-    return [(way, WAYS[way]) for way in results.experiment.ways]
+    return [(way, WAYS[way].sentence) for way in results.experiment.ways]
 
 def _verdicts(results) -> list[tuple[str, str]]:
     "The word and the sentence for each student and way."
-    sentences = results.sentences()
-    frame = results.pooled_verdicts if len(results.experiment.seeds) > 1 else results.verdicts
-    return list(zip(frame["word"], sentences)) if sentences else []
+    return [(found.word, found.sentence) for found in results.comparisons]
 
 def _trust(results) -> list:
     "The trust report of each student that the last way has taught, on the first seed."
     experiment = results.experiment
     way, first = experiment.ways[-1], experiment.seeds[0]
-    if way == "direct":
+    if not WAYS[way].uses_teacher:
         return []
     return [results.trust(name, way=way) for name in experiment.recipes if first in results.seeds(f"{name} {way}")]
 
