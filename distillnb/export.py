@@ -8,7 +8,6 @@ __all__ = ['BOUNDS', 'Parts', 'Refused', 'save_runtime', 'save_onnx']
 # %% ../nbs/61_export.ipynb #d57601ed
 import io
 import json
-import re
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -292,7 +291,7 @@ def _lstm_graph(graph: _Graph, lstm: runtime.LSTM) -> str:
                        f'LSTM<direction = "bidirectional", hidden_size = {lstm.hidden}>({inputs})')
     return put(f"Flatten({put(f'Transpose<perm = [1, 0, 2]>(last{len(graph.lines) - 1})')})")
 
-# %% ../nbs/61_export.ipynb #20d82383
+# %% ../nbs/61_export.ipynb #4d1aebdd
 def _dense_graph(graph: _Graph, dense: runtime.Dense) -> str:
     "Lines for a matrix, a bias, a ReLU."
     bias = f", {graph.weight(dense.bias)}" if dense.bias else ""
@@ -311,20 +310,19 @@ def _onnx_text(parts: Parts, bits: int, opset: int) -> tuple[str, dict[str, np.n
     "An ONNX model as text, and its constants by name."
     graph, settings = _Graph(parts, bits), parts.settings
     rows = parts.weights.get("rows", np.arange(settings.vocab_size)).astype(np.int32)
+    ids = {"rows": rows} | ({"keys": parts.weights.get("keys", rows).astype(np.int32)} if settings.hashed else {})
+    for name, values in ids.items():
+        small = graph.put(f"Gather({graph.array(values)}, input_ids)")
+        graph.lines.append(f"{name} = Cast<to = 7>({small})")
+    graph.lines.append("mask = Cast<to = 1>(attention_mask)")
     for operation in settings.program:
         graph.results[operation.result] = _GRAPHS[type(operation)](graph, operation)
-    lines, last = list(graph.lines), graph.results["logits"]
-    for name, values in (("rows", rows), ("keys", parts.weights.get("keys", rows).astype(np.int32))):
-        if any(re.search(rf"\b{name}\b", line) for line in lines):
-            small = graph.put(f"Gather({graph.array(values)}, input_ids)")
-            graph.lines.append(f"{name} = Cast<to = 7>({small})")
-    before = ["mask = Cast<to = 1>(attention_mask)", *graph.lines[len(lines):]]
-    every = "\n".join([*before, *lines, f"logits = Identity({last})"])
+    every = "\n".join([*graph.lines, f"logits = Identity({graph.results['logits']})"])
     head = "student (int64[batch, tokens] input_ids, int64[batch, tokens] attention_mask)"
     return (f'<ir_version: 8, opset_import: ["" : {opset}], producer_name: "distillnb">\n{head} '
             f"=> (float[batch, {len(settings.names)}] logits) {{\n{every}\n}}"), graph.constants
 
-# %% ../nbs/61_export.ipynb #ec4030b7
+# %% ../nbs/61_export.ipynb #d0f5ff87
 def _onnx_model(parts: Parts, bits: int, opset: int) -> bytes:
     "The bytes of an ONNX model."
     from onnx import checker, helper, numpy_helper, parser
