@@ -527,7 +527,8 @@ def _known_labels(table, student, column: str | None) -> list | None:
 
 def _export_command(args: argparse.Namespace) -> None:
     "`export`: one file, checked"
-    from distillnb.export import fit_size, save_onnx, save_runtime
+    from distillnb.export import save_onnx, save_runtime
+    from distillnb.shrink import fit_size
     from distillnb.inference import load_student
 
     if args.file.suffix not in (".npz", ".onnx"):
