@@ -70,7 +70,7 @@ def test_what_is_no_list_of_texts(student, tokenizer, texts, message):
 
 
 def test_no_student_in_the_folder(tmp_path):
-    with pytest.raises(ValueError, match="is no saved student"):
+    with pytest.raises(ValueError, match="does not hold a saved student"):
         load_student(tmp_path)
 
 
