@@ -7,45 +7,87 @@ __all__ = ['lexicon_tags', 'augment']
 
 # %% ../nbs/05_augmentation.ipynb #07913313
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from string import punctuation
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from .machine import optional
+
 # %% ../nbs/05_augmentation.ipynb #348284b5
 def lexicon_tags(
     words: list[str],  # one text's words
 ) -> list[str]:  # Penn Treebank tags, one a word
     "Part of speech of English words by TextBlob's dictionary and rules. Raises `ImportError` without TextBlob."
-    try:
-        from textblob.en import parser
-    except ImportError:
-        raise ImportError('Tags need TextBlob: run pip install "distillnb[augment]", or pass tagger=None') from None
+    parser = optional("textblob.en", "augment", "Tagging (leave it out with tagger=None)").parser
     return [tag for _, tag, *_ in parser.find_tags([word.strip(punctuation) or word for word in words])]
 
 # %% ../nbs/05_augmentation.ipynb #381658e7
-def _round(codes, offsets, by_tag, first, size, mask: int, p_mask: float, p_pos: float, p_ngram: float, longest: int, generator):
-    "One version of every text: word numbers, and where each text's words start and end"
-    draw, n_texts, lengths = generator.random(len(codes)), len(offsets) - 1, np.diff(offsets)
-    new = np.where(draw < p_mask, mask, codes)
-    swapped = np.flatnonzero((draw >= p_mask) & (draw < p_mask + p_pos))
-    new[swapped] = codes[by_tag[first[swapped] + (generator.random(len(swapped)) * size[swapped]).astype(np.int64)]]
-    kept = np.where(generator.random(n_texts) < p_ngram, generator.integers(1, longest + 1, n_texts), lengths)
-    kept = np.minimum(kept, lengths)
-    starts = offsets[:-1] + (generator.random(n_texts) * (lengths - kept + 1)).astype(np.int64)
+@dataclass(frozen=True)
+class _Chances:
+    "How strongly texts are distorted."
+    p_mask: float  # chance that a word is masked
+    p_pos: float  # chance that it is replaced by one with the same tag
+    p_ngram: float  # chance that only a run of words is kept
+    longest: int  # words in such a run, at most
+
+    def __post_init__(self):
+        chances = {"p_mask": self.p_mask, "p_pos": self.p_pos, "p_ngram": self.p_ngram,
+                   "p_mask + p_pos": self.p_mask + self.p_pos}
+        for name, chance in chances.items():
+            if not 0 <= chance <= 1:
+                raise ValueError(f"{name}={chance} must lie between 0 and 1; the paper has .1, .1 and .25")
+        if self.longest < 1:
+            raise ValueError(f"longest={self.longest}: ask for runs of 1 or more words")
+
+@dataclass(frozen=True)
+class _Words:
+    "All texts' words, one text after the other; W words in N texts."
+    codes: np.ndarray  # number of each word in `vocabulary`, [W]
+    vocabulary: np.ndarray  # the different words, and at the end the mask
+    offsets: np.ndarray  # where each text starts and the last one ends, [N + 1]
+    by_tag: np.ndarray  # places of words, those with the same tag side by side, [W]
+    first: np.ndarray  # for each word where its tag begins in `by_tag`, [W]
+    size: np.ndarray  # for each word how many have its tag, [W]
+
+def _round(words: _Words, chances: _Chances, generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "One version of every text: word numbers [W], and where each text's words start and end, [N] each."
+    lengths = np.diff(words.offsets)
+    draw, n_texts = generator.random(len(words.codes)), len(lengths)
+    new = np.where(draw < chances.p_mask, len(words.vocabulary) - 1, words.codes)
+    swapped = np.flatnonzero((draw >= chances.p_mask) & (draw < chances.p_mask + chances.p_pos))
+    within = (generator.random(len(swapped)) * words.size[swapped]).astype(np.int64)
+    new[swapped] = words.codes[words.by_tag[words.first[swapped] + within]]
+    cut = generator.random(n_texts) < chances.p_ngram
+    kept = np.minimum(np.where(cut, generator.integers(1, chances.longest + 1, n_texts), lengths), lengths)
+    starts = words.offsets[:-1] + (generator.random(n_texts) * (lengths - kept + 1)).astype(np.int64)
     return new, starts, starts + kept
 
 # %% ../nbs/05_augmentation.ipynb #4286c5b9
 def _tags(words: list[list[str]], tagger: Callable) -> list[str]:
-    "All texts' tags, one after the other. Raises `ValueError` where a text gets another number of tags than it has words."
+    "All texts' tags, one after the other. Raises `ValueError` where a text does not get one tag a word."
     result = []
     for line in tqdm(words, desc="Tagging", unit=" texts", leave=False):
         tags = list(tagger(line))
         if len(tags) != len(line):
-            raise ValueError(f"The tagger gave {len(tags)} tags for {len(line)} words ({' '.join(line[:8])} ...): it must give one a word")
+            raise ValueError(f"The tagger gave {len(tags)} tags for {len(line)} words ({' '.join(line[:8])} ...): "
+                             "it must give one a word")
         result.extend(tags)
     return result
+
+def _numbered(words: list[list[str]], mask: str, tagger: Callable | None) -> _Words:
+    "Words and tags as numbers."
+    offsets = np.cumsum([0, *map(len, words)])
+    codes, vocabulary = pd.factorize(np.array([word for line in words for word in line], dtype=object))
+    if tagger is None:
+        tags = np.zeros(len(codes), np.int64)
+    else:
+        tags, _ = pd.factorize(np.array(_tags(words, tagger), dtype=object))
+    counts = np.bincount(tags)
+    return _Words(codes, np.append(vocabulary, mask), offsets, by_tag=np.argsort(tags, kind="stable"),
+                  first=(np.cumsum(counts) - counts)[tags], size=counts[tags])
 
 # %% ../nbs/05_augmentation.ipynb #a325602b
 def augment(
@@ -59,34 +101,22 @@ def augment(
     tagger: Callable | None = lexicon_tags,  # words of a text -> as many tags; None: all words are alike
     exclude: Collection[str] = (),  # texts that must not come out: those of test and validation
     seed: int = 0,  # of all draws
-) -> pd.DataFrame:  # columns `text`, each once and none that was there, and `source`, the row of the text it was made from
+) -> pd.DataFrame:  # `text`, each once and none that was there, and `source`, the row of the text it was made from
     "Distorted versions of texts, Tang et al. 2019 (arXiv:1903.12136), section 3.3. Raises `ValueError`, `TypeError`."
-    texts = list(texts)
+    texts, chances = list(texts), _Chances(p_mask, p_pos, p_ngram, longest)
     if (odd := next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)) is not None:
         raise TypeError(f"Text {odd} is {texts[odd]!r}, not a string: drop it or convert it first")
-    chances = {"p_mask": p_mask, "p_pos": p_pos, "p_ngram": p_ngram, "p_mask + p_pos": p_mask + p_pos}
-    for name, chance in chances.items():
-        if not 0 <= chance <= 1:
-            raise ValueError(f"{name}={chance} must lie between 0 and 1; the paper has .1, .1 and .25")
-    if rounds < 0 or longest < 1:
-        raise ValueError(f"rounds={rounds}, longest={longest}: ask for 0 or more rounds, and runs of 1 or more words")
-    words = [text.split() for text in texts]
-    rows = np.flatnonzero([len(line) > 0 for line in words])
-    words = [words[row] for row in rows]
-    offsets = np.cumsum([0, *map(len, words)])
-    if not rounds or not len(rows):
+    if rounds < 0:
+        raise ValueError(f"rounds={rounds}: ask for 0 or more versions of each text")
+    rows = [row for row, text in enumerate(texts) if text.split()]
+    if not rounds or not rows:
         return pd.DataFrame({"text": pd.Series(dtype=str), "source": pd.Series(dtype=np.int64)})
-    codes, vocabulary = pd.factorize(np.array([word for line in words for word in line], dtype=object))
-    vocabulary = np.append(vocabulary, mask)
-    tags = np.zeros(len(codes), np.int64) if tagger is None else pd.factorize(np.array(_tags(words, tagger), dtype=object))[0]
-    by_tag, counts = np.argsort(tags, kind="stable"), np.bincount(tags)
-    first, size = (np.cumsum(counts) - counts)[tags], counts[tags]
+    words = _numbered([texts[row].split() for row in rows], mask, tagger)
     seen, made, sources = {*texts, *exclude}, [], []
     for turn in tqdm(range(rounds), desc="Augmenting", unit=" rounds", leave=False):
-        new, starts, ends = _round(codes, offsets, by_tag, first, size, len(vocabulary) - 1, p_mask, p_pos, p_ngram, longest,
-                                   np.random.default_rng([seed, turn]))
-        line = vocabulary[new].tolist()
-        for row, start, end in zip(rows.tolist(), starts.tolist(), ends.tolist()):
+        new, starts, ends = _round(words, chances, np.random.default_rng([seed, turn]))
+        line = words.vocabulary[new].tolist()
+        for row, start, end in zip(rows, starts.tolist(), ends.tolist()):
             if (text := " ".join(line[start:end])) not in seen:
                 seen.add(text)
                 made.append(text)

@@ -20,18 +20,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from .card import FACTS, read_facts, save_student, score_row, student_facts, versions_used
+from .card import FACTS, Facts, read_facts, save_student, student_facts, versions_used
 from .data import _size
 from .embeddings import read_vectors
 from .inference import Classifier, load_student
-from .labelling import AnyTeacher, Unanswered, any_teacher, check_answers, to_logits
+from .labelling import Unanswered, any_teacher
 from .lesson import (Lesson, adjusted, class_weights, fitting_loss, load_tokenizer, possible, start_vectors,
                               tokens_and_answers)
 from .losses import CrossEntropy, Loss
-from .significance import verdict
+from .significance import score, verdict
 from .student import PREFIX, Recipe, architecture
-from .teacher import match_labels
-from .tokens import refuse_no_text, tokenize
+from .teacher import Teacher, check_answers, match_labels, to_logits
+from .tokens import refuse_no_text, tokenize, vocabulary_size
 from .training import Trained, train
 
 # %% ../nbs/52_estimator.ipynb #a6ae5ace
@@ -52,18 +52,20 @@ def _texts(X) -> list[str]:
         raise ValueError(f"Expected a list of texts, got a {type(X).__name__} with the columns {', '.join(columns)}: "
                          f"choose the column of texts, table[{likely!r}] say")
     if (shape := getattr(X, "shape", (0,))) and len(shape) != 1:
-        raise ValueError(f"Expected a list of texts, got an array of shape {shape}: choose the column of texts, array[:, 0] say")
+        raise ValueError(f"Expected a list of texts, got an array of shape {shape}: "
+                         "choose the column of texts, array[:, 0] say")
     texts = list(X)
     refuse_no_text(texts)
     return texts
 
-# %% ../nbs/52_estimator.ipynb #eb53ccca
+# %% ../nbs/52_estimator.ipynb #1f78033b
 _TAGS = (list, tuple, set, frozenset, dict, np.ndarray)  # what a label cannot be
 
 def _values(y) -> np.ndarray:
     "Labels [n], or numbers for each class [n, K]. Raises `ValueError` for lists of tags, and for what has no rows."
     if isinstance(y, (Mapping, str, set, frozenset)):
-        raise ValueError(f"y is a {type(y).__name__}: give a list, an array or one column of it, with an entry for each text")
+        raise ValueError(f"y is a {type(y).__name__}: give a list, an array or one column of it, "
+                         "with an entry for each text")
     typed = hasattr(y, "__array__") and not isinstance(getattr(y, "dtype", None), pd.CategoricalDtype)
     values = np.asarray(y) if typed else np.asarray(y if hasattr(y, "__array__") else list(y), dtype=object)
     if values.ndim > 1 and values.dtype == object:
@@ -78,8 +80,8 @@ def _values(y) -> np.ndarray:
     return values
 
 def _tags_refused(row: int, tags) -> ValueError:
-    return ValueError(f"y: text {row} has the labels {tags!r}: several labels for a text are zeros and ones, [n, K], which "
-                      "sklearn.preprocessing.MultiLabelBinarizer makes; its classes_ are the classes= to give")
+    return ValueError(f"y: text {row} has the labels {tags!r}: several labels for a text are zeros and ones, [n, K], "
+                      "which sklearn.preprocessing.MultiLabelBinarizer makes; its classes_ are the classes= to give")
 
 # %% ../nbs/52_estimator.ipynb #61df8a36
 def _labels(values: np.ndarray, n: int, may_miss: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +91,7 @@ def _labels(values: np.ndarray, n: int, may_miss: bool) -> tuple[np.ndarray, np.
     values = column_or_1d(values, warn=True)
     missing = pd.isna(values)
     if missing.any() and not may_miss:
-        raise ValueError(f"Text {int(np.flatnonzero(missing)[0])} has no label, and there is no teacher to give it one: "
+        raise ValueError(f"Text {np.flatnonzero(missing)[0]} has no label, and there is no teacher to give it one: "
                          "drop it, or give a teacher")
     known = _of_one_kind(values[~missing])
     check_classification_targets(known)
@@ -106,8 +108,8 @@ def _of_one_kind(labels: np.ndarray) -> np.ndarray:
         return labels
     words = [isinstance(label, str) for label in labels]
     if any(words) and not all(words):
-        number = labels[words.index(False)]
-        raise ValueError(f"The labels are of two kinds, {labels[words.index(True)]!r} and {number!r}: make names of all, or numbers")
+        name, number = labels[words.index(True)], labels[words.index(False)]
+        raise ValueError(f"The labels are of two kinds, {name!r} and {number!r}: make names of all, or numbers")
     return np.array(labels.tolist())
 
 # %% ../nbs/52_estimator.ipynb #f2e9aefc
@@ -123,7 +125,7 @@ def _same_kind(names: list[str], classes: np.ndarray) -> np.ndarray:
         raise ValueError(f"The teacher's classes ({', '.join(names)}) are not of the labels' kind "
                          f"({', '.join(value_of)}): rename the labels") from None
 
-# %% ../nbs/52_estimator.ipynb #93940409
+# %% ../nbs/52_estimator.ipynb #3061bbf9
 @dataclass(frozen=True, eq=False)
 class _Said:
     "Texts, and what is said of them; row i of each array is text i."
@@ -155,20 +157,22 @@ class _Said:
             return self.labels
         return (self.soft >= .5).astype(int) if self.multilabel else self.soft.argmax(1)
 
-# %% ../nbs/52_estimator.ipynb #4817a75c
+# %% ../nbs/52_estimator.ipynb #4172abf8
 def _matrix_said(texts: list[str], y, values: np.ndarray, own: np.ndarray | None, multilabel: bool | None) -> _Said:
     "Soft labels, or several for a text. Raises `ValueError` for numbers that are neither."
     integers = values.dtype.kind in "iub"
     several = integers if multilabel is None else multilabel
     if not integers and multilabel is None and np.isin(values, (0, 1)).all() and (values.sum(1) != 1).any():
-        raise ValueError("y has zeros and ones as floats, and a row of floats is taken for probabilities, which sum to 1: "
-                         "for several labels to a text give integers, y.astype(int), or say multilabel=True")
+        raise ValueError("y has zeros and ones as floats, and a row of floats is taken for probabilities, which sum to 1:"
+                         " for several labels to a text give integers, y.astype(int), or say multilabel=True")
     columns = np.array(list(y.columns)) if hasattr(y, "columns") else np.arange(values.shape[1])
     classes = columns if own is None else own
     soft = check_answers(values, len(texts), len(classes), "probabilities", several, "y")
     return _Said(texts, classes, np.full(len(texts), -1), soft, several)
 
-def _labels_said(texts: list[str], values: np.ndarray, own: np.ndarray | None, teacher: AnyTeacher | None, may_miss: bool) -> _Said:
+def _labels_said(
+    texts: list[str], values: np.ndarray, own: np.ndarray | None, teacher: Teacher | None, may_miss: bool
+) -> _Said:
     "One label for each text. Raises `ValueError` for labels that are not among the classes."
     found, ids = _labels(values, len(texts), may_miss)
     if own is not None:
@@ -186,7 +190,7 @@ def _said(
     estimator: "DistilledClassifier",  # with `classes` and `multilabel`
     texts: list[str],  # n of them
     y,  # as `fit` takes it
-    teacher: AnyTeacher | None,  # names the classes where y doesn't
+    teacher: Teacher | None,  # names the classes where y doesn't
 ) -> _Said:
     "What y says of the texts. Raises `ValueError` for what doesn't fit together."
     own = None if estimator.classes is None else np.array(list(estimator.classes))
@@ -199,8 +203,8 @@ def _said(
         classes = np.sort(np.array(teacher.names)) if own is None else own
         said = _Said(texts, classes, np.full(len(texts), -1), multilabel=teacher.multilabel)
     elif estimator.multilabel or teacher is not None and teacher.multilabel:
-        raise ValueError("A text may have several labels here, and y has one for each: leave y out where there is a teacher, "
-                         "give zeros and ones [n, K] where there is none")
+        raise ValueError("A text may have several labels here, and y has one for each: leave y out where there is "
+                         "a teacher, give zeros and ones [n, K] where there is none")
     else:
         said = _labels_said(texts, values, own, teacher, teacher is not None or estimator._inherited is not None)
     if len(set(said.names)) < max(len(said.names), 2):
@@ -210,7 +214,7 @@ def _said(
 
 # %% ../nbs/52_estimator.ipynb #0e5a14d5
 class TextClassifier(ClassifierMixin, BaseEstimator):
-    "What scikit-learn's classifiers of texts have in common; a subclass has `predict_proba`, `classes_` and `multilabel_`."
+    "What scikit-learn's classifiers of texts share; a subclass has `predict_proba`, `classes_` and `multilabel_`."
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -248,7 +252,7 @@ class _Settings(TextClassifier):
         epochs: int | None = None,  # passes over the texts, at most; None: the recipe's
         rate: float | None = None,  # learning rate; None: the recipe's
         width: int | None = None,  # numbers in a token's vector; None: the recipe's
-        embeddings: str | Path | None = None,  # to start from: "teacher", a file of vectors, "noise"; None: the recipe's
+        embeddings: str | Path | None = None,  # "teacher", a file of vectors, or "noise"; None: the recipe's
         loss: Loss | None = None,  # of the distillation; None: what fits the teacher
         alpha: float = 0.0,  # weight of the labels beside the teacher, 0 to 1
         tokenizer=None,  # object, folder, or "own" to train one; None: the teacher's if it has one, else "own"
@@ -256,14 +260,15 @@ class _Settings(TextClassifier):
         classes=None,  # the classes in order; None: detected, sorted
         class_weight=None,  # dict {class: weight}, "balanced", or None
         validation: float | int = 0,  # share or number of the labelled texts to set aside: they choose the epoch
-        tune: tuple[float, ...] | None = None,  # factors of the rate to choose from, (.3, 1, 3) say; None: the rate as it is
+        tune: tuple[float, ...] | None = None,  # factors of the rate to choose from; None: the rate as it is
         random_state=0,  # weights, order, dropout
     ):
         self.student, self.teacher, self.names, self.gives, self.multilabel = student, teacher, names, gives, multilabel
         self.key, self.precision, self.max_length, self.cache, self.device = key, precision, max_length, cache, device
         self.recipe, self.epochs, self.rate, self.width, self.embeddings = recipe, epochs, rate, width, embeddings
-        self.loss, self.alpha, self.tokenizer, self.vocab_size, self.classes = loss, alpha, tokenizer, vocab_size, classes
-        self.class_weight, self.validation, self.tune, self.random_state = class_weight, validation, tune, random_state
+        self.loss, self.alpha, self.tokenizer, self.vocab_size = loss, alpha, tokenizer, vocab_size
+        self.classes, self.class_weight = classes, class_weight
+        self.validation, self.tune, self.random_state = validation, tune, random_state
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -272,19 +277,18 @@ class _Settings(TextClassifier):
 
 # %% ../nbs/52_estimator.ipynb #4b540b20
 def _seed(random_state) -> int:
-    "A seed. Raises `ValueError` for one that is negative or has more than 64 bits."
+    "A seed. Raises `ValueError` for one that is negative or has more than 63 bits."
     if not isinstance(random_state, Integral):
         return int(check_random_state(random_state).randint(2 ** 31))
-    if not 0 <= random_state < 2 ** 64:
-        raise ValueError(f"random_state={random_state}: give a whole number from 0 to 2 ** 64 - 1")
+    if not 0 <= random_state < 2 ** 63:
+        raise ValueError(f"random_state={random_state}: give a whole number from 0 to 2 ** 63 - 1")
     return int(random_state)
 
-def _teacher(estimator: "DistilledClassifier") -> AnyTeacher | None:
+def _teacher(estimator: "DistilledClassifier") -> Teacher | None:
     "The teacher, ready to be asked. Raises `ValueError` for settings of a teacher that is not there."
     if estimator.teacher is not None:
-        return any_teacher(estimator.teacher, names=estimator.names, gives=estimator.gives, multilabel=estimator.multilabel,
-                           key=estimator.key, max_length=estimator.max_length, cache=estimator.cache,
-                           precision=estimator.precision, device=estimator.device)
+        words = ("names", "gives", "multilabel", "key", "max_length", "cache", "precision", "device")
+        return any_teacher(estimator.teacher, **{word: getattr(estimator, word) for word in words})
     for name in ("names", "gives"):
         if (value := getattr(estimator, name)) is not None:
             raise ValueError(f"{name}={value!r} is about a teacher, and there is none: give teacher=, or leave it out")
@@ -320,7 +324,7 @@ def _truth(classes: np.ndarray, multilabel: bool, labels, n: int, what: str) -> 
                          f"({', '.join(map(str, known))}): rename them, or drop those texts")
     return np.array([known[value] for value in values.tolist()], np.int64)
 
-# %% ../nbs/52_estimator.ipynb #a367495c
+# %% ../nbs/52_estimator.ipynb #518f9f3a
 def _judges(
     estimator: "DistilledClassifier",  # with `validation`, a share or number; a twin judges by its student's texts
     said: _Said,  # texts, and what is said of them
@@ -333,11 +337,12 @@ def _judges(
         return estimator._inherited.judges
     if given is not None:
         if estimator.validation:
-            raise ValueError(f"validation={estimator.validation} sets texts aside, and fit is given others: choose one of the two")
+            raise ValueError(f"validation={estimator.validation} sets texts aside, and fit is given others: "
+                             "choose one of the two")
         texts = _texts(given[0])
         if common := {*texts} & {*said.texts, *more}:
-            raise ValueError(f"{len(common):,} of the validation texts are also learned from, {min(common)[:60]!r} say: "
-                             "take them out of one of the two")
+            raise ValueError(f"{len(common):,} of the validation texts are also learned from, {min(common)[:60]!r} say:"
+                             " take them out of one of the two")
         return _Judges(texts, _truth(said.classes, said.multilabel, given[1], len(texts), "validation"))
     if not estimator.validation:
         return None
@@ -348,16 +353,16 @@ def _judges(
     part = said[np.sort(np.random.default_rng(seed).permutation(said.labelled)[:size])]
     return _Judges(part.texts, part.truth)
 
-# %% ../nbs/52_estimator.ipynb #e8d8c545
+# %% ../nbs/52_estimator.ipynb #e8b2dd5f
 def _set_aside(said: _Said, more: list[str], judges: _Judges | None) -> tuple[_Said, list[str]]:
-    "Texts to learn from, those without labels apart, and none of the judges among them. `ValueError` where none is left."
+    "Texts to learn from, those without labels apart, no judge among them. `ValueError` where none is left."
     aside = set() if judges is None else {*judges.texts}
     rows = np.array([row for row, text in enumerate(said.texts) if text not in aside], np.int64)
     if not len(rows):
         raise ValueError("There are no texts to learn from: give at least two, and set fewer aside")
     return said[rows], [text for text in more if text not in aside]
 
-# %% ../nbs/52_estimator.ipynb #2b3e6aa0
+# %% ../nbs/52_estimator.ipynb #4a76d4ef
 @dataclass(frozen=True, eq=False)
 class _Shared:
     "What a student and its direct twin have in common, beside the settings."
@@ -367,7 +372,7 @@ class _Shared:
     judges: _Judges | None  # texts that choose the epoch
 
 # %% ../nbs/52_estimator.ipynb #e31dfd2d
-def _vectors(recipe: Recipe, teacher: AnyTeacher | None, tokenizer) -> dict[str, np.ndarray]:
+def _vectors(recipe: Recipe, teacher: Teacher | None, tokenizer) -> dict[str, np.ndarray]:
     "Embeddings that the recipe starts from, where they are to be had."
     if recipe.embeddings is None:
         return {}
@@ -376,7 +381,7 @@ def _vectors(recipe: Recipe, teacher: AnyTeacher | None, tokenizer) -> dict[str,
     return {str(recipe.embeddings): read_vectors(recipe.embeddings, tokenizer)}
 
 def _allowed(estimator: "DistilledClassifier", recipe: Recipe, lesson: Lesson) -> Recipe:
-    "The recipe with what this lesson allows. Raises `ValueError`, or warns, where something asked for has to be left out."
+    "The recipe with what this lesson allows. Raises `ValueError`, or warns, for what has to be left out."
     recipe, left_out = possible(recipe, lesson)
     if left_out and estimator.embeddings is not None:
         raise ValueError(f"embeddings={estimator.embeddings!r}: {left_out[:-1]}: say embeddings='noise', "
@@ -386,7 +391,7 @@ def _allowed(estimator: "DistilledClassifier", recipe: Recipe, lesson: Lesson) -
     return recipe
 
 def _weights(estimator: "DistilledClassifier", said: _Said, lesson: Lesson) -> np.ndarray | None:
-    "How often each text is seen, [texts of the lesson]; None where all are equal. Raises `ValueError` with several labels."
+    "How often each text of the lesson is seen, None where all are equal. Raises `ValueError` with several labels."
     if said.weights is None and estimator.class_weight is None:
         return None
     weights = np.ones(len(lesson))
@@ -400,12 +405,12 @@ def _weights(estimator: "DistilledClassifier", said: _Said, lesson: Lesson) -> n
         weights[part] *= class_weights(estimator.class_weight, lesson.labels[part], logits, said.classes)
     return weights
 
-# %% ../nbs/52_estimator.ipynb #1a98bafe
+# %% ../nbs/52_estimator.ipynb #c7c25dee
 def _lesson(
     estimator: "DistilledClassifier",  # with its settings
     said: _Said,  # texts to learn from, and what is said of them
     more: list[str],  # texts without labels, for the teacher
-    teacher: AnyTeacher | None,  # who is asked where the loss needs it
+    teacher: Teacher | None,  # who is asked where the loss needs it
     recipe: Recipe,  # says which embeddings are wanted
 ) -> tuple[Lesson, object]:  # all that the student learns from, and its tokenizer
     "Texts as tokens, with labels and answers in the same order. Raises `ValueError` for what is missing."
@@ -422,25 +427,31 @@ def _lesson(
         logits = to_logits(said.soft, said.multilabel)
     labels = np.append(said.labels, np.full(len(more), -1))
     vocabulary, examples = (None, None) if shared is None else (shared.vocabulary, shared.examples)
-    lesson = Lesson(said.names, tokens, labels, logits, loss, None, vectors, len(tokenizer), vocabulary, said.multilabel, examples)
+    lesson = Lesson(said.names, tokens, labels, logits, loss, None, vectors, vocabulary_size(tokenizer), vocabulary,
+                    said.multilabel, examples)
     return replace(lesson, weights=_weights(estimator, said, lesson)), tokenizer
 
-# %% ../nbs/52_estimator.ipynb #b84b6f59
-def _read(estimator: "DistilledClassifier", X, y, sample_weight, transfer, teacher: AnyTeacher | None) -> tuple[_Said, list[str]]:
+# %% ../nbs/52_estimator.ipynb #7ea3c3ca
+def _read(
+    estimator: "DistilledClassifier", X, y, sample_weight, transfer, teacher: Teacher | None
+) -> tuple[_Said, list[str]]:
     "What was given to `fit`: texts with what is said of them, and texts without. `ValueError`, `TypeError`."
     texts, more = _texts(X), [] if transfer is None else _texts(transfer)
     if not texts:
         raise ValueError("There are no texts to learn from: give at least two")
     if teacher is None and y is None:
-        raise ValueError("There is nothing to learn from: give y, or a teacher (requires y to be passed, but the target y is None)")
+        raise ValueError("There is nothing to learn from: give y, or a teacher (requires y to be passed, but the target y is"
+                         " None)")
     if teacher is None and more:
-        raise ValueError("transfer= are texts for a teacher to label, and there is none: give teacher=, or leave them out")
+        raise ValueError("transfer= are texts for a teacher to label, and there is none: give teacher=, "
+                         "or leave them out")
     said = _said(estimator, texts, y, teacher)
     if sample_weight is None:
         return said, more
     weights = np.asarray(sample_weight, np.float64)
     if weights.shape not in ((len(texts),), ()):
-        raise ValueError(f"sample_weight of shape {weights.shape} for {len(texts):,} texts: give one number for each text")
+        raise ValueError(f"sample_weight of shape {weights.shape} for {len(texts):,} texts: "
+                         "give one number for each text")
     return replace(said, weights=np.broadcast_to(weights, len(texts))), more
 
 def _factors(estimator: "DistilledClassifier", judges: _Judges | None) -> tuple[float, ...]:
@@ -461,7 +472,16 @@ def _history(trained: Trained) -> pd.DataFrame:
         history = history.join(pd.DataFrame(list(trained.chosen_by)).add_prefix("validation_"))
     return history.assign(kept=history["epoch"] == trained.kept)
 
-# %% ../nbs/52_estimator.ipynb #e2251913
+# %% ../nbs/52_estimator.ipynb #78ac7fd8
+def _facts(estimator: "DistilledClassifier", lesson: Lesson, source: str) -> Facts:
+    "What is known of a student that was just fitted."
+    loss, labelled, run = lesson.loss, len(lesson.labelled), estimator.trained_.run
+    return student_facts(
+        estimator.classifier_, teacher=source if loss.needs_teacher else "", loss=str(loss),
+        texts=len(lesson) if loss.needs_teacher else labelled, labelled=labelled if loss.needs_labels else 0,
+        recipe=estimator.recipe_.settings() | {"seed": run.seed}, versions=versions_used(estimator.device))
+
+# %% ../nbs/52_estimator.ipynb #728f0bb7
 class _Fitting(_Settings):
     "Settings, and what is found with them."
     _inherited: _Shared | None = None  # of the student whose direct twin this is
@@ -470,12 +490,12 @@ class _Fitting(_Settings):
     def fit(
         self,
         X: Iterable[str],  # texts, [n]
-        y=None,  # labels [n], soft labels [n, K] (floats), several labels [n, K] (integers), or None where there is a teacher
+        y=None,  # labels [n], soft labels [n, K] (floats), several labels [n, K] (integers); None: the teacher's
         sample_weight=None,  # how often each text is seen, relative to the others, [n]
         transfer: Iterable[str] | None = None,  # more texts, without labels, for the teacher
         validation: tuple | None = None,  # texts and labels that choose the epoch, instead of some set aside
     ) -> "DistilledClassifier":
-        "Train the student; Ctrl-C keeps the epochs that finished. `ValueError` and `TypeError` for what doesn't fit together."
+        "Train the student; Ctrl-C keeps the epochs that finished. `ValueError`, `TypeError` for what doesn't fit."
         seed, recipe, teacher = _seed(self.random_state), _recipe(self), _teacher(self)
         said, more = _read(self, X, y, sample_weight, transfer, teacher)
         judges = _judges(self, said, more, validation, seed)
@@ -488,23 +508,14 @@ class _Fitting(_Settings):
         if trained.kept is None:
             raise KeyboardInterrupt
         self._shared = _Shared(lesson.vocabulary, lesson.vectors, lesson.examples, judges)
-        return self._keep(trained, lesson, Classifier(trained.model, tokenizer, self.max_length), said.classes, teacher)
-
-    def _keep(self, trained: Trained, lesson: Lesson, classifier: Classifier, classes: np.ndarray, teacher) -> "DistilledClassifier":
-        "Remember what came out, and what it came from."
-        values = [value.item() if hasattr(value, "item") else value for value in classes]
-        classifier.model.config.label_values = values
+        trained.model.config.label_values = [value.item() if hasattr(value, "item") else value for value in said.classes]
         self.trained_, self.recipe_, self.history_ = trained, trained.recipe, _history(trained)
-        self.classifier_, self.classes_, self.n_texts_ = classifier, classes, len(lesson)
-        loss, labelled = trained.loss, len(lesson.labelled)
-        source = "soft labels" if teacher is None else teacher.what
-        self.facts_ = student_facts(
-            classifier, teacher=source if loss.needs_teacher else "", texts=len(lesson) if loss.needs_teacher else labelled,
-            labelled=labelled if loss.needs_labels else 0, loss=str(loss),
-            recipe=trained.recipe.settings() | {"seed": trained.run.seed}, versions=versions_used(self.device))
+        self.classifier_ = Classifier(trained.model, tokenizer, self.max_length)
+        self.classes_, self.n_texts_ = said.classes, len(lesson)
+        self.facts_ = _facts(self, lesson, "soft labels" if teacher is None else teacher.what)
         return self
 
-# %% ../nbs/52_estimator.ipynb #fdff440b
+# %% ../nbs/52_estimator.ipynb #c1bf9f75
 class DistilledClassifier(_Fitting):
     "A small student of any teacher, or of labels alone, as a scikit-learn classifier of texts."
 
@@ -525,7 +536,8 @@ class DistilledClassifier(_Fitting):
         "The direct twin, not fitted yet, for labels alone. Raises `ValueError` for a student that was loaded."
         check_is_fitted(self, "classifier_")
         if self._shared is None:
-            raise ValueError("A loaded student does not know where it started: make the twin of the one that was fitted")
+            raise ValueError("A loaded student does not know where it started: make the twin of the one that was "
+                             "fitted")
         left_out = dict.fromkeys(("teacher", "names", "gives", "epochs", "rate", "width", "embeddings", "loss"))
         taken_over = {"tokenizer": self.classifier_.tokenizer, "recipe": self.recipe_, "classes": self.classes_,
                       "alpha": 0.0, "validation": 0, "random_state": self.trained_.run.seed}
@@ -542,7 +554,7 @@ class DistilledClassifier(_Fitting):
         twin: "DistilledClassifier | None" = None,  # fitted without a teacher, to stand beside it
         data: str = "",  # what the texts are, in words
     ) -> Path:  # the folder, for `load`, for transformers, and for the command line
-        "Write the student, without its teacher, with its facts and its card. Raises `ValueError` for labels it doesn't know."
+        "Write the student with its facts and card, without its teacher. `ValueError` for labels that it doesn't know."
         check_is_fitted(self, "classifier_")
         facts = replace(self.facts_, data=data or self.facts_.data)
         if test is not None:
@@ -557,33 +569,34 @@ class DistilledClassifier(_Fitting):
         "A saved student, of `save` or of a run, fitted. Raises `ValueError` for a folder that holds none."
         return _loaded(cls, folder, device)
 
-# %% ../nbs/52_estimator.ipynb #3a659eac
+# %% ../nbs/52_estimator.ipynb #cfcc62f2
 def _scored(estimator: DistilledClassifier, test: tuple, twin: DistilledClassifier | None) -> dict:
     "Fields of the facts: scores of student, twin and teacher on test texts, and the verdict on the first two."
     texts = _texts(test[0])
     truth = _truth(estimator.classes_, estimator.multilabel_, test[1], len(texts), "test")
     names, own = estimator.classifier_.names, estimator.predict_proba(texts)
-    scores, verdicts = [score_row("this student", truth, own)], []
+    scores, verdicts = [score("this student", truth, own)], []
     if twin is not None:
         check_is_fitted(twin, "classifier_")
         other = twin.predict_proba(texts)[:, match_labels(twin.classifier_.names, names)]
-        scores.append(score_row("its direct twin", truth, other))
+        scores.append(score("its direct twin", truth, other))
         if not estimator.multilabel_:
             said = (answers.argmax(1) for answers in (own, other))
             verdicts.append(verdict(truth, *said, "this student", "its direct twin", n_classes=len(names)).sentence)
     if (teacher := _teacher(estimator)) is not None:
         try:
             answers = teacher.probabilities(texts)[:, match_labels(teacher.names, names)]
-            scores.append(score_row("its teacher", truth, answers))
+            scores.append(score("its teacher", truth, answers))
         except Unanswered as error:
             warnings.warn(f"The card goes without the teacher's score: {error}", stacklevel=3)
-    return {"scores": scores, "verdicts": verdicts}
+    return {"scores": [entry.row() for entry in scores], "verdicts": verdicts}
 
 def _loaded(cls: type, folder: str | Path, device: str | None) -> DistilledClassifier:
     "A saved student as a fitted estimator."
     classifier = load_student(folder, device)
     config = classifier.model.config
     estimator = cls(config.model_type.removeprefix(PREFIX), max_length=classifier.max_length, device=device)
-    estimator.classifier_, estimator.classes_ = classifier, np.array(getattr(config, "label_values", None) or classifier.names)
+    estimator.classifier_ = classifier
+    estimator.classes_ = np.array(getattr(config, "label_values", None) or classifier.names)
     estimator.facts_ = read_facts(folder) if (Path(folder) / FACTS).is_file() else student_facts(classifier)
     return estimator

@@ -8,7 +8,7 @@ __all__ = ['LADDER', 'PRESETS', 'Experiment', 'student_recipes', 'learning_curve
 # %% ../nbs/50_experiment.ipynb #89d20fd6
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import joblib
@@ -32,9 +32,9 @@ from .lesson import (WALKTHROUGH_RECIPES, WAYS, Lesson, Run, adjusted, class_wei
 from .losses import Loss, Mix, SquaredEMD
 from .results import Results, texts_per_second
 from .significance import pooled_bootstrap
-from .student import STUDENTS, Recipe, architecture
+from .student import Recipe, architecture
 from .teacher import Teacher, cached_fine_tune, pick_precision
-from .tokens import demo_model, tokenize
+from .tokens import demo_model, tokenize, vocabulary_size
 from .training import Trained, train
 
 # %% ../nbs/50_experiment.ipynb #8ced628b
@@ -207,7 +207,7 @@ def _prepare(experiment: Experiment, splits: Splits, teacher: Teacher, note: Cal
     labels = label_ids(texts)
     weights = None if experiment.class_weight is None else class_weights(experiment.class_weight, labels, logits, names)
     lesson = Lesson(names, tokens, labels, logits, fitting_loss(teacher.gives, False, experiment.loss, experiment.alpha), weights,
-                    start_vectors(teacher, tokenizer) | _vectors(experiment, tokenizer), len(tokenizer))
+                    start_vectors(teacher, tokenizer) | _vectors(experiment, tokenizer), vocabulary_size(tokenizer))
     if experiment.rounds:
         made = _augmented(experiment, splits, texts.text, tokenizer, note)
         more, answers = ask(made.text, "augmented")

@@ -7,7 +7,9 @@ __all__ = ['not_finite', 'check_rows', 'sgd_epoch']
 
 # %% ../nbs/32_kernels.ipynb #076eac1d
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +21,10 @@ from .machine import machine_code, numba
 from .tokens import Tokens
 
 # %% ../nbs/32_kernels.ipynb #6ca2df8a
-def _torch_steps(model: LinearStudent, tokens: Tokens, loss, order, batch_size: int, rates, labels, logits, predictions):
-    "Plain SGD in PyTorch operations; sum of the losses over texts, and the step whose loss is not finite, or -1"
+def _torch_steps(
+    model: LinearStudent, tokens: Tokens, loss: Loss, order, batch_size: int, rates, labels, logits, predictions,
+) -> tuple[float, int]:
+    "Plain SGD in PyTorch operations: sum of the losses over texts, and the step whose loss is not finite, or -1."
     weight, bias, table = (p.data for p in (model.classifier.weight, model.classifier.bias, model.embedding.weight))
     device, total = table.device, 0.0
     for step, rate in enumerate(rates.tolist()):
@@ -53,7 +57,7 @@ def _torch_steps(model: LinearStudent, tokens: Tokens, loss, order, batch_size: 
 # %% ../nbs/32_kernels.ipynb #13e09498
 @machine_code
 def _fill_bag(ids, rows, skip, ngrams, first_bucket, buckets, bag):
-    "Rows of a text's tokens and n-grams, written into `bag`; their number"
+    "Write the rows of a text's tokens and n-grams into `bag`, and return how many there are."
     count = 0
     for t in range(len(ids)):
         if rows[ids[t]] != skip:
@@ -69,7 +73,7 @@ def _fill_bag(ids, rows, skip, ngrams, first_bucket, buckets, bag):
 # %% ../nbs/32_kernels.ipynb #a4a67881
 @machine_code
 def _logit_gradient(z, label, hard, target, soft, alpha, temperature, size, g):
-    "Write the gradient for logits `z` into `g`; this text's share of the batch's loss. `hard` texts of `size` have a label."
+    "Write the gradient for logits `z` into `g`; return the text's share of the loss. `hard` of `size` have a label."
     n_classes, loss, top, mass = len(z), 0.0, z.max(), np.float32(0)
     g[:] = 0
     if hard > 0 and label >= 0:
@@ -101,8 +105,9 @@ def _logit_gradient(z, label, hard, target, soft, alpha, temperature, size, g):
 @machine_code
 def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, targets, alpha, soft, temperature,
                     table, weight, bias, divisor, skip, ngrams, buckets, predictions):
-    "Plain SGD in loops; sum of the losses over texts, and the step whose loss is not finite, or -1"
+    "Plain SGD in loops: sum of the losses over texts, and the step whose loss is not finite, or -1."
     n_classes, width = weight.shape
+    first_bucket = len(table) - buckets
     longest = 0
     for text in order:
         longest = max(longest, offsets[text + 1] - offsets[text])
@@ -114,7 +119,7 @@ def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, target
         texts, hard, loss = order[step * batch_size:(step + 1) * batch_size], 0, 0.0
         for j in range(len(texts)):
             bag, hj, text = bags[j], h[j], texts[j]
-            count = _fill_bag(ids[offsets[text]:offsets[text + 1]], rows, skip, ngrams, len(table) - buckets, buckets, bag)
+            count = _fill_bag(ids[offsets[text]:offsets[text + 1]], rows, skip, ngrams, first_bucket, buckets, bag)
             scale = np.float32(1 / (divisor if divisor > 0 else max(count, 1)))
             hj[:] = 0
             for t in range(count):
@@ -132,7 +137,8 @@ def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, target
             counts[j] = count
             hard += alpha > 0 and labels[text] >= 0
         for j in range(len(texts)):
-            loss += _logit_gradient(z[j], labels[texts[j]], hard, targets[texts[j]], soft, alpha, temperature, len(texts), g[j])
+            label, target = labels[texts[j]], targets[texts[j]]
+            loss += _logit_gradient(z[j], label, hard, target, soft, alpha, temperature, len(texts), g[j])
         if not abs(loss) < np.inf:  # `isfinite` subtracts, and reordered sums may drop that
             return loss, step
         total += loss * len(texts)
@@ -157,51 +163,81 @@ def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, target
     return total, -1
 
 # %% ../nbs/32_kernels.ipynb #9953e317
-def not_finite(value: float, epoch: int, step: int, rate: float, clip: float | None = None) -> FloatingPointError:
-    "The error for a loss that has died: where it happened and what to change"
-    return FloatingPointError(f"The loss is {value} in epoch {epoch}, step {step}: lower the learning rate (now {rate:g}) "
-                              f"or clip the gradients harder (clip={clip})")
+def not_finite(
+    value: float,  # of the loss
+    epoch: int,  # where it happened
+    step: int,  # in that epoch
+    rate: float,  # learning rate of that step
+    clip: float | None = None,  # largest norm of the gradient
+) -> FloatingPointError:
+    "The error for a loss that is not finite: where it happened and what to change."
+    return FloatingPointError(f"The loss is {value} in epoch {epoch}, step {step}: lower the learning rate "
+                              f"(now {rate:g}) or clip the gradients harder (clip={clip})")
 
 # %% ../nbs/32_kernels.ipynb #a014e107
-def check_rows(model, tokens: Tokens, labels: np.ndarray | None = None, logits: np.ndarray | None = None) -> None:
-    "Raise `ValueError` where token ids, labels or logits do not fit the student; compiled loops would read beyond their arrays"
+def check_rows(
+    model,  # a student
+    tokens: Tokens,  # n texts
+    labels: np.ndarray | None = None,  # class ids, -1 where there is none, [n]
+    logits: np.ndarray | None = None,  # the teacher's, [n, K]
+) -> None:
+    "Raise `ValueError` for ids, labels or logits that do not fit: compiled loops would read beyond their arrays."
     for name, values in (("labels", labels), ("logits", logits)):
         if values is not None and len(values) != len(tokens):
-            raise ValueError(f"{len(values):,} {name} for {len(tokens):,} texts: they must belong to the same texts, row by row")
+            raise ValueError(f"{len(values):,} {name} for {len(tokens):,} texts: they must belong to the same texts, "
+                             "row by row")
     config = model.config
     known = getattr(config, "tokenizer_size", None) or config.vocab_size
     ids = tokens.ids[tokens.offsets[0]:tokens.offsets[-1]]
     if len(ids) and not 0 <= ids.min() <= ids.max() < known:
-        raise ValueError(f"There is a token id {ids.max()}, but the student knows {known:,}: build it for len(tokenizer) ids")
+        raise ValueError(f"There is a token id {ids.max()}, but the student knows {known:,}: build it for "
+                         "len(tokenizer) ids")
     if labels is not None and labels.max(initial=-1) >= config.num_labels:
         raise ValueError(f"There is a label {labels.max()}, but the student has {config.num_labels} classes, from 0: "
                          f"build it with num_labels={labels.max() + 1}")
     if logits is not None and logits.shape[1:] != (config.num_labels,):
-        raise ValueError(f"Logits of shape {logits.shape} for {config.num_labels} classes: they must be [texts, classes]")
+        raise ValueError(f"Logits of shape {logits.shape} for {config.num_labels} classes: they must be "
+                         "[texts, classes]")
 
 # %% ../nbs/32_kernels.ipynb #5b9d18cd
-def _kind(loss) -> tuple[float, int, float] | None:
-    "`alpha`, kind of soft loss (0 none, 1 squared difference, 2 softened) and temperature; None for a loss of somebody else's"
-    if type(loss) is Mix:
-        soft = _kind(loss.soft)
-        return soft and (loss.alpha, *soft[1:])
-    return {CrossEntropy: (1.0, 0, 1.0), LogitMSE: (0.0, 1, 1.0),
-            SoftCrossEntropy: (0.0, 2, getattr(loss, "temperature", 1.0))}.get(type(loss))
+class _Compiled(NamedTuple):
+    "What the compiled steps know of a loss."
+    alpha: float  # weight of the labels
+    soft: int  # what is asked of the logits: 0 nothing, 1 the squared difference, 2 the softened probabilities
+    temperature: float
+
+def _kind(loss: Loss) -> _Compiled | None:
+    "How the compiled steps compute a loss; None for a loss that they do not know."
+    if type(loss) is CrossEntropy:  # not isinstance: a subclass may compute something else
+        return _Compiled(1.0, 0, 1.0)
+    if type(loss) is LogitMSE:
+        return _Compiled(0.0, 1, 1.0)
+    if type(loss) is SoftCrossEntropy:
+        return _Compiled(0.0, 2, loss.temperature)
+    if type(loss) is Mix and (soft := _kind(loss.soft)):
+        return soft._replace(alpha=loss.alpha)
+    return None
 
 # %% ../nbs/32_kernels.ipynb #d04dfe3c
-def _compiled_run(model: LinearStudent, tokens: Tokens, kind: tuple, batch_size: int, labels, logits):
-    "The compiled steps with everything but order, rates and predictions filled in; the weights are the model's own memory"
+def _compiled_run(
+    model: LinearStudent, tokens: Tokens, kind: _Compiled, batch_size: int, labels, logits,
+) -> Callable:
+    "The compiled steps as a function of order, rates and predictions; they write into the model's own memory."
     config = model.config
-    table, weight, bias = (p.detach().numpy() for p in (model.embedding.weight, model.classifier.weight, model.classifier.bias))
+    parameters = model.embedding.weight, model.classifier.weight, model.classifier.bias
+    table, weight, bias = (parameter.detach().numpy() for parameter in parameters)
     rows = np.arange(config.vocab_size, dtype=np.int32) if model.rows is None else model.rows.numpy()
-    targets = np.zeros((len(tokens), config.num_labels), np.float32) if logits is None else np.ascontiguousarray(logits, np.float32)
+    if logits is None:
+        targets = np.zeros((len(tokens), config.num_labels), np.float32)
+    else:
+        targets = np.ascontiguousarray(logits, np.float32)
     divisor = config.positions if config.average == "max_length" else 0
     skip = -1 if model.embedding.padding_idx is None else model.embedding.padding_idx
     ids, offsets, labels = np.asarray(tokens.ids), np.asarray(tokens.offsets), np.ascontiguousarray(labels, np.int64)
 
     def run(order, rates, predictions):
-        return _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, targets, *kind, table, weight, bias,
-                               divisor, skip, config.ngrams, config.buckets, predictions)
+        return _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, targets, *kind,
+                               table, weight, bias, divisor, skip, config.ngrams, config.buckets, predictions)
     return run
 
 # %% ../nbs/32_kernels.ipynb #d1a93713
@@ -219,17 +255,20 @@ def sgd_epoch(
     threads: int = 1,  # above 1: lock-free, faster, and no two runs the same
     compiled: bool | None = None,  # None: where possible
 ) -> tuple[float, np.ndarray]:  # mean loss over texts; the predictions made along the way, [examples]
-    "Plain SGD over `order`, one batch after the other. Raises `FloatingPointError` for a loss that is not finite, `ValueError`."
+    "Plain SGD over `order`, batch after batch. Raises `ValueError`, `FloatingPointError` for a loss that is not finite."
     labels = np.asarray(labels, np.int64)
     check_rows(model, tokens, labels, logits)
     kind = _kind(loss) if numba is not None and model.device.type == "cpu" and compiled is not False else None
     if compiled and kind is None:
-        raise ValueError('The compiled steps need a CPU, a loss of distillnb.losses, and numba: pip install "distillnb[fast]"')
+        raise ValueError('The compiled steps need a CPU, a loss that they know (CrossEntropy, LogitMSE, '
+                         'SoftCrossEntropy or a Mix of them), and numba: pip install "distillnb[fast]"')
     order, rates = np.asarray(order, np.int64), np.asarray(rates, np.float32)
     predictions, total = np.empty(len(order), np.int64), 0.0
     if kind is None:
         threads = 1
-        run = lambda *part: _torch_steps(model, tokens, loss, part[0], batch_size, part[1], labels, logits, part[2])
+
+        def run(order, rates, predictions):
+            return _torch_steps(model, tokens, loss, order, batch_size, rates, labels, logits, predictions)
     else:
         run = _compiled_run(model, tokens, kind, batch_size, labels, logits)
     steps = max(1, (16_384 if kind else 256) // batch_size)  # that each thread takes between two looks at the bar
@@ -237,8 +276,8 @@ def sgd_epoch(
     parts = [(order[first * batch_size:(first + steps) * batch_size], rates[first:first + steps],
               predictions[first * batch_size:(first + steps) * batch_size]) for first in starts]
     with ThreadPoolExecutor(threads) as pool:
-        for round in range(0, len(parts), threads):
-            for part, (value, step) in enumerate(pool.map(run, *zip(*parts[round:round + threads])), round):
+        for start in range(0, len(parts), threads):
+            for part, (value, step) in enumerate(pool.map(run, *zip(*parts[start:start + threads])), start):
                 if step >= 0:
                     raise not_finite(value, epoch, starts[part] + step, rates[starts[part] + step])
                 total += value

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'WALKTHROUGH_RECIPES', 'Lesson', 'Way', 'register_way', 'way_of_teaching', 'Run', 'default_loss',
-           'fitting_loss', 'tokens_and_answers', 'shares_tokenizer', 'start_vectors', 'load_tokenizer', 'class_weights',
+           'fitting_loss', 'shares_tokenizer', 'tokens_and_answers', 'start_vectors', 'load_tokenizer', 'class_weights',
            'adjusted', 'possible', 'build_student']
 
 # %% ../nbs/34_lesson.ipynb #0e2c0e14
@@ -22,7 +22,7 @@ import distillnb.bilstm, distillnb.cnn, distillnb.ensemble, distillnb.linear  # 
 from .embeddings import start_from, teacher_embeddings
 from .losses import CrossEntropy, LogitMSE, Loss, Mix, SoftBinaryCrossEntropy, SoftCrossEntropy
 from .student import Recipe, architecture
-from .teacher import Teacher, match_labels
+from .teacher import ModelAnswer, Teacher, match_labels
 from .tokens import Tokens, join_tokens, tokenize, tokenizer_fingerprint, train_tokenizer, trim_vocabulary
 
 # %% ../nbs/34_lesson.ipynb #ed9dc674
@@ -178,6 +178,11 @@ def fitting_loss(
     return loss
 
 # %% ../nbs/34_lesson.ipynb #301dc313
+def shares_tokenizer(teacher: Teacher | None, tokenizer) -> bool:
+    "Whether this is the teacher's tokenizer, so that its embeddings are for the student's tokens too."
+    own = None if teacher is None else teacher.tokenizer
+    return own is not None and (own is tokenizer or tokenizer_fingerprint(own) == tokenizer_fingerprint(tokenizer))
+
 def tokens_and_answers(
     texts: list[str],  # n texts
     tokenizer,  # the student's
@@ -189,15 +194,12 @@ def tokens_and_answers(
     tokens = tokenize(texts, tokenizer, max_length)
     if teacher is None:
         return tokens, None
-    columns = match_labels(teacher.names, names)
-    return tokens, np.ascontiguousarray(teacher.logits(texts, tokens)[:, columns])
+    columns, answer = match_labels(teacher.names, names), teacher.answer
+    if isinstance(answer, ModelAnswer) and answer.max_length == max_length and shares_tokenizer(teacher, tokenizer):
+        return tokens, answer.label(tokens, columns)
+    return tokens, np.ascontiguousarray(teacher.logits(texts)[:, columns])
 
 # %% ../nbs/34_lesson.ipynb #6621be40
-def shares_tokenizer(teacher: Teacher | None, tokenizer) -> bool:
-    "Whether this is the teacher's tokenizer, so that its embeddings are for the student's tokens too."
-    own = None if teacher is None else teacher.tokenizer
-    return own is not None and (own is tokenizer or tokenizer_fingerprint(own) == tokenizer_fingerprint(tokenizer))
-
 def start_vectors(teacher: Teacher | None, tokenizer) -> dict[str, np.ndarray]:
     "Embeddings of the teacher, under the name that recipes use, where the student's tokens are the teacher's."
     there = teacher is not None and teacher.model is not None and shares_tokenizer(teacher, tokenizer)

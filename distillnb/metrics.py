@@ -35,7 +35,7 @@ def scores(
 def ordered_scores(
     labels: np.ndarray,  # true class ids, -1 where unknown, [n]
     predictions: np.ndarray,  # predicted class ids, [n]
-) -> dict[str, float]:  # "mae" (classes), "off_by_one" (share), "kappa" (quadratic weights), NaN where no row has a label
+) -> dict[str, float]:  # "mae" (classes), "off_by_one" (share), "kappa" (quadratic weights), NaN without labels
     "Scores for classes whose ids are in their order; kappa is NaN where both always say the same one class."
     labels, predictions = labels[labels >= 0], predictions[labels >= 0]
     if not len(labels):

@@ -9,13 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillnb import cnn
+from distillnb import cnn, machine
 from distillnb.cnn import CNNConfig, CNNStudent
 from distillnb.kernels import sgd_epoch
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy
 from distillnb.tokens import Tokens, trim_vocabulary
-from distillnb.training import predict_logits, train_loop
+from distillnb.lesson import Lesson
+from distillnb.student import Recipe
+from distillnb.training import fit, predict_logits
 
 LOSSES = [CrossEntropy(), LogitMSE(), SoftCrossEntropy(3.0), Mix(LogitMSE(), .4), Mix(SoftCrossEntropy(2.0), .7), Mix(LogitMSE(), 1.0)]
 KINDS = [{}, {"average": "max_length", "positions": 40}, {"ngrams": 2, "buckets": 30}, {"ngrams": 4, "buckets": 7}]
@@ -94,8 +96,9 @@ def test_threads_learn_the_same_lesson():
     truth = np.array([(tokens[i] == 7).any() for i in range(3000)], dtype=int)
     torch.manual_seed(0)
     model = LinearStudent(LinearConfig(30, 6, num_labels=2))
-    history = train_loop(model, tokens, truth, tokens, truth, optimizer="sgd", rate=.5, batch_size=1, threads=3, device="cpu")
-    assert history.test_acc.iloc[-1] > .97
+    recipe = Recipe("linear", {}, "sgd", .5, decay=1.0, batch_size=1, epochs=5, threads=3)
+    trained = fit(model, Lesson(["no", "yes"], tokens, truth), recipe, watch=(tokens, truth), device="cpu")
+    assert trained.history.test_acc.iloc[-1] > .97
 
 
 @settings(deadline=None, max_examples=60)
@@ -136,7 +139,9 @@ def test_training_a_cnn_is_the_same_with_and_without_numba(monkeypatch):
         monkeypatch.setattr(cnn, "numba", module)
         torch.manual_seed(0)
         model = CNNStudent(CNNConfig(50, 8, filters=6, num_labels=3))
-        histories.append(train_loop(model, tokens, labels, tokens, labels, epochs=2, rate=1e-2, device="cpu"))
+        recipe = Recipe("cnn", rate=1e-2, decay=1.0, epochs=2, least_examples=1)
+        taught = Lesson(["a", "b", "c"], tokens, labels)
+        histories.append(fit(model, taught, recipe, watch=(tokens, labels), device="cpu").history)
     for column in ("train_loss", "test_loss"):
         assert np.allclose(histories[0][column], histories[1][column], atol=1e-4)
 
@@ -172,8 +177,8 @@ def test_loops_compile_where_nothing_can_be_kept(monkeypatch):
             if cache:
                 raise RuntimeError("cannot cache function: no locator available")
             return lambda function: (function, options)
-    monkeypatch.setattr(cnn, "numba", Numba)
-    function, options = cnn.machine_code(len)
+    monkeypatch.setattr(machine, "numba", Numba)
+    function, options = machine.machine_code(len)
     assert function is len and options["nogil"]
 
 

@@ -9,9 +9,9 @@ from scipy.stats import beta, binom
 from sklearn.metrics import accuracy_score, f1_score
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
+from distillnb.metrics import METRICS, Metric, calibration_error, fitting, register_metric
 from distillnb.significance import (McNemar, bootstrap_interval, confusion_posterior, mcnemar, paired_bootstrap, pooled_bootstrap,
-                                    pooled_verdict, posterior_metric, probability_better,
-                                    smallest_detectable_difference, verdict)
+                                    posterior_metric, probability_better, score, smallest_detectable_difference, verdict)
 
 
 def twins(n, both, only_a, only_b, seed, classes=3):
@@ -262,13 +262,13 @@ def method(S, n, seed, lift=0.):
 
 @pytest.mark.parametrize("S", [2, 3, 5])
 def test_pooled_verdicts_make_few_false_claims(S):
-    words = [pooled_verdict(*method(S, 400, seed)).word for seed in range(200)]
+    words = [verdict(*method(S, 400, seed)).word for seed in range(200)]
     assert sum(word != "inconclusive" for word in words) <= 18, "5 % of 200, and three standard deviations"
 
 
 def test_pooled_verdicts_find_what_is_there():
     y, a, b = method(5, 3000, 0, lift=.3)
-    found, turned = pooled_verdict(y, a, b), pooled_verdict(y, b, a)
+    found, turned = verdict(y, a, b), verdict(y, b, a)
     assert found.word == "helps" and turned.word == "hurts"
     assert np.isclose(found.accuracy.difference, -turned.accuracy.difference) and found.accuracy.p_value < .01
     assert np.allclose(found.accuracy.per_seed, [(one == y).mean() - (two == y).mean() for one, two in zip(a, b)])
@@ -289,3 +289,83 @@ def test_pooled_f1_and_a_method_alone():
     assert np.isclose(pair.difference, pair.a - pair.b)
     with pytest.raises(ValueError, match="same seeds"):
         pooled_bootstrap(y, a, b[:2])
+
+
+answers = st.integers(2, 5).flatmap(lambda k: st.lists(st.tuples(*[st.integers(0, k - 1)] * 3), min_size=1, max_size=60).map(lambda rows: (k, rows)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(answers, st.randoms(use_true_random=False))
+def test_the_same_answers_have_the_same_interval_at_every_door(task, shuffler):
+    k, rows = task
+    truth, a, b = np.array(rows).T
+    own = score("a", truth, np.eye(k)[a])
+    pooled = pooled_bootstrap(truth, [a], n_classes=k)
+    assert (own.low, own.high) == bootstrap_interval(truth, a, n_classes=k) == (pooled.low, pooled.high)
+    assert own.accuracy == own.values["accuracy"] == pooled.a
+    renamed = np.array(shuffler.sample(range(k), k))
+    other = score("a", renamed[truth], np.eye(k)[renamed[a]])
+    assert (own.accuracy, own.low, own.high) == (other.accuracy, other.low, other.high)
+    one, two = paired_bootstrap(truth, a, b, n_classes=k), paired_bootstrap(renamed[truth], renamed[a], renamed[b], n_classes=k)
+    assert (one.low, one.high, one.p_value) == (two.low, two.high, two.p_value)
+    tags = score("a", np.eye(k, dtype=int)[truth], np.eye(k)[a])
+    assert (own.low, own.high) == (tags.low, tags.high), "all labels right is the same as the one label right"
+
+
+@settings(deadline=None, max_examples=25)
+@given(answers)
+def test_one_seed_is_a_row_of_several(task):
+    k, rows = task
+    truth, a, b = np.array(rows).T
+    one, row = verdict(truth, a, b, n_classes=k), verdict(truth, a[None], b[None], n_classes=k)
+    assert one.row() == row.row() and one.sentence == row.sentence
+    for metric in ("accuracy", "f1_macro"):
+        paired, pooled = (bootstrap(truth, a, b, metric, n_classes=k) for bootstrap in (paired_bootstrap, pooled_bootstrap))
+        assert np.array_equal(paired.samples, pooled.samples)
+        assert (paired.difference, paired.low, paired.high, paired.p_value) == (pooled.difference, pooled.low, pooled.high, pooled.p_value)
+
+
+def test_one_seed_needs_both_tests_however_it_is_written():
+    truth, a, b = of_300(4, 0)
+    assert pooled_bootstrap(truth, [a], [b]).low > 0 and verdict(truth, [a], [b]).word == "inconclusive"
+
+
+def test_the_sentence_and_the_row_of_several_seeds():
+    truth, a, b = of_300(20, 4)
+    several = verdict(truth, [a, a, a], [b, b, truth], "new", "old")
+    assert "on 300 texts and 3 seeds" in several.sentence and "seed by seed +5.3, +5.3, -1.3" in several.sentence
+    assert several.sentence.endswith("inconclusive.") and several.mcnemar is None
+    row = several.row()
+    assert all(np.isscalar(value) for value in row.values()) and row["seeds"] == 3 and row["per_seed"] == "+0.0533 +0.0533 -0.0133"
+    assert {*row} < {*verdict(truth, a, b).row()}
+
+
+@pytest.mark.parametrize("seeds", [(2, 3), (0, 0)])
+def test_seeds_that_do_not_pair(seeds):
+    with pytest.raises(ValueError, match="same seeds"):
+        verdict(np.arange(4) % 2, *(np.zeros((count, 4), int) for count in seeds))
+
+
+def test_a_score_has_every_fitting_metric():
+    truth, probabilities = np.array([0, 1, 2, 2]), np.eye(3)[[0, 1, 1, 2]] * .7 + .1
+    register_metric(Metric("first_right", "first right", lambda truth, said: said[0].argmax() == truth[0], "one label"))
+    try:
+        own, ordered = (score("m", truth, probabilities, order) for order in (False, True))
+    finally:
+        del METRICS["first_right"]
+    assert [*own.values] == ["accuracy", "f1_macro", "calibration_error", "first_right"] and own.values["first_right"] == 1
+    assert [*ordered.values] == ["accuracy", "f1_macro", "mae", "off_by_one", "kappa", "calibration_error", "first_right"]
+    assert [*own.row()] == ["model", "texts", "accuracy", "low", "high", "f1_macro", "calibration_error", "first_right"]
+    assert own.values["calibration_error"] == calibration_error(truth, probabilities) and own.accuracy == .75
+    assert [*score("m", np.eye(3)[truth], probabilities).values] == [metric.name for metric in fitting(True, False)]
+
+
+@pytest.mark.parametrize("truth, probabilities, message", [
+    ([0, 1], np.eye(3), "one row for each text"), ([[0, 1]], np.eye(3)[:1], "one row for each text"), (0, np.eye(3)[:1], "one row for each text"),
+    ([0, 1, 2], np.eye(3)[0], "one row for each text"), ([], np.zeros((0, 3)), "at least one"), ([0, 1, 3], np.eye(3), "between 0 and 2"),
+    ([0, 1, -1], np.eye(3), "between 0 and 2"), (["a", "b"], np.eye(2), "must be ints"), ([0, 0], np.ones((2, 1)), "only one class"),
+    ([0, 1], np.array([[1, 0], [np.nan, 1]]), "answer for text 1 is not finite"), ([[0, 2], [1, 1]], np.eye(2), "zeros and ones"),
+])
+def test_scores_of_what_does_not_fit(truth, probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        score("m", truth, probabilities)

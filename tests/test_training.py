@@ -2,6 +2,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, mean_absolute_error
 
+from distillnb.lesson import Lesson
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy
+from distillnb.metrics import ordered_scores, scores
+from distillnb.student import Recipe
 from distillnb.tokens import Tokens, batches
-from distillnb.training import epoch_rows, make_optimizer, ordered_scores, predict_logits, scores, train_epoch, train_loop, validate
+from distillnb.training import epoch_rows, fit, make_optimizer, predict_logits, train, train_epoch, validate
 
 
 def toy(n, seed=0):
@@ -29,6 +33,17 @@ def toy(n, seed=0):
 def student(seed=0):
     torch.manual_seed(seed)
     return LinearStudent(LinearConfig(60, 8, num_labels=3))
+
+
+def lesson(tokens, labels, logits=None, loss=CrossEntropy()):
+    return Lesson(["low", "middle", "high"], tokens, labels, logits, loss, vocab_size=60)
+
+
+PLAIN = Recipe("linear", {"width": 8}, decay=1.0, epochs=5, least_examples=1, trim=False)  # Adam, as it happens
+
+
+def learn(taught, watch=None, recipe=PLAIN, **changes):
+    return train(taught, replace(recipe, **changes), watch=watch, device="cpu")
 
 
 @given(st.floats(.2, 20), st.integers(2, 6), st.integers(0, 99))
@@ -99,7 +114,7 @@ def test_sparse_updates_equal_dense_ones(clip, batch_size):
         model = student()
         optimizer = make_optimizer(model, "sgd", .5)
         model.embedding.sparse = sparse
-        train_epoch(model, tokens, LogitMSE(), optimizer, batches(tokens.lengths, batch_size=batch_size), labels, opinions, clip)
+        train_epoch(model, lesson(tokens, labels, opinions, LogitMSE()), optimizer, batches(tokens.lengths, batch_size=batch_size), clip=clip)
         ends.append(torch.cat([model.embedding.weight.detach().flatten(), model.classifier.weight.detach().flatten()]))
     assert torch.allclose(*ends, atol=1e-5)
 
@@ -108,7 +123,7 @@ def test_clipping_bounds_the_step():
     tokens, labels = toy(20)
     model = student()
     before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-    train_epoch(model, tokens, CrossEntropy(), make_optimizer(model, "sgd", 1.0), [np.arange(20)], labels, clip=.001)
+    train_epoch(model, lesson(tokens, labels), make_optimizer(model, "sgd", 1.0), [np.arange(20)], clip=.001)
     after = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert np.isclose((after - before).norm().item(), .001, rtol=1e-2)
 
@@ -120,8 +135,8 @@ def test_shuffled_subset_augmented_rows_keep_their_logits():
     rows = np.random.default_rng(1).permutation(400)[:300]
     rows = np.concatenate([rows, rows[::3]])
     test_tokens, test_labels = toy(300, seed=5)
-    history = train_loop(student(), tokens[rows], np.full(len(rows), -1), test_tokens, test_labels, LogitMSE(), opinions[rows],
-                         epochs=6, optimizer="sgd", rate=1.0, batch_size=4, device="cpu")
+    taught = lesson(tokens, np.full(400, -1), opinions, LogitMSE())[rows]
+    history = learn(taught, (test_tokens, test_labels), epochs=6, examples=len(rows), optimizer="sgd", rate=1.0, batch_size=4).history
     assert history.test_acc.iloc[-1] > .9
     assert history.train_acc.isna().all()
 
@@ -135,7 +150,7 @@ def test_no_shuffle_is_the_order_given():
             seen.extend(batch_labels.tolist())
             return super().__call__(student_logits, batch_labels, teacher_logits)
 
-    train_loop(student(), tokens, labels, tokens, labels, Spy(), epochs=2, batch_size=3, shuffle=False, device="cpu")
+    learn(lesson(tokens, labels, loss=Spy()), epochs=2, batch_size=3, shuffle=False)
     assert seen == labels.tolist() * 2
 
 
@@ -145,16 +160,15 @@ def test_interrupt_before_the_first_epoch_ends():
             raise KeyboardInterrupt
 
     tokens, labels = toy(10)
-    history = train_loop(student(), tokens, labels, tokens, labels, Stop(), device="cpu")
-    assert history.empty and history.attrs["interrupted"]
+    trained = learn(lesson(tokens, labels, loss=Stop()))
+    assert trained.history.empty and trained.interrupted and trained.kept is None
 
 
 def test_nan_names_epoch_and_step():
     tokens, labels = toy(50)
     opinions = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     with pytest.raises(FloatingPointError, match=r"epoch \d, step \d+: lower the learning rate"):
-        train_loop(student(), tokens, labels, tokens, labels, LogitMSE(), opinions * 1e4, optimizer="sgd", rate=1e3, batch_size=1, epochs=3,
-                   device="cpu")
+        learn(lesson(tokens, labels, opinions * 1e4, LogitMSE()), optimizer="sgd", rate=1e3, batch_size=1, epochs=3)
 
 
 @pytest.mark.parametrize("logits, message", [
@@ -166,7 +180,7 @@ def test_nan_names_epoch_and_step():
 def test_logits_that_do_not_fit(logits, message):
     tokens, labels = toy(10)
     with pytest.raises(ValueError, match=message):
-        train_loop(student(), tokens, labels, tokens, labels, LogitMSE(), logits, device="cpu")
+        learn(lesson(tokens, labels, logits, LogitMSE()))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -182,15 +196,15 @@ def test_what_does_not_fit_the_student_is_refused(optimizer, change, message):
     model = change["model"]() if "model" in change else student()
     bad_labels = change["labels"](labels) if "labels" in change else labels
     with pytest.raises(ValueError, match=message):
-        train_loop(model, tokens, bad_labels, tokens, labels, logits=change.get("logits"), optimizer=optimizer, device="cpu")
+        fit(model, lesson(tokens, bad_labels, change.get("logits")), replace(PLAIN, optimizer=optimizer), device="cpu")
 
 
 def test_labels_of_any_integer_kind():
     tokens, labels = toy(50)
-    histories = [train_loop(student(), tokens, kind, tokens, kind, epochs=1, optimizer="sgd", rate=.1, bucket=None, device="cpu")
+    histories = [learn(lesson(tokens, kind), (tokens, kind), epochs=1, optimizer="sgd", rate=.1, bucket=None).history
                  for kind in (labels, labels.astype(np.int32), labels.tolist())]
     assert histories[0].equals(histories[1]) and histories[0].equals(histories[2])
-    adam = train_loop(student(), tokens, labels.tolist(), tokens, np.where(labels == 0, -1, labels), epochs=1, bucket=None, device="cpu")
+    adam = learn(lesson(tokens, labels.tolist()), (tokens, np.where(labels == 0, -1, labels)), epochs=1, bucket=None).history
     assert np.isfinite(adam.test_loss).all()
 
 
@@ -205,8 +219,8 @@ def test_ctrl_c_is_heard_where_its_exception_gets_lost():
             return super().__call__(*arguments)
 
     tokens, labels = toy(20)
-    history = train_loop(student(), tokens, labels, tokens, labels, Swallowing(), epochs=5, device="cpu")
-    assert len(history) == 1 and history.attrs["interrupted"]
+    trained = learn(lesson(tokens, labels, loss=Swallowing()), epochs=5)
+    assert len(trained.history) == 1 and trained.interrupted
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
