@@ -58,7 +58,7 @@ def _texts(X) -> list[str]:
     refuse_no_text(texts)
     return texts
 
-# %% ../nbs/52_estimator.ipynb #1f78033b
+# %% ../nbs/52_estimator.ipynb #936bdc68
 _TAGS = (list, tuple, set, frozenset, dict, np.ndarray)  # what a label cannot be
 
 def _values(y) -> np.ndarray:
@@ -68,20 +68,16 @@ def _values(y) -> np.ndarray:
                          "with an entry for each text")
     typed = hasattr(y, "__array__") and not isinstance(getattr(y, "dtype", None), pd.CategoricalDtype)
     values = np.asarray(y) if typed else np.asarray(y if hasattr(y, "__array__") else list(y), dtype=object)
-    if values.ndim > 1 and values.dtype == object:
+    if values.ndim > 1 and values.shape[1] > 1:
         values = np.array(values.tolist())
-    if values.ndim > 1 and values.shape[1] > 1 and values.dtype.kind in "US":
-        values = np.asarray([list(row) for row in values], dtype=object)
-        raise _tags_refused(0, list(values[0]))
-    if values.dtype == object:
-        for row, value in enumerate(values.ravel()):
-            if isinstance(value, _TAGS):
-                raise _tags_refused(row, value)
+        tags = [(0, values[0].tolist())] if values.dtype.kind in "US" else []
+    else:
+        tags = [(row, value) for row, value in enumerate(values.ravel().tolist()) if isinstance(value, _TAGS)]
+    if tags:
+        raise ValueError(f"y: text {tags[0][0]} has the labels {tags[0][1]!r}: several labels for a text are zeros and "
+                         "ones, [n, K], which sklearn.preprocessing.MultiLabelBinarizer makes; its classes_ are the "
+                         "classes= to give")
     return values
-
-def _tags_refused(row: int, tags) -> ValueError:
-    return ValueError(f"y: text {row} has the labels {tags!r}: several labels for a text are zeros and ones, [n, K], "
-                      "which sklearn.preprocessing.MultiLabelBinarizer makes; its classes_ are the classes= to give")
 
 # %% ../nbs/52_estimator.ipynb #61df8a36
 def _labels(values: np.ndarray, n: int, may_miss: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +121,7 @@ def _same_kind(names: list[str], classes: np.ndarray) -> np.ndarray:
         raise ValueError(f"The teacher's classes ({', '.join(names)}) are not of the labels' kind "
                          f"({', '.join(value_of)}): rename the labels") from None
 
-# %% ../nbs/52_estimator.ipynb #3061bbf9
+# %% ../nbs/52_estimator.ipynb #b1b5a2be
 @dataclass(frozen=True, eq=False)
 class _Said:
     "Texts, and what is said of them; row i of each array is text i."
@@ -157,14 +153,14 @@ class _Said:
             return self.labels
         return (self.soft >= .5).astype(int) if self.multilabel else self.soft.argmax(1)
 
-# %% ../nbs/52_estimator.ipynb #4172abf8
+# %% ../nbs/52_estimator.ipynb #3bcab821
 def _matrix_said(texts: list[str], y, values: np.ndarray, own: np.ndarray | None, multilabel: bool | None) -> _Said:
     "Soft labels, or several for a text. Raises `ValueError` for numbers that are neither."
     integers = values.dtype.kind in "iub"
     several = integers if multilabel is None else multilabel
     if not integers and multilabel is None and np.isin(values, (0, 1)).all() and (values.sum(1) != 1).any():
-        raise ValueError("y has zeros and ones as floats, and a row of floats is taken for probabilities, which sum to 1:"
-                         " for several labels to a text give integers, y.astype(int), or say multilabel=True")
+        raise ValueError("y has zeros and ones as floats, and floats are taken for probabilities, which sum to 1: "
+                         "for several labels to a text give integers, y.astype(int), or say multilabel=True")
     columns = np.array(list(y.columns)) if hasattr(y, "columns") else np.arange(values.shape[1])
     classes = columns if own is None else own
     soft = check_answers(values, len(texts), len(classes), "probabilities", several, "y")
@@ -324,7 +320,7 @@ def _truth(classes: np.ndarray, multilabel: bool, labels, n: int, what: str) -> 
                          f"({', '.join(map(str, known))}): rename them, or drop those texts")
     return np.array([known[value] for value in values.tolist()], np.int64)
 
-# %% ../nbs/52_estimator.ipynb #518f9f3a
+# %% ../nbs/52_estimator.ipynb #be4e82f2
 def _judges(
     estimator: "DistilledClassifier",  # with `validation`, a share or number; a twin judges by its student's texts
     said: _Said,  # texts, and what is said of them
@@ -353,7 +349,7 @@ def _judges(
     part = said[np.sort(np.random.default_rng(seed).permutation(said.labelled)[:size])]
     return _Judges(part.texts, part.truth)
 
-# %% ../nbs/52_estimator.ipynb #e8b2dd5f
+# %% ../nbs/52_estimator.ipynb #da7b3485
 def _set_aside(said: _Said, more: list[str], judges: _Judges | None) -> tuple[_Said, list[str]]:
     "Texts to learn from, those without labels apart, no judge among them. `ValueError` where none is left."
     aside = set() if judges is None else {*judges.texts}
@@ -362,7 +358,7 @@ def _set_aside(said: _Said, more: list[str], judges: _Judges | None) -> tuple[_S
         raise ValueError("There are no texts to learn from: give at least two, and set fewer aside")
     return said[rows], [text for text in more if text not in aside]
 
-# %% ../nbs/52_estimator.ipynb #4a76d4ef
+# %% ../nbs/52_estimator.ipynb #0d94a88c
 @dataclass(frozen=True, eq=False)
 class _Shared:
     "What a student and its direct twin have in common, beside the settings."
@@ -405,7 +401,7 @@ def _weights(estimator: "DistilledClassifier", said: _Said, lesson: Lesson) -> n
         weights[part] *= class_weights(estimator.class_weight, lesson.labels[part], logits, said.classes)
     return weights
 
-# %% ../nbs/52_estimator.ipynb #c7c25dee
+# %% ../nbs/52_estimator.ipynb #543fffda
 def _lesson(
     estimator: "DistilledClassifier",  # with its settings
     said: _Said,  # texts to learn from, and what is said of them
@@ -431,7 +427,7 @@ def _lesson(
                     said.multilabel, examples)
     return replace(lesson, weights=_weights(estimator, said, lesson)), tokenizer
 
-# %% ../nbs/52_estimator.ipynb #7ea3c3ca
+# %% ../nbs/52_estimator.ipynb #eff4f7f6
 def _read(
     estimator: "DistilledClassifier", X, y, sample_weight, transfer, teacher: Teacher | None
 ) -> tuple[_Said, list[str]]:
@@ -440,8 +436,8 @@ def _read(
     if not texts:
         raise ValueError("There are no texts to learn from: give at least two")
     if teacher is None and y is None:
-        raise ValueError("There is nothing to learn from: give y, or a teacher (requires y to be passed, but the target y is"
-                         " None)")
+        raise ValueError("There is nothing to learn from: give y, or a teacher "
+                         "(requires y to be passed, but the target y is None)")
     if teacher is None and more:
         raise ValueError("transfer= are texts for a teacher to label, and there is none: give teacher=, "
                          "or leave them out")
@@ -472,7 +468,7 @@ def _history(trained: Trained) -> pd.DataFrame:
         history = history.join(pd.DataFrame(list(trained.chosen_by)).add_prefix("validation_"))
     return history.assign(kept=history["epoch"] == trained.kept)
 
-# %% ../nbs/52_estimator.ipynb #78ac7fd8
+# %% ../nbs/52_estimator.ipynb #f6adb5f3
 def _facts(estimator: "DistilledClassifier", lesson: Lesson, source: str) -> Facts:
     "What is known of a student that was just fitted."
     loss, labelled, run = lesson.loss, len(lesson.labelled), estimator.trained_.run
@@ -481,7 +477,7 @@ def _facts(estimator: "DistilledClassifier", lesson: Lesson, source: str) -> Fac
         texts=len(lesson) if loss.needs_teacher else labelled, labelled=labelled if loss.needs_labels else 0,
         recipe=estimator.recipe_.settings() | {"seed": run.seed}, versions=versions_used(estimator.device))
 
-# %% ../nbs/52_estimator.ipynb #728f0bb7
+# %% ../nbs/52_estimator.ipynb #f67c7ed6
 class _Fitting(_Settings):
     "Settings, and what is found with them."
     _inherited: _Shared | None = None  # of the student whose direct twin this is
@@ -508,14 +504,14 @@ class _Fitting(_Settings):
         if trained.kept is None:
             raise KeyboardInterrupt
         self._shared = _Shared(lesson.vocabulary, lesson.vectors, lesson.examples, judges)
-        trained.model.config.label_values = [value.item() if hasattr(value, "item") else value for value in said.classes]
+        trained.model.config.label_values = said.classes.tolist()
         self.trained_, self.recipe_, self.history_ = trained, trained.recipe, _history(trained)
         self.classifier_ = Classifier(trained.model, tokenizer, self.max_length)
         self.classes_, self.n_texts_ = said.classes, len(lesson)
         self.facts_ = _facts(self, lesson, "soft labels" if teacher is None else teacher.what)
         return self
 
-# %% ../nbs/52_estimator.ipynb #c1bf9f75
+# %% ../nbs/52_estimator.ipynb #43f34055
 class DistilledClassifier(_Fitting):
     "A small student of any teacher, or of labels alone, as a scikit-learn classifier of texts."
 
@@ -569,7 +565,7 @@ class DistilledClassifier(_Fitting):
         "A saved student, of `save` or of a run, fitted. Raises `ValueError` for a folder that holds none."
         return _loaded(cls, folder, device)
 
-# %% ../nbs/52_estimator.ipynb #cfcc62f2
+# %% ../nbs/52_estimator.ipynb #0a98ed42
 def _scored(estimator: DistilledClassifier, test: tuple, twin: DistilledClassifier | None) -> dict:
     "Fields of the facts: scores of student, twin and teacher on test texts, and the verdict on the first two."
     texts = _texts(test[0])
