@@ -25,11 +25,14 @@ from distillnb.data import label_ids, label_names
 from distillnb.experiment import Experiment
 from distillnb.inference import Classifier
 from distillnb.kernels import sgd_epoch
+from distillnb.lesson import Lesson
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.losses import CrossEntropy, LogitMSE
+from distillnb.metrics import scores
+from distillnb.student import Recipe
 from distillnb.teacher import teacher_logits
 from distillnb.tokens import Tokens, tokenize, trim_vocabulary
-from distillnb.training import predict_logits, scores, step_rates, train_loop
+from distillnb.training import fit, predict_logits, step_rates
 
 HERE = Path(__file__).parent
 WALKTHROUGH_VOCABULARY = 119_547
@@ -65,7 +68,10 @@ class Demo:
         self.texts, self.test_texts = self.splits.train.text.tolist(), self.splits.test.text.tolist()
         self.labels, self.test_labels = label_ids(self.splits.train), label_ids(self.splits.test)
         self.tokens, self.test_tokens = tokenize(self.texts, self.tokenizer), tokenize(self.test_texts, self.tokenizer)
-        self.few = np.arange(3000)
+        self.test, self.few = (self.test_tokens, self.test_labels), np.arange(3000)
+
+    def lesson(self, rows=slice(None)):
+        return Lesson(self.names, self.tokens[rows], self.labels[rows], vocab_size=len(self.tokenizer))
 
     def student(self, kind, seed=0, tokens=None, **sizes):
         torch.manual_seed(seed)
@@ -167,20 +173,9 @@ def linear(demo: Demo) -> dict:
         for seed in range(5):
             accuracy["fastText"].append(fasttext.train_supervised(train, epoch=5, seed=seed, **options).test(test)[1])
             for side, decay in (("ours", "linear"), ("ours, halved rate", 0.5)):
-                history = train_loop(
-                    demo.student("linear", seed),
-                    demo.tokens,
-                    demo.labels,
-                    demo.test_tokens,
-                    demo.test_labels,
-                    optimizer="sgd",
-                    rate=0.5,
-                    decay=decay,
-                    batch_size=1,
-                    seed=seed,
-                    device="cpu",
-                )
-                accuracy[side].append(history.test_acc.iloc[-1])
+                recipe = Recipe("linear", {}, "sgd", 0.5, decay, batch_size=1, epochs=5)
+                trained = fit(demo.student("linear", seed), demo.lesson(), recipe, seed, watch=demo.test, device="cpu")
+                accuracy[side].append(trained.history.test_acc.iloc[-1])
     result["accuracy, 5 epochs, all training texts, 5 seeds"] = accuracy
     return result
 
@@ -198,10 +193,11 @@ def cnn(demo: Demo) -> dict:
         plain = original.CNN(vocabulary, k)
         adam, batches = torch.optim.Adam(plain.parameters()), original.loader(tokens[:640], labels[:640], 32)
         student = CNNStudent(CNNConfig(num_labels=k, initial_std=1.0), trim_vocabulary(tokens, vocabulary))
+        lesson, once = Lesson(demo.names, tokens, labels, vocab_size=vocabulary), Recipe("cnn", decay=1.0, epochs=1)
         times = alternate(
             {
                 "original": lambda: original.train_epoch(plain, batches, adam),
-                "ours": lambda: train_loop(student, tokens, labels, tokens[:2], labels[:2], epochs=1, device="cpu"),
+                "ours": lambda: fit(student, lesson, once, watch=(tokens[:2], labels[:2]), device="cpu"),
             }
         )
         rates = {"original": 640 / times["original"], "ours": len(tokens) / times["ours"]}
@@ -224,8 +220,9 @@ def cnn(demo: Demo) -> dict:
             original.train_epoch(plain, batches, adam)
         accuracy["original"].append(scores(demo.test_labels, original.predict(plain, test).argmax(1).numpy(), k)["acc"])
     for seed in range(5):
-        history = train_loop(demo.student("cnn", seed, few), few, labels, demo.test_tokens, demo.test_labels, seed=seed, device="cpu")
-        accuracy["ours"].append(history.test_acc.iloc[-1])
+        recipe = Recipe("cnn", decay=1.0, epochs=5)
+        trained = fit(demo.student("cnn", seed, few), demo.lesson(demo.few), recipe, seed, watch=demo.test, device="cpu")
+        accuracy["ours"].append(trained.history.test_acc.iloc[-1])
     return result | {"accuracy, 3,000 labels, 5 epochs": accuracy}
 
 
@@ -274,19 +271,9 @@ def inference(demo: Demo) -> dict:
     "From text to probabilities, one thread: in bulk, and one text at a time"
     threads(1)
     students = {"linear": demo.student("linear"), "cnn": demo.student("cnn")}
-    train_loop(
-        students["linear"],
-        demo.tokens,
-        demo.labels,
-        demo.test_tokens,
-        demo.test_labels,
-        optimizer="sgd",
-        rate=0.5,
-        decay="linear",
-        batch_size=1,
-        device="cpu",
-    )
-    train_loop(students["cnn"], demo.tokens, demo.labels, demo.test_tokens, demo.test_labels, device="cpu")
+    recipes = Recipe("linear", {}, "sgd", 0.5, batch_size=1, epochs=5), Recipe("cnn", decay=1.0, epochs=5)
+    for model, recipe in zip(students.values(), recipes):
+        fit(model, demo.lesson(), recipe, device="cpu")
     classifiers = {name: Classifier(model, demo.tokenizer) for name, model in students.items()}
     classifiers["teacher"] = Classifier(untrained_teacher().model, demo.tokenizer)
     tfidf = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True), LogisticRegression(max_iter=1000))

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,19 +25,22 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from .card import BENCH, has_other_card, model_size, score_row, true_classes, weights_digest, write_card
+from .card import BENCH, has_other_card, model_size, weights_digest, write_card
 from .charts import latency_chart
 from .export import save_onnx, save_runtime
 from .inference import Classifier, load_student
+from .machine import written_whole
+from .metrics import true_classes
 from .runtime import load
+from .significance import score
 from .teacher import load_classifier, match_labels
 
 # %% ../nbs/64_bench.ipynb #9f078d4d
 def _clock(
     answer: Callable,  # list of texts -> probabilities
-    texts: list[str],
-    seconds: float,  # of measuring, for each of the two
-    batch: int = 64,
+    texts: list[str],  # real ones
+    seconds: float,  # of measuring, for each of the two kinds of asking
+    batch: int = 64,  # texts asked about together
 ) -> dict:  # p50_ms, p95_ms (one text), texts_per_second (in batches)
     "Latency and throughput of something that answers."
     for text in texts[:20]:
@@ -45,53 +50,73 @@ def _clock(
         before = time.perf_counter()
         answer([texts[len(times) % len(texts)]])
         times.append(time.perf_counter() - before)
-    batches = [(texts * (batch // len(texts) + 1))[first:first + batch] for first in range(0, len(texts), batch)]
+    many = texts * (batch // len(texts) + 1)
+    batches = [many[first:first + batch] for first in range(0, len(texts), batch)]
     answer(batches[0])
     count, start = 0, time.perf_counter()
     while (spent := time.perf_counter() - start) < seconds or not count:
         answer(batches[count % len(batches)])
         count += 1
     answered = sum(len(batches[i % len(batches)]) for i in range(count))
-    return {"p50_ms": 1000 * float(np.median(times)), "p95_ms": 1000 * float(np.quantile(times, .95)), "texts_per_second": answered / spent}
+    return {"p50_ms": 1000 * float(np.median(times)), "p95_ms": 1000 * float(np.quantile(times, .95)),
+            "texts_per_second": answered / spent}
 
 # %% ../nbs/64_bench.ipynb #b2ff2e31
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
-def _measure(order: dict) -> dict:
-    "What one form on so many threads comes to"
-    if order["kind"] == "file":
-        student = load(order["source"], order["threads"])
-        size = {"file_kb": os.path.getsize(order["source"]) / 1000}
+@dataclass(frozen=True)
+class _Order:
+    "What a process of its own is asked to measure."
+    form: str  # its name in the table
+    kind: str  # "file" for the torch-free runtime, "model" for PyTorch
+    source: str  # the file, or the folder or hub name of the model
+    texts: list[str]  # real ones
+    truth: list | None  # class ids, or zeros and ones; None: the accuracy is left out
+    names: list[str]  # classes, in the order of the ids
+    max_length: int  # most tokens in a text
+    seconds: float  # of measuring
+    modules: list[str]  # to import first, because they register the kind of student
+    threads: int = 1  # that it may use
+
+def _measure(order: _Order) -> dict:
+    "Size, speed and accuracy of one form on so many threads."
+    for module in order.modules:
+        import_module(module)
+    if order.kind == "file":
+        student = load(order.source, order.threads)
+        size = {"file_kb": os.path.getsize(order.source) / 1000}
     else:
-        torch.set_num_threads(order["threads"])
-        student = Classifier(*load_classifier(order["source"]), order["max_length"])
-        counts = model_size(student.model)
-        size = {"file_kb": 1000 * counts["size_mb"] + len(student.tokenizer.backend_tokenizer.to_str().encode()) / 1000,
-                "parameters": counts["parameters"], "parameters_without_embeddings": counts["parameters_without_embeddings"]}
-    columns, texts = match_labels(student.names, order["names"]), order["texts"]
-    found = size | _clock(student.predict_proba, texts, order["seconds"])
-    if order["truth"] is not None:
-        row = score_row("", np.array(order["truth"]), np.asarray(student.predict_proba(texts))[:, columns])
-        found |= {name: row[name] for name in ("accuracy", "low", "high")}
+        torch.set_num_threads(order.threads)
+        student = Classifier(*load_classifier(order.source), order.max_length)
+        counts, tokenizer = model_size(student.model), student.tokenizer.backend_tokenizer.to_str()
+        size = {"file_kb": 1000 * counts.pop("size_mb") + len(tokenizer.encode()) / 1000, **counts}
+    columns = match_labels(student.names, order.names)
+    found = size | _clock(student.predict_proba, order.texts, order.seconds)
+    if order.truth is not None:
+        own = score(order.form, np.array(order.truth), np.asarray(student.predict_proba(order.texts))[:, columns])
+        found |= {"accuracy": own.accuracy, "low": own.low, "high": own.high}
     return found
 
 def _worker() -> None:
-    "Orders from standard input, the answer to standard output"
+    "Orders from standard input, the answer to standard output."
     try:
-        print(json.dumps(_measure(json.load(sys.stdin))))
+        print(json.dumps(_measure(_Order(**json.load(sys.stdin)))))
     except (ValueError, OSError, ImportError) as error:
         print(json.dumps({"error": str(error)}))
 
-def _in_process(order: dict) -> dict:
-    "`_measure` in a process with so many threads. Raises `ValueError` for what it can't measure."
-    settings = dict.fromkeys(_THREADS, str(order["threads"])) | {"TOKENIZERS_PARALLELISM": str(order["threads"] > 1).lower(), "TQDM_DISABLE": "1"}
-    done = subprocess.run([sys.executable, "-c", "from distillnb.bench import _worker; _worker()"], input=json.dumps(order), text=True,
-                          capture_output=True, env={**os.environ, **settings, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+def _in_process(order: _Order) -> dict:
+    "`_measure` in a process with so many threads. Raises `ValueError` for what cannot be measured."
+    settings = dict.fromkeys(_THREADS, str(order.threads))
+    settings |= {"TOKENIZERS_PARALLELISM": str(order.threads > 1).lower(), "TQDM_DISABLE": "1"}
+    settings["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run([sys.executable, "-c", "from distillnb.bench import _worker; _worker()"], text=True, capture_output=True,
+                          input=json.dumps(asdict(order)), env={**os.environ, **settings})
     if done.returncode:
-        raise ValueError(f"Measuring {order['form']} stopped with status {done.returncode}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"Measuring {order.form} stopped with status {done.returncode}: {last}")
     found = json.loads(done.stdout.splitlines()[-1])
     if "error" in found:
-        raise ValueError(f"{order['form']}: {found['error']}")
+        raise ValueError(f"{order.form}: {found['error']}")
     return found
 
 # %% ../nbs/64_bench.ipynb #bab0d45a
@@ -111,10 +136,9 @@ def machine() -> str:
     return f"{name}, {joblib.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {', '.join(versions)}"
 
 # %% ../nbs/64_bench.ipynb #c474cc74
-def _forms(folder: Path, student: Classifier, texts: list[str], teacher: str | Path | None, files: list[Path], temporary: Path) -> list[dict]:
-    "What there is to measure: form, kind, source"
-    forms = [] if teacher is None else [{"form": "teacher", "kind": "model", "source": str(teacher)}]
-    forms.append({"form": "PyTorch", "kind": "model", "source": str(folder)})
+def _forms(student: Classifier, folder: Path, texts: list[str], temporary: Path) -> Iterator[tuple[str, str, str]]:
+    "Forms of a student to measure: name, kind, source; those that are files are made."
+    yield "PyTorch", "model", str(folder)
     for name, save, ending in (("ONNX", save_onnx, ".onnx"), ("numpy", save_runtime, ".npz")):
         for bits in (32, 8):
             source = temporary / f"student-{bits}{ending}"
@@ -123,8 +147,7 @@ def _forms(folder: Path, student: Classifier, texts: list[str], teacher: str | P
             except ImportError:
                 tqdm.write('ONNX is left out: it needs pip install "distillnb[onnx]"', file=sys.stderr)
                 break
-            forms.append({"form": f"{name}, {bits} bits", "kind": "file", "source": str(source)})
-    return forms + [{"form": file.name, "kind": "file", "source": str(file)} for file in files]
+            yield f"{name}, {bits} bits", "file", str(source)
 
 # %% ../nbs/64_bench.ipynb #fcc5fadd
 def bench(
@@ -133,9 +156,9 @@ def bench(
     labels: Iterable | None = None,  # class names [n], or zeros and ones [n, K]: the accuracy is shown too
     teacher: str | Path | None = None,  # folder or hub name of the teacher, to stand beside it
     files: Iterable[str | Path] = (),  # exported files of the student, to measure these too
-    seconds: float = 2.,  # of measuring, for each form, number of threads, and kind of asking
-) -> pd.DataFrame:  # a row a form and number of threads: form, threads, p50_ms, p95_ms, texts_per_second, file_kb, parameters, accuracy, low, high
-    "Measure a student in every form on one thread and on all; write bench.csv, bench.json, bench.svg and the card. Raises `ValueError`."
+    seconds: float = 2.,  # of measuring for each form, number of threads, and kind of asking
+) -> pd.DataFrame:  # form, threads, p50_ms, p95_ms, texts_per_second, file_kb, parameters, accuracy, low, high
+    "Measure a student in every form on one thread and on all; write bench.csv, bench.json, bench.svg and the card. `ValueError`."
     folder, texts, files = Path(folder), list(texts), [Path(file) for file in files]
     student = load_student(folder, "cpu")
     if not texts or not seconds > 0:
@@ -143,23 +166,33 @@ def bench(
     for file in files:
         load(file)
     truth = None if labels is None else true_classes(student, labels, len(texts)).tolist()
-    common = {"texts": texts, "truth": truth, "names": student.names, "max_length": student.max_length, "seconds": seconds}
+    common = (texts, truth, student.names, student.max_length, seconds, [type(student.model).__module__])
     with tempfile.TemporaryDirectory() as temporary:
-        forms = _forms(folder, student, texts, teacher, files, Path(temporary))
-        orders = [form | common | {"threads": threads} for form in forms for threads in sorted({1, joblib.cpu_count()})]
-        rows = [{key: order[key] for key in ("form", "threads")} | _in_process(order) for order in tqdm(orders, desc="Measuring", unit=" forms", leave=False)]
-    own = model_size(student.model)
-    same = {name: own[name] for name in ("parameters", "parameters_without_embeddings")}
-    frame = pd.DataFrame([same | row if row["form"] != "teacher" else row for row in rows])
-    frame = frame[[name for name in ("form", "threads", "p50_ms", "p95_ms", "texts_per_second", "file_kb", *same, "accuracy", "low", "high") if name in frame]]
+        forms = [] if teacher is None else [("teacher", "model", str(teacher))]
+        forms += [*_forms(student, folder, texts, Path(temporary)), *((file.name, "file", str(file)) for file in files)]
+        orders = [_Order(*form, *common, threads) for form in forms for threads in sorted({1, joblib.cpu_count()})]
+        bar = tqdm(orders, desc="Measuring", unit=" forms", leave=False)
+        rows = [{"form": order.form, "threads": order.threads} | _in_process(order) for order in bar]
+    frame = _bench_table(rows, student)
     _keep(folder, frame, len(texts))
     return frame
 
+def _bench_table(rows: list[dict], student: Classifier) -> pd.DataFrame:
+    "The rows as a table; every form of the student has the student's parameters."
+    own = {name: value for name, value in model_size(student.model).items() if name != "size_mb"}
+    frame = pd.DataFrame([row if row["form"] == "teacher" else own | row for row in rows])
+    order = ("form", "threads", "p50_ms", "p95_ms", "texts_per_second", "file_kb", *own, "accuracy", "low", "high")
+    return frame[[name for name in order if name in frame]]
+
 def _keep(folder: Path, frame: pd.DataFrame, n: int) -> None:
-    "Write table, picture and card into the student's folder"
-    frame.to_csv(folder / "bench.csv", index=False)
-    state = {"machine": machine(), "texts": n, "weights": weights_digest(folder), "rows": json.loads(frame.to_json(orient="records", double_precision=6))}
-    (folder / BENCH).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-    latency_chart(frame).save(folder / "bench.svg")
+    "Write table, picture and card into the student's folder."
+    rows = json.loads(frame.to_json(orient="records", double_precision=6))
+    state = {"machine": machine(), "texts": n, "weights": weights_digest(folder), "rows": rows}
+    with written_whole(folder / "bench.csv") as new:
+        frame.to_csv(new, index=False)
+    with written_whole(folder / BENCH) as new:
+        new.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    with written_whole(folder / "bench.svg") as new:
+        latency_chart(frame).save(new, format="svg")
     if not has_other_card(folder):
         write_card(folder)

@@ -7,6 +7,7 @@ __all__ = ['confidence', 'cascade_curve', 'CascadeClassifier']
 
 # %% ../nbs/54_cascade.ipynb #93455601
 from collections.abc import Iterable
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -31,14 +32,16 @@ def cascade_curve(
     truth: np.ndarray,  # class ids [n], or zeros and ones [n, K] where a text may have several labels
     student: np.ndarray,  # its probabilities, [n, K]
     teacher: np.ndarray,  # its probabilities, [n, K], columns in the same order
-    shares: Iterable[float] = np.linspace(0, 1, 21),  # of texts that the teacher answers
+    shares: Iterable[float] | None = None,  # of texts that the teacher answers; None: 0, .05, .1, ..., 1
     student_ms: float | None = None,  # milliseconds that the student takes for a text
     teacher_ms: float | None = None,  # likewise
 ) -> pd.DataFrame:  # columns share, threshold (of the confidence), accuracy, low, high (95 %), at_random, and ms where times are given
     "Accuracy of a cascade against the share of texts that the teacher answers. Raises `ValueError` for arrays that don't fit."
-    truth, student, teacher, shares = np.asarray(truth), np.asarray(student), np.asarray(teacher), np.array([*shares])
+    truth, student, teacher = np.asarray(truth), np.asarray(student), np.asarray(teacher)
+    shares = np.linspace(0, 1, 21) if shares is None else np.array([*shares])
     if student.shape != teacher.shape or len(truth) != len(student):
-        raise ValueError(f"Student {student.shape}, teacher {teacher.shape}, {len(truth):,} labels: give one row for each text, the same texts in all three")
+        raise ValueError(f"Student {student.shape}, teacher {teacher.shape}, {len(truth):,} labels: give one row for each text, "
+                         "the same texts in all three")
     if not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError(f"shares={shares.tolist()}: they lie between 0 and 1")
     if (student_ms is None) != (teacher_ms is None):
@@ -52,7 +55,8 @@ def cascade_curve(
         mixed[sent] = teacher[sent]
         found = score_row("cascade", truth, mixed)
         rows.append({"share": share, "threshold": float(sure[order[len(sent)]]) if len(sent) < len(order) else np.inf,
-                     **{key: found[key] for key in ("accuracy", "low", "high")}, "at_random": alone + (asked - alone) * len(sent) / len(order)})
+                     **{key: found[key] for key in ("accuracy", "low", "high")},
+                     "at_random": alone + (asked - alone) * len(sent) / len(order)})
         if student_ms is not None:
             rows[-1]["ms"] = student_ms + share * teacher_ms
     return pd.DataFrame(rows)
@@ -64,9 +68,11 @@ def _names(student) -> list[str]:
         student = student.estimator  # scikit-learn's FrozenEstimator
     names = student.classes_ if hasattr(student, "classes_") else getattr(student, "names", None)
     if names is None or not hasattr(student, "predict_proba"):
-        raise TypeError(f"A {type(student).__name__} is no student that can answer: give a fitted DistilledClassifier, what load_student or "
-                        "distillnb.runtime.load gives, or a fitted classifier of texts")
+        raise TypeError(f"A {type(student).__name__} is no student that can answer: give a fitted DistilledClassifier, what "
+                        "load_student or distillnb.runtime.load gives, or a fitted classifier of texts")
     return [str(name) for name in names]
+
+_counting = Lock()  # one for all cascades, so that a cascade can be pickled
 
 class CascadeClassifier(TextClassifier):
     "A ready student that asks a ready teacher about the texts it is least sure of."
@@ -102,7 +108,8 @@ class CascadeClassifier(TextClassifier):
         self.teacher_, self._columns = teacher, match_labels(teacher.names, names)
         self.multilabel_ = bool(getattr(self.student, "multilabel_", getattr(self.student, "multilabel", False)))
         if self.multilabel_ != teacher.multilabel:
-            raise ValueError("Of student and teacher one gives several labels to a text and the other one: they can't stand in for each other")
+            raise ValueError("Of student and teacher one gives several labels to a text and the other one: they can't stand in "
+                             "for each other")
         self.classes_ = np.asarray(getattr(self.student, "classes_", names))
         self.answered_ = self.asked_ = 0  # texts so far, and those of them that the teacher was asked about
 
@@ -117,5 +124,7 @@ class CascadeClassifier(TextClassifier):
         unsure = np.flatnonzero(confidence(probabilities, self.multilabel_) < self.threshold_)
         if len(unsure):
             probabilities[unsure] = self.teacher_.probabilities([texts[i] for i in unsure])[:, self._columns]
-        self.answered_, self.asked_ = self.answered_ + len(texts), self.asked_ + len(unsure)
+        with _counting:
+            self.answered_ += len(texts)
+            self.asked_ += len(unsure)
         return probabilities

@@ -23,11 +23,11 @@ from transformers import AutoTokenizer
 from .card import FACTS, read_facts, save_student, score_row, student_facts, versions_used
 from .embeddings import teacher_embeddings
 from .inference import Classifier, load_student
-from .labelling import AnyTeacher, Unanswered, any_teacher, check_answers, to_logits
+from .labelling import Unanswered, any_teacher
 from .losses import CrossEntropy, Loss, Mix
 from .lesson import LADDER_RECIPES, Material, Recipe, build_student, default_loss
 from .significance import verdict
-from .teacher import match_labels
+from .teacher import Teacher, check_answers, match_labels, to_logits
 from .tokens import refuse_no_text, tokenize, tokenizer_fingerprint, train_tokenizer
 from .training import train_loop
 
@@ -225,7 +225,7 @@ class DistilledClassifier(TextClassifier):
         return self
 
 # %% ../nbs/52_estimator.ipynb #4b540b20
-def _teacher(estimator: DistilledClassifier) -> AnyTeacher | None:
+def _teacher(estimator: DistilledClassifier) -> Teacher | None:
     "The teacher, ready to be asked"
     if estimator.teacher is None:
         return None
@@ -268,7 +268,7 @@ def _lesson(estimator: DistilledClassifier, X, y, sample_weight, transfer) -> di
             "weights": _weights(estimator, sample_weight, labels, logits, n, target), **{key: target[key] for key in ("classes", "names", "multilabel")}}
 
 # %% ../nbs/52_estimator.ipynb #62fbefeb
-def _target(estimator: DistilledClassifier, y, n: int, teacher: AnyTeacher | None) -> dict:
+def _target(estimator: DistilledClassifier, y, n: int, teacher: Teacher | None) -> dict:
     "Classes, label ids, the soft labels' logits, and the teacher's columns in the order of the classes"
     values = None if y is None else np.asarray(y, dtype=object if getattr(y, "dtype", None) == "category" else None)
     matrix = values is not None and values.ndim == 2 and values.shape[1] > 1
@@ -298,7 +298,7 @@ def _target(estimator: DistilledClassifier, y, n: int, teacher: AnyTeacher | Non
     return result | {"classes": classes, "names": names, "columns": None if teacher is None else match_labels(teacher.names, names)}
 
 # %% ../nbs/52_estimator.ipynb #e31dfd2d
-def _tokenizer(estimator: DistilledClassifier, teacher: AnyTeacher | None, texts: list[str]) -> tuple:
+def _tokenizer(estimator: DistilledClassifier, teacher: Teacher | None, texts: list[str]) -> tuple:
     "The student's tokenizer, and whether it is the teacher's"
     tokenizer = estimator.tokenizer
     if tokenizer is None and teacher is not None:

@@ -12,14 +12,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-import distillnb.bilstm, distillnb.cnn, distillnb.ensemble, distillnb.linear  # noqa: E401, F401  registers the students
-from .teacher import load_classifier
 from .machine import pick_device
+from .teacher import load_classifier, to_probabilities
 from .tokens import Tokens, encode, refuse_no_text
 from .training import predict_logits
 
@@ -41,31 +39,39 @@ class Classifier:
         self._core.enable_truncation(self.max_length, direction=self.tokenizer.truncation_side)
         self._core.no_padding()
 
-    def _probabilities(self, texts: list[str], first: int = 0) -> np.ndarray:
-        "Probabilities for a block of texts, float32 `[n, K]`; `first` is the number of its first row"
+    def _logits(self, texts: list[str], first: int = 0) -> np.ndarray:
+        "Logits for a block of texts, float32 `[n, K]`; `first` is the number of its first row."
         refuse_no_text(texts, first)
         ids, lengths, cut = encode(self._core, texts, first)
         tokens = Tokens(ids, np.append(0, lengths.cumsum()), cut, self.max_length, self.tokenizer.pad_token_id or 0, "")
-        logits = torch.from_numpy(predict_logits(self.model, tokens))
-        return (logits.sigmoid() if self.multilabel else logits.softmax(1)).numpy()
+        return predict_logits(self.model, tokens)
+
+    def logits(
+        self,
+        texts: Iterable[str],  # any number of them, a generator too
+        block: int = 4096,  # texts that are in the works at a time
+    ) -> np.ndarray:  # in the order of `names`, float32, [n, K]
+        "Logits for each text. Raises `TypeError` for one that is not a string, or for a string alone, `ValueError` for broken text."
+        if isinstance(texts, str):
+            raise TypeError("Give a list of texts: predict_proba([text]) for a single one")
+        if isinstance(texts, list) and 0 < len(texts) <= block:
+            return self._logits(texts)
+        parts, rest, row = [np.empty((0, len(self.names)), np.float32)], iter(texts), 0
+        total = len(texts) if hasattr(texts, "__len__") else None
+        with tqdm(desc="Answering", unit=" texts", leave=False, delay=2, total=total) as bar:
+            while part := list(islice(rest, block)):
+                parts.append(self._logits(part, row))
+                row += len(part)
+                bar.update(len(part))
+        return np.concatenate(parts)
 
     def predict_proba(
         self,
         texts: Iterable[str],  # any number of them, a generator too
         block: int = 4096,  # texts that are in the works at a time
     ) -> np.ndarray:  # probabilities in the order of `names`, float32, [n, K]
-        "Probability of each class for each text. Raises `TypeError` for what is no string, or for one string alone, `ValueError` for broken text."
-        if isinstance(texts, str):
-            raise TypeError("Give a list of texts: predict_proba([text]) for a single one")
-        if isinstance(texts, list) and 0 < len(texts) <= block:
-            return self._probabilities(texts)
-        parts, rest, row = [np.empty((0, len(self.names)), np.float32)], iter(texts), 0
-        with tqdm(desc="Answering", unit=" texts", leave=False, delay=2, total=len(texts) if hasattr(texts, "__len__") else None) as bar:
-            while part := list(islice(rest, block)):
-                parts.append(self._probabilities(part, row))
-                row += len(part)
-                bar.update(len(part))
-        return np.concatenate(parts)
+        "Probability of each class for each text. Raises as `logits` does."
+        return to_probabilities(self.logits(texts, block), self.multilabel)
 
     def predict(
         self,
@@ -95,7 +101,8 @@ def load_student(
     "A saved student with its tokenizer. Raises `ValueError` where there is none."
     hub = str(source).startswith("hf://")
     if not hub and not (Path(source) / "config.json").is_file():
-        raise ValueError(f"{source} is no saved student: give a folder such as runs/demo/students/cnn-distilled, or hf://owner/name")
+        raise ValueError(f"{source} does not hold a saved student: give a folder such as runs/demo/students/cnn-distilled, or "
+                         "hf://owner/name")
     model, tokenizer = load_classifier(str(source).removeprefix("hf://") if hub else source)
     known = tokenizer.model_max_length < 1e6  # transformers fills in 1e30 where nothing was saved
     return Classifier(model.to(pick_device(device)), tokenizer, tokenizer.model_max_length if known else 512)

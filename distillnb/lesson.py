@@ -4,24 +4,25 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'WALKTHROUGH_RECIPES', 'Lesson', 'Way', 'register_way', 'way_of_teaching', 'Run', 'default_loss',
-           'fitting_loss', 'tokens_and_answers', 'shares_tokenizer', 'start_vectors', 'students_tokenizer',
-           'class_weights', 'possible', 'build_student']
+           'fitting_loss', 'shares_tokenizer', 'tokens_and_answers', 'start_vectors', 'load_tokenizer', 'class_weights',
+           'adjusted', 'possible', 'build_student']
 
 # %% ../nbs/34_lesson.ipynb #0e2c0e14
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.utils.class_weight import compute_class_weight
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 import distillnb.bilstm, distillnb.cnn, distillnb.ensemble, distillnb.linear  # noqa: E401, F401  they register themselves
 from .embeddings import start_from, teacher_embeddings
 from .losses import CrossEntropy, LogitMSE, Loss, Mix, SoftBinaryCrossEntropy, SoftCrossEntropy
 from .student import Recipe, architecture
-from .teacher import Teacher, match_labels
+from .teacher import ModelAnswer, Teacher, match_labels
 from .tokens import Tokens, join_tokens, tokenize, tokenizer_fingerprint, train_tokenizer, trim_vocabulary
 
 # %% ../nbs/34_lesson.ipynb #ed9dc674
@@ -177,6 +178,11 @@ def fitting_loss(
     return loss
 
 # %% ../nbs/34_lesson.ipynb #301dc313
+def shares_tokenizer(teacher: Teacher | None, tokenizer) -> bool:
+    "Whether this is the teacher's tokenizer, so that its embeddings are for the student's tokens too."
+    own = None if teacher is None else teacher.tokenizer
+    return own is not None and (own is tokenizer or tokenizer_fingerprint(own) == tokenizer_fingerprint(tokenizer))
+
 def tokens_and_answers(
     texts: list[str],  # n texts
     tokenizer,  # the student's
@@ -188,24 +194,35 @@ def tokens_and_answers(
     tokens = tokenize(texts, tokenizer, max_length)
     if teacher is None:
         return tokens, None
-    columns = match_labels(teacher.names, names)
-    return tokens, np.ascontiguousarray(teacher.logits(texts, tokens)[:, columns])
+    columns, answer = match_labels(teacher.names, names), teacher.answer
+    if isinstance(answer, ModelAnswer) and answer.max_length == max_length and shares_tokenizer(teacher, tokenizer):
+        return tokens, answer.label(tokens, columns)
+    return tokens, np.ascontiguousarray(teacher.logits(texts)[:, columns])
 
 # %% ../nbs/34_lesson.ipynb #6621be40
-def shares_tokenizer(teacher: Teacher | None, tokenizer) -> bool:
-    "Whether this is the teacher's tokenizer, so that its embeddings are for the student's tokens too."
-    own = None if teacher is None else teacher.tokenizer
-    return own is not None and (own is tokenizer or tokenizer_fingerprint(own) == tokenizer_fingerprint(tokenizer))
-
 def start_vectors(teacher: Teacher | None, tokenizer) -> dict[str, np.ndarray]:
     "Embeddings of the teacher, under the name that recipes use, where the student's tokens are the teacher's."
     there = teacher is not None and teacher.model is not None and shares_tokenizer(teacher, tokenizer)
     return {"teacher": teacher_embeddings(teacher.model)} if there else {}
 
-def students_tokenizer(teacher: Teacher | None, texts: list[str], vocab_size: int = 8_000):
-    "The teacher's tokenizer, or, where it has none, one that is trained on the texts."
-    own = None if teacher is None else teacher.tokenizer
-    return train_tokenizer(texts, vocab_size) if own is None else own
+def load_tokenizer(
+    tokenizer,  # object, folder or hub name, or "own" to train one; None: the teacher's if it has one, else "own"
+    teacher: Teacher | None,  # whose tokenizer may be shared
+    texts: list[str],  # to train an own one on
+    vocab_size: int = 8_000,  # entries of an own one
+):  # a fast tokenizer of transformers
+    "The student's tokenizer. Raises `ValueError` for one that cannot be loaded."
+    if tokenizer is None and teacher is not None:
+        tokenizer = teacher.tokenizer
+    if tokenizer is None or isinstance(tokenizer, str) and tokenizer == "own":
+        return train_tokenizer(texts, vocab_size)
+    if isinstance(tokenizer, (str, Path)):
+        try:
+            return AutoTokenizer.from_pretrained(tokenizer)
+        except Exception as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"tokenizer={tokenizer}: cannot be loaded ({reason}): give a folder, a hub name, or 'own'") from None
+    return tokenizer
 
 # %% ../nbs/34_lesson.ipynb #66622ed8
 def class_weights(
@@ -222,6 +239,21 @@ def class_weights(
     return np.array([by_class[value] for value in values.tolist()])
 
 # %% ../nbs/34_lesson.ipynb #2119699c
+def adjusted(
+    recipe: Recipe,  # to start from
+    epochs: int | None = None,  # passes over the texts, at most; None: the recipe's
+    rate: float | None = None,  # learning rate of the first step; None: the recipe's
+    width: int | None = None,  # numbers in a token's vector; None: the recipe's
+    embeddings: str | Path | None = None,  # to start from: "teacher", a file of word vectors, or "noise"; None: the recipe's
+) -> Recipe:
+    "The recipe with other settings. Raises `ValueError` for those that cannot be."
+    changes = {name: value for name, value in (("epochs", epochs), ("rate", rate)) if value is not None}
+    if width is not None:
+        changes["sizes"] = recipe.sizes | {"width": width}
+    if embeddings is not None:
+        changes["embeddings"] = None if embeddings == "noise" else embeddings
+    return replace(recipe, **changes)
+
 def possible(
     recipe: Recipe,  # that was asked for
     lesson: Lesson,  # with the embeddings that there are

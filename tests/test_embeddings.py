@@ -8,7 +8,8 @@ from conftest import sentences
 from transformers import AutoTokenizer
 
 from distillnb.embeddings import read_vectors, start_from, teacher_embeddings
-from distillnb.lesson import STUDENTS
+from distillnb.lesson import WALKTHROUGH_RECIPES  # noqa: F401  imports all students
+from distillnb.student import STUDENTS
 from distillnb.teacher import load_classifier
 from distillnb.tokens import tokenize, trim_vocabulary
 
@@ -21,7 +22,7 @@ def tokenizer(tiny_bert):
 @pytest.mark.parametrize("trimmed", [True, False])
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_every_student_can_start_from_its_teacher(kind, trimmed, tiny_bert, tokenizer):
-    config, student = STUDENTS[kind]
+    config, student = STUDENTS[kind].config, STUDENTS[kind].model
     rows = trim_vocabulary(tokenize(sentences(3, most=6), tokenizer), len(tokenizer)) if trimmed else None
     torch.manual_seed(0)
     model = student(config(vocab_size=len(tokenizer), width=6, num_labels=3), rows)
@@ -35,7 +36,7 @@ def test_every_student_can_start_from_its_teacher(kind, trimmed, tiny_bert, toke
 def test_vectors_keep_their_geometry(tiny_bert, tokenizer):
     """As many components as dimensions only turn the space, so distances stay in proportion."""
     vectors = teacher_embeddings(load_classifier(tiny_bert)[0])[:, :8]
-    config, student = STUDENTS["cnn"]
+    config, student = STUDENTS["cnn"].config, STUDENTS["cnn"].model
     model = student(config(vocab_size=len(tokenizer), width=8, num_labels=2))
     start_from(model, vectors)
     distance = lambda table: np.linalg.norm(table[1:, None] - table[None, 1:], axis=2)

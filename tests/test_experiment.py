@@ -7,13 +7,16 @@ import pandas as pd
 import pytest
 from transformers import pipeline
 
-from distillnb import recipes as module
+from distillnb import experiment as module
 from distillnb.data import label_names, read_reviews, split
 from distillnb.experiment import PRESETS, Experiment, learning_curve
+from distillnb.lesson import WALKTHROUGH_RECIPES, WAYS, Run
 from distillnb.losses import CrossEntropy, Mix, SoftCrossEntropy, SquaredEMD
-from distillnb.lesson import LADDER_RECIPES, RECIPES, WALKTHROUGH_RECIPES, WAYS
+from distillnb.student import Recipe, architecture
 
-FAST = {"linear": replace(RECIPES["linear"], epochs=2), "cnn": replace(RECIPES["cnn"], epochs=2, sizes={"filters": 8})}
+BRIEF = {"epochs": 2, "least_examples": 1}
+FAST = {"linear": Recipe("linear", {"width": 50}, "sgd", .5, .5, batch_size=4, **BRIEF),
+        "cnn": Recipe("cnn", {"filters": 8}, decay=1.0, **BRIEF)}
 
 
 @pytest.fixture
@@ -46,8 +49,8 @@ def test_twins_differ_only_in_what_they_are_told(toy, monkeypatch):
     """Same initial weights, same number of steps; with a cross entropy for both and all labels, the same student."""
     results = replace(toy, labelled=None, loss=CrossEntropy()).run(say=None)
     for name in ("linear", "cnn"):
-        assert np.array_equal(results.predictions[f"{name} direct", 0], results.predictions[f"{name} distilled", 0])
-        assert results.verdict(name, 0).word == "inconclusive"
+        assert np.array_equal(results.predictions[name, "direct", 0], results.predictions[name, "distilled", 0])
+        assert results.verdict(Run(name, "distilled", 0)).word == "inconclusive"
 
 
 @pytest.mark.parametrize("loss", [SoftCrossEntropy(3.0), Mix(alpha=.3)])
@@ -72,22 +75,19 @@ def test_files_and_their_content(toy, tmp_path):
 
 def test_report_escapes_what_users_wrote(toy, toy_reviews):
     odd = toy_reviews.assign(label=toy_reviews.label.replace("positive", "<b>fine</b>"))
-    results = replace(toy, data=odd, teacher_labels=["negative", "neutral", "<b>fine</b>"], recipes={"linear": FAST["linear"]}).run(say=None)
+    results = replace(toy, data=odd, names=["negative", "neutral", "<b>fine</b>"], recipes={"linear": FAST["linear"]}).run(say=None)
     assert "<b>fine" not in results.report()
 
 
 def test_interrupted_run_keeps_what_is_done(toy, monkeypatch, tmp_path):
-    calls, original = [], module.train_loop
+    calls, original = [], module.train
 
     def interrupting(*arguments, **options):
-        history = original(*arguments, **options)
+        trained = original(*arguments, **options)
         calls.append(1)
-        if len(calls) == 3:
-            history = history[:1].copy()
-            history.attrs["interrupted"] = True
-        return history
+        return trained if len(calls) < 3 else replace(trained, history=trained.history[:1].copy(), interrupted=True)
 
-    monkeypatch.setattr(module, "train_loop", interrupting)
+    monkeypatch.setattr(module, "train", interrupting)
     results = toy.run(say=None)
     assert results.interrupted and results.pairs == [("linear", "distilled", 0)]
     assert len(results.history) == 5
@@ -160,7 +160,7 @@ def test_a_hub_data_set_with_its_own_parts(toy_reviews, monkeypatch):
 def test_a_student_that_dies_does_not_take_the_others_along(toy, tmp_path):
     recipes = {"linear": FAST["linear"], "cnn": replace(FAST["cnn"], optimizer="sgd", rate=1e30)}
     results = replace(toy, recipes=recipes).run(say=None)
-    assert set(results.students) == {("linear direct", 0), ("linear distilled", 0)} and results.pairs == [("linear", "distilled", 0)]
+    assert set(results.students) == {("linear", "direct", 0), ("linear", "distilled", 0)} and results.pairs == [("linear", "distilled", 0)]
     assert any("cnn direct, seed 0, has died" in note for note in results.notes)
     results.save(tmp_path / "out")
     assert "has died" in (tmp_path / "out" / "report.html").read_text()
@@ -179,7 +179,7 @@ def test_saving_again_replaces_our_students_only(toy, tmp_path):
 
 def test_positions_follow_the_length_limit(toy):
     sizes = replace(toy, max_length=40, recipes={"cnn": replace(FAST["cnn"], sizes={"positions": 128}, trim=False)})
-    assert sizes.run(say=None).students["cnn direct", 0].config.positions == 40
+    assert sizes.run(say=None).students["cnn", "direct", 0].model.config.positions == 40
 
 
 def test_a_test_part_of_one_class(toy):
@@ -197,10 +197,9 @@ def test_a_precision_that_is_not_there_is_refused_at_once(toy):
         replace(toy, data="nowhere.csv", precision="float16").run(say=None)
 
 
-SMALL = {"linear": replace(LADDER_RECIPES["linear"], epochs=2, sizes={"width": 8, "ngrams": 2, "buckets": 64}),
-         "cnn": replace(LADDER_RECIPES["cnn"], epochs=2, sizes={"filters": 8, "width": 10}),
-         "bilstm": replace(LADDER_RECIPES["bilstm"], epochs=2, sizes={"width": 10, "hidden": 8, "dense": 8}),
-         "ensemble": replace(LADDER_RECIPES["ensemble"], epochs=2, sizes={"filters": 8, "width": 10, "buckets": 64})}
+SIZES = {"linear": {"width": 8, "ngrams": 2, "buckets": 64}, "cnn": {"filters": 8, "width": 10},
+         "bilstm": {"width": 10, "hidden": 8, "dense": 8}, "ensemble": {"filters": 8, "width": 10, "buckets": 64}}
+SMALL = {name: replace(architecture(name).recipe, sizes=sizes, **BRIEF) for name, sizes in SIZES.items()}
 
 
 @pytest.fixture
@@ -242,17 +241,20 @@ def test_the_same_way_twice_is_left_out_where_all_texts_have_labels(long):
 
 
 def test_the_lessons_keep_texts_labels_and_logits_together(long):
-    material = replace(long, recipes={"linear": SMALL["linear"]}, tune=None, seeds=(0,)).run(say=None).material
-    opinion = {tuple(material.tokens[row]): material.logits[row] for row in range(len(material.tokens))}
-    for way, size in (("direct", 440 + 40), ("distilled", 480), ("distilled on the same texts", 60)):
-        tokens, labels, logits = material.lesson(way)
-        assert len(tokens) == len(labels) == len(logits) == (480 - 40 if size > 60 else 60)
-        assert all(np.array_equal(opinion[tuple(tokens[row])], logits[row]) for row in range(len(tokens)))
-    assert (material.lesson("distilled on the same texts")[1] >= 0).all()
-    tokens, labels, logits = material.lesson("distilled with augmentation")
-    assert len(tokens) == len(labels) == len(logits) > 440 and (labels[440:] == -1).all()
-    test = {tuple(material.test_tokens[row]) for row in range(len(material.test_tokens))}
-    assert not test & {tuple(tokens[row]) for row in range(len(tokens))}
+    results = replace(long, recipes={"linear": SMALL["linear"]}, tune=None, seeds=(0,)).run(say=None)
+    lesson, lessons = results.lesson, {name: way.lesson(results.lesson) for name, way in WAYS.items()}
+    opinion = {tuple(lesson.tokens[row]): lesson.logits[row] for row in range(len(lesson))}
+    for way, size in (("distilled", 440), ("distilled on the same texts", 60)):
+        own = lessons[way]
+        assert len(own.tokens) == len(own.labels) == len(own.logits) == size
+        assert all(np.array_equal(opinion[tuple(own.tokens[row])], own.logits[row]) for row in range(size))
+    assert len(lessons["direct"]) == 440 and lessons["direct"].logits is None and len(lessons["direct"].labelled) == 60
+    assert (lessons["distilled on the same texts"].labels >= 0).all()
+    more = lessons["distilled with augmentation"]
+    assert len(more.tokens) == len(more.labels) == len(more.logits) > 440 and (more.labels[440:] == -1).all()
+    assert all(own.vocabulary is lesson.vocabulary and own.examples == 440 for own in lessons.values())
+    test = {tuple(results.test[0][row]) for row in range(len(results.test[0]))}
+    assert not test & {tuple(more.tokens[row]) for row in range(len(more))}
 
 
 def test_texts_for_the_transfer_set_from_elsewhere(toy):
