@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from .card import score_row
 from .estimator import TextClassifier, _texts
 from .labelling import any_teacher
+from .significance import score
 from .teacher import match_labels
 
 # %% ../nbs/54_cascade.ipynb #b2270eb2
@@ -48,14 +48,14 @@ def cascade_curve(
         raise ValueError("Give both times, student_ms and teacher_ms, or neither")
     sure = confidence(student, truth.ndim == 2)
     order, rows = np.argsort(sure, kind="stable"), []
-    alone, asked = (score_row("", truth, one)["accuracy"] for one in (student, teacher))
+    alone, asked = (score("", truth, one).accuracy for one in (student, teacher))
     for share in shares:
         sent = order[:round(share * len(order))]
         mixed = student.copy()
         mixed[sent] = teacher[sent]
-        found = score_row("cascade", truth, mixed)
+        found = score("cascade", truth, mixed)
         rows.append({"share": share, "threshold": float(sure[order[len(sent)]]) if len(sent) < len(order) else np.inf,
-                     **{key: found[key] for key in ("accuracy", "low", "high")},
+                     "accuracy": found.accuracy, "low": found.low, "high": found.high,
                      "at_random": alone + (asked - alone) * len(sent) / len(order)})
         if student_ms is not None:
             rows[-1]["ms"] = student_ms + share * teacher_ms

@@ -21,9 +21,10 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 import distillnb.runtime as runtime
-from .card import score_row, true_classes
 from .export import Parts, Refused, _check_request, _coded, _packed, _parts, _share, _tokenizer_text, _write
 from .inference import Classifier
+from .metrics import true_classes
+from .significance import score
 
 # %% ../nbs/62_shrink.ipynb #331e30fd
 def _usage(parts: Parts, texts: list[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -251,7 +252,7 @@ def _weighed(data: bytes, name: str, parts: Parts, bits: int, texts: list[str], 
            "difference": float(abs(probabilities - expected).mean()),
            "agreement": _share(_said(student, probabilities), _said(student, expected))}
     if truth is not None:
-        row["accuracy"] = score_row(name, truth, probabilities)["accuracy"]
+        row["accuracy"] = score(name, truth, probabilities).accuracy
     return row | {"chosen": False}
 
 def _said(student: runtime.Student, probabilities: np.ndarray) -> list:

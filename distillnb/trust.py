@@ -14,9 +14,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
-from .labelling import to_probabilities
 from .metrics import brier_score, calibration_error, check_arrays, reliability
 from .significance import paired_bootstrap
+from .teacher import to_probabilities
+from .teacher import to_probabilities
 
 # %% ../nbs/42_trust.ipynb #c0d2fd7f
 def fit_temperature(
