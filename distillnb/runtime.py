@@ -38,14 +38,14 @@ def _encode(tokenizer: Tokenizer, texts: list[str], first: int = 0) -> tuple[np.
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     return np.fromiter(chain.from_iterable(ids), np.int64, lengths.sum()), lengths
 
-# %% ../nbs/60_runtime.ipynb #819a1fdf
+# %% ../nbs/60_runtime.ipynb #eae2e4bf
 class Texts(NamedTuple):
     "Some texts, end to end."
     lengths: np.ndarray  # tokens in each text, [texts]
     rows: np.ndarray  # row of each token in the tables, [tokens]
     keys: np.ndarray | None  # what each token counts for in the hash of a run, [tokens]; None where no run is hashed
 
-# %% ../nbs/60_runtime.ipynb #7ef55920
+# %% ../nbs/60_runtime.ipynb #13912f34
 @dataclass(frozen=True)
 class Operation:
     "One step of a program. What it reads must have been made before it."
@@ -65,7 +65,7 @@ class Operation:
         "Shape of each of its weights, tables aside."
         return {}
 
-# %% ../nbs/60_runtime.ipynb #6683c059
+# %% ../nbs/60_runtime.ipynb #d689ed6d
 def _whole(name: str, value, most: int, least: int = 1) -> None:
     "Raise `ValueError` for a setting that is not a whole number within bounds."
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -97,7 +97,7 @@ def _bag_rows(texts: Texts, ngrams: int, first: int, buckets: int) -> tuple[np.n
         owners.append(owner[n:][whole])
     return np.concatenate(rows), np.concatenate(owners)
 
-# %% ../nbs/60_runtime.ipynb #3d68b73b
+# %% ../nbs/60_runtime.ipynb #34f96c34
 def _sums(vectors: np.ndarray, owner: np.ndarray, texts: int) -> np.ndarray:
     "Sum of the vectors of each text, `[texts, W]`."
     return np.stack([np.bincount(owner, column, texts) for column in vectors.T], 1)
@@ -145,7 +145,7 @@ class Bag(Operation):
             return means if bias is None else means + bias
         return answer
 
-# %% ../nbs/60_runtime.ipynb #f6866e70
+# %% ../nbs/60_runtime.ipynb #178bc923
 @dataclass(frozen=True)
 class Dense(Operation):
     "A matrix and what may follow it: a bias, a ReLU; `[texts, outputs]`."
@@ -194,7 +194,7 @@ class Dense(Operation):
             return products.clip(0) if self.relu else products
         return answer
 
-# %% ../nbs/60_runtime.ipynb #ba9467b1
+# %% ../nbs/60_runtime.ipynb #3a831dfa
 @dataclass(frozen=True)
 class Add(Operation):
     "The sum of two or more results of the same size."
@@ -268,7 +268,8 @@ class Windows(Operation):
         for name, places in zip(self.kernels, self.places):
             kernel = weights[f"{name}.weight"].transpose(2, 1, 0).reshape(places * self.width, self.filters)
             kernels.append((places, np.ascontiguousarray(kernel), weights[f"{name}.bias"]))
-        reach, between = max(self.places) - 1, settings.pad_row if positions else -1  # -1: the row of zeros
+        reach = max(*self.places, 2) - 1  # at least one, so that an empty text has a place too
+        between = settings.pad_row if positions else -1  # -1: the row of zeros
 
         def answer(texts: Texts) -> np.ndarray:
             lengths = texts.lengths
@@ -302,7 +303,7 @@ def _last_states(inputs: np.ndarray, running: np.ndarray, recurrent: np.ndarray)
         h[:, :texts] = o * np.tanh(c[:, :texts])
     return h
 
-# %% ../nbs/60_runtime.ipynb #385f67a7
+# %% ../nbs/60_runtime.ipynb #dbc41765
 @dataclass(frozen=True)
 class LSTM(Operation):
     "The last states of a bidirectional LSTM, side by side; `[texts, 2 * hidden]`."
@@ -357,7 +358,7 @@ class LSTM(Operation):
             return np.concatenate(_last_states(inputs, running, recurrent), 1)[place]
         return answer
 
-# %% ../nbs/60_runtime.ipynb #7d5fdf21
+# %% ../nbs/60_runtime.ipynb #3ba60be0
 OPERATIONS = {"bag": Bag, "windows": Windows, "lstm": LSTM, "dense": Dense, "add": Add}
 
 class _OtherVersion(ValueError):
@@ -422,7 +423,7 @@ class Settings:
         plain = vars(self) | {"format": FORMAT, "program": [_entry(operation) for operation in self.program]}
         return json.dumps(plain)
 
-# %% ../nbs/60_runtime.ipynb #d977b628
+# %% ../nbs/60_runtime.ipynb #613ca323
 def _check_settings(settings: Settings) -> None:
     "Raise `ValueError` for settings, the program aside, that cannot be."
     names = settings.names
@@ -469,7 +470,7 @@ def _check_program(settings: Settings) -> None:
     if name != "logits" or sizes[name] != len(settings.names):
         raise ValueError(f"its program ends with {name!r} of size {sizes[name]}, not with logits for {len(settings.names)} classes")
 
-# %% ../nbs/60_runtime.ipynb #b2e9c510
+# %% ../nbs/60_runtime.ipynb #0e786d17
 def _compiled(settings: Settings, weights: dict[str, np.ndarray]) -> Callable:
     "The function that a program with its weights is: ids of texts end to end, their lengths -> logits `[texts, K]`."
     weights = dict(weights)
@@ -616,7 +617,7 @@ def _read_weights(archive: _Archive, settings: Settings) -> dict[str, np.ndarray
             weights[name] = differences.astype(np.int64).cumsum()
     return weights
 
-# %% ../nbs/60_runtime.ipynb #ace65801
+# %% ../nbs/60_runtime.ipynb #f0983d1c
 def _check_fit(settings: Settings, weights: dict, tokenizer: Tokenizer) -> None:
     "Raise `ValueError` where weights, program and tokenizer don't fit together."
     for name, shape in settings.shapes.items():
@@ -678,7 +679,7 @@ def _first_format(old: dict) -> dict:
         raise _OtherVersion(f"holds a student of the kind {old['kind']!r:.60}, which this version of distillnb does not know: update distillnb")
     return old | {"pad_row": old.get("pad_row", 0), "program": program}
 
-# %% ../nbs/60_runtime.ipynb #6a5092bd
+# %% ../nbs/60_runtime.ipynb #8ef7802c
 def _read_settings(text: str) -> Settings:
     "Settings from their JSON. Raises `_OtherVersion` for what this module cannot read, `ValueError` for what cannot be."
     plain = json.loads(text)
