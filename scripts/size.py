@@ -62,10 +62,12 @@ def main(root: Path) -> None:
     name, length, _ = max(defined, key=lambda entry: entry[1])
     print(f"longest function: {name}, {length} lines")
     name, _, count = max(defined, key=lambda entry: entry[2])
-    print(f"most parameters: {name}, {count}; above ten: {sum(entry[2] > 10 for entry in defined)} of {len(defined):,} functions")
+    many = sum(entry[2] > 10 for entry in defined)
+    print(f"most parameters: {name}, {count}; above ten: {many} of {len(defined):,} functions")
     cells = exported_cells(root / "nbs")
     notebook, length = max(cells, key=lambda entry: entry[1])
-    print(f"largest exported cell: {notebook}, {length} lines; above 60: {sum(size > 60 for _, size in cells)} of {len(cells):,} cells")
+    large = sum(size > 60 for _, size in cells)
+    print(f"largest exported cell: {notebook}, {length} lines; above 60: {large} of {len(cells):,} cells")
 
 
 if __name__ == "__main__":

@@ -170,7 +170,8 @@ def modules_imported(tree, known):
 @pytest.mark.parametrize("code, expected", [
     ("from .data import split", {"data"}), ("def f():\n    from distillnb.data import split", {"data"}),
     ("import distillnb.data", {"data"}), ("import distillnb.data as d, os", {"data"}),
-    ("from distillnb import data", {"data"}), ("from . import data, __version__", {"data"}), ("from os import path", set()), ("from data import x", set())])
+    ("from distillnb import data", {"data"}), ("from . import data, __version__", {"data"}),
+    ("from os import path", set()), ("from data import x", set())])
 def test_imports_are_seen(code, expected):
     assert modules_imported(ast.parse(code), ["data"]) == expected
 

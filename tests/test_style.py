@@ -91,7 +91,7 @@ def wrong_negations(text):
 
 @pytest.mark.parametrize("text, count", [
     ("x is no folder: choose another", 1), ("texts that are no strings", 1),
-    ("There is no folder", 0), ("there are no texts", 0), ("it is no longer there", 0), ("it is no better informed", 0), ("is not a folder", 0)])
+    ("There is no folder", 0), ("there are no texts", 0), ("it is no longer there", 0), ("is not a folder", 0)])
 def test_wrong_negations_are_seen(text, count):
     assert len(wrong_negations(text)) == count
 
