@@ -100,7 +100,7 @@ def augment(
     longest: int = 5,  # words in such a run, at most
     tagger: Callable | None = lexicon_tags,  # words of a text -> as many tags; None: all words are alike
     exclude: Collection[str] = (),  # texts that must not come out: those of test and validation
-    seed: int = 0,  # of all draws
+    seed: int = 0,  # what all draws start from
 ) -> pd.DataFrame:  # `text`, each once and none that was there, and `source`, the row of the text it was made from
     "Distorted versions of texts, Tang et al. 2019 (arXiv:1903.12136), section 3.3. Raises `ValueError`, `TypeError`."
     texts, chances = list(texts), _Chances(p_mask, p_pos, p_ngram, longest)

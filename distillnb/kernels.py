@@ -164,7 +164,7 @@ def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, target
 
 # %% ../nbs/32_kernels.ipynb #9953e317
 def not_finite(
-    value: float,  # of the loss
+    value: float,  # what the loss is
     epoch: int,  # where it happened
     step: int,  # in that epoch
     rate: float,  # learning rate of that step

@@ -31,7 +31,7 @@ _ABOUT = {
 }
 
 def _about(
-    name: str,  # of a chart: its kind, and whose it is, "confusion cnn direct"
+    name: str,  # the chart's kind, and whose it is, "confusion cnn direct"
 ) -> str:
     "What a chart shows, in words."
     kind, _, whose = name.partition(" ")

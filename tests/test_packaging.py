@@ -28,7 +28,8 @@ sys.meta_path.insert(0, Refuse())
 
 
 def python(code, **options):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, **options).stdout.strip()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, **options)
+    return done.stdout.strip()
 
 
 def test_import_is_light():
@@ -87,7 +88,8 @@ def normal(requirement):
 def imported(tree):
     """Third-party modules that a file imports: always, and those that may be missing (in functions and in `try`)."""
     always, perhaps = set(), set()
-    within = {id(node) for outer in ast.walk(tree) if isinstance(outer, (ast.Try, ast.FunctionDef)) for node in ast.walk(outer)}
+    conditional = [node for node in ast.walk(tree) if isinstance(node, (ast.Try, ast.FunctionDef))]
+    within = {id(node) for outer in conditional for node in ast.walk(outer)}
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
@@ -104,14 +106,15 @@ def imported(tree):
 @pytest.mark.parametrize("path", sorted((ROOT / "distillnb").glob("[a-z]*.py")), ids=lambda path: path.stem)
 def test_what_is_imported_is_declared(path):
     required = {normal(line) for line in shlex.split(CFG["requirements"])}
-    extras = {normal(line) for extra in CFG["extras"].split() if extra != "dev" for line in shlex.split(CFG[f"{extra}_requirements"])}
+    extras = {*CFG["extras"].split()} - {"dev"}
+    extras = {normal(line) for extra in extras for line in shlex.split(CFG[f"{extra}_requirements"])}
     always, perhaps = imported(ast.parse(path.read_text()))
     packages = packages_distributions()
 
     def missing(modules, declared):
-        return {module for module in modules if not {normal(name) for name in packages.get(module, [module])} & declared}
-    assert not missing(always, required), "imported whenever the module is: belongs to the requirements"
-    assert not missing(perhaps, required | extras), "imported where it is needed: belongs to the requirements or to an extra"
+        return [name for name in modules if not {normal(one) for one in packages.get(name, [name])} & declared]
+    assert not missing(always, required), "imported whenever the module is: they belong to the requirements"
+    assert not missing(perhaps, required | extras), "imported where needed: they belong to the requirements or an extra"
 
 
 def test_wheel_requires_what_settings_say(wheel):
