@@ -1,5 +1,7 @@
 """The command line as its users meet it: what it prints where, and one line for each mistake."""
 import csv
+import dataclasses
+import inspect
 import io
 import json
 import os
@@ -7,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from distillnb import cli
 from distillnb.cli import main
 
 COMMAND = [sys.executable, "-c", "import sys; from distillnb.cli import main; sys.exit(main())"]
@@ -146,7 +150,7 @@ def test_ctrl_c_keeps_what_is_finished(table, tiny_bert, tmp_path):
     time.sleep(12)  # an epoch or more, also where the loops are still to be compiled
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and "Interrupted" in err, err
+    assert process.returncode == 130 and "Interrupted" in err, err
     assert "cnn direct" in out
     assert (tmp_path / "out" / "history.csv").exists() and "interrupted" in (tmp_path / "out" / "report.html").read_text()
 
@@ -265,3 +269,259 @@ def test_mistakes_of_the_new_commands(place, table, tmp_path, capsys, monkeypatc
         (tmp_path / "bad.toml").write_text(text)
         assert message in fails(capsys, "distill", table, *words, "--config", tmp_path / "bad.toml")
     assert "no such file" in fails(capsys, "distill", table, *words, "--config", tmp_path / "none.toml")
+
+
+def thing(name):
+    """What a command's settings are documented by: a function or a class."""
+    module, name = name.split(".")
+    return getattr(import_module(f"distillnb.{module}"), name)
+
+
+def default(of, name):
+    """The default of a field or a parameter, as Python has it."""
+    if dataclasses.is_dataclass(of):
+        field = next(field for field in dataclasses.fields(of) if field.name == name)
+        return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    value = inspect.signature(of).parameters[name].default
+    return cli.REQUIRED if value is inspect.Parameter.empty else value
+
+
+PAIRS = sorted({(entry[0], word.partition("=")[0]) for command in cli.COMMANDS.values() for entries in command.groups.values()
+                for entry in entries if not isinstance(entry, cli.Setting) for word in entry[1].split()})
+
+
+@pytest.mark.parametrize("name, parameter", PAIRS)
+def test_a_default_and_a_help_text_stand_in_one_place(name, parameter):
+    setting = cli.documented(name)[parameter]
+    assert setting.default == default(thing(name), parameter)
+    assert setting.comment, f"{name}: say what {parameter} is, behind it"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_what_is_not_typed_is_not_passed_on(name):
+    command = cli.COMMANDS[name]
+    words = [word for word in command.arguments.split() if word != "texts"]
+    words += [f"--{option}=x" for option in command.required.split()]
+    args = vars(cli._parser().parse_args([name, *words]))
+    own = {entry.name for entries in command.groups.values() for entry in entries if isinstance(entry, cli.Setting)}
+    assert set(args) <= own | set(command.arguments.split()) | {"command"}
+
+
+REACHED = {"experiment.Experiment": "run", "estimator.DistilledClassifier": "distill", "labelling.any_teacher": "label",
+           "export.save_runtime": "export", "export.save_onnx": "export", "bench.bench": "bench", "card.write_card": "card"}
+NOT_REACHED = {
+    "estimator.DistilledClassifier": {"random_state": "--seed", "classes": "those of the table, or the teacher's"},
+    "labelling.any_teacher": {"source": "--teacher", "texts": "a second table; join them first", "report": "standard error"},
+    "export.save_runtime": {"classifier": "STUDENT", "texts": "--check"},
+    "export.save_onnx": {"classifier": "STUDENT", "texts": "--check"},
+    "bench.bench": {"folder": "STUDENT", "texts": "--data", "labels": "--label"},
+    "card.write_card": {"folder": "STUDENT"},
+}
+
+
+@pytest.mark.parametrize("name, command", REACHED.items())
+def test_every_setting_can_be_reached(name, command):
+    parser = cli._parser()._subparsers._group_actions[0].choices[command]
+    assert set(cli.documented(name)) - {action.dest for action in parser._actions} == set(NOT_REACHED.get(name, {}))
+
+
+def test_a_help_text_says_what_the_comment_says():
+    settings = cli.documented("labelling.any_teacher")
+    assert cli._help(settings["max_length"]).endswith("(128)") and cli._help(settings["device"]).endswith("(the best there is)")
+    assert "None" not in " ".join(cli._help(setting) for command in cli.COMMANDS.values() for _, setting in cli._settings(command))
+
+
+PLUGIN = """
+import torch
+from torch import nn
+from transformers import PretrainedConfig
+
+from distillnb.lesson import register_way
+from distillnb.losses import Loss, register_loss
+from distillnb.metrics import register_metric
+from distillnb.student import Student, register_student
+
+
+class ToyConfig(PretrainedConfig):
+    model_type = "distillnb-toy"
+
+    def __init__(self, vocab_size=1, tokenizer_size=None, pad_token_id=0, width=8, initial_std=.1, **kwargs):
+        self.vocab_size, self.tokenizer_size, self.width, self.initial_std = vocab_size, tokenizer_size, width, initial_std
+        super().__init__(pad_token_id=pad_token_id, **kwargs)
+
+
+@register_student(ToyConfig, "toy: the mean of embeddings", rate=.05, epochs=2)
+class ToyStudent(Student):
+    config_class = ToyConfig
+
+    def __init__(self, config, rows=None):
+        super().__init__(config, rows)
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.classifier = nn.Linear(config.width, config.num_labels)
+        self.post_init()
+
+    def logits(self, rows, mask):
+        return self.classifier((self.embedding(rows) * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clip(1))
+
+
+@register_loss("absolute", "the teacher's logits, far ones as well")
+class Absolute(Loss):
+    def __call__(self, student_logits, labels, teacher_logits):
+        return (student_logits - teacher_logits).abs().mean()
+
+    def __repr__(self):
+        return "Absolute()"
+
+
+@register_metric(title="sureness")
+def sureness(truth, probabilities):
+    return float(probabilities.max(1).mean())
+
+
+@register_way("backwards", "all texts, in the other order", dash=(1, 1))
+def backwards(lesson):
+    return lesson[lesson.labelled[::-1]]
+"""
+
+
+def test_what_somebody_registers_is_a_choice(place, table, tmp_path):
+    folder, _ = place
+    (folder / "toys.py").write_text(PLUGIN)
+    teacher = ("--teacher", "words:ask", "--names", "negative,neutral,positive", "--gives", "logits")
+    done = command(folder, "distill", table, *teacher, "--import", "toys", "--student", "toy", "--loss", "absolute", "--output", tmp_path / "toy")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "toy" / "distillnb.json").read_text())
+    assert facts["student"] == "toy" and facts["loss"] == "Absolute()" and facts["recipe"]["epochs"] == "2"
+    assert "no student 'toy'" in command(folder, "distill", table, *teacher, "--student", "toy").stderr
+    shown = command(folder, "distill", "--import", "toys", "--help").stdout
+    assert "toy" in shown and "absolute (the teacher's logits, far ones as well)" in " ".join(shown.split())
+    (folder / "toys.toml").write_text('import = ["toys"]\n[run]\nstudents = ["toy"]\nways = ["direct", "backwards"]\nloss = "absolute"\n')
+    done = command(folder, "run", table, "--config", "toys.toml", "--teacher", "words:ask", "--names", "negative,neutral,positive",
+                   "--output", tmp_path / "run", "--cache", tmp_path / "cache", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["summary"]
+    assert {"toy direct", "toy backwards"} <= {row["model"] for row in rows} and all(0 < row["sureness"] <= 1 for row in rows)
+
+
+def test_old_names_work_with_a_note(table, tmp_path, capsys):
+    error = fails(capsys, "run", table, "--teacher-labels", "a,b", "--seeds", "0")
+    assert "--seeds 0" in error
+    assert cli._modern(["run", "--teacher-labels=a,b"]) == ["run", "--names=a,b"]
+    assert "--teacher-labels is called --names now" in capsys.readouterr().err
+    (tmp_path / "old.toml").write_text('teacher_labels = ["a", "b"]\n')
+    parser = cli._parser()._subparsers._group_actions[0].choices["run"]
+    assert cli._from_file(tmp_path / "old.toml", "run", parser) == ["--names=a,b"]
+
+
+def test_tune_may_stand_alone():
+    for words, expected in [(["--tune", "x.csv"], (.3, 1, 3)), (["--tune", "1,2", "x.csv"], (1, 2)), (["x.csv", "--tune"], (.3, 1, 3))]:
+        args = cli._parse(["run", *words])
+        assert args.tune == expected and args.data == "x.csv"
+
+
+def in_file(text, folder, name="distill"):
+    """What a command makes of a settings file."""
+    (folder / "settings.toml").write_text(text)
+    parser = cli._parser()._subparsers._group_actions[0].choices[name]
+    return parser.parse_args(["x.csv", *["--teacher=y"] * (name != "run"), *cli._from_file(folder / "settings.toml", name, parser)])
+
+
+def test_a_file_says_what_could_be_typed(tmp_path):
+    args = in_file('names = ["bad, awful", "good", "5 \\" \'screen\'"]\nseed = 3\nmultilabel = false\n[distill]\ntune = [0.5, 2]\n'
+                   '[distill.class_weight]\nbad = 2.5\n[distill.recipe.sizes]\nwidth = 7\n[run]\nseeds = 4\n', tmp_path)
+    assert args.names == ["bad, awful", "good", "5 \" 'screen'"] and args.seed == 3 and args.multilabel is False
+    assert args.tune == (.5, 2) and args.class_weight == {"bad": 2.5} and args.recipe == {"sizes": {"width": 7}}
+    args = in_file("seeds = [7]\nbaselines = true\ntune = true\n[run.teacher_options]\nepochs = 4\nlearning_rate = 3e-5\n", tmp_path, "run")
+    assert args.seeds == (7,) and args.baselines is True and args.tune == (.3, 1, 3)
+    assert args.teacher_options == {"epochs": 4, "learning_rate": 3e-5}
+    args = cli._experiment(cli._parse(["run", "x.csv", "--config", str(tmp_path / "settings.toml"), "--seeds", "2", "--teacher-epochs", "1"]))
+    assert args.seeds == (0, 1) and args.teacher_options == {"epochs": 1, "learning_rate": 3e-5}
+
+
+@pytest.mark.parametrize("text, message", [
+    ("distill = 5", "write [distill]"), ("[distil]\nepochs = 3", "no setting 'distil'"), ("epochs = 'five'", "give a whole number"),
+    ("epochs = 2.5", "give a whole number"), ("epochs = true", "not a switch"), ("epochs = [1, 2]", "give a whole number"),
+    ("multilabel = 1", "write true or false"), ("student = ['cnn', 'linear']", "student = ['cnn', 'linear']"),
+    ("[rate]\nfirst = 1", "give one value"), ("recipe = 3", "give a table"), ("student = 'forest'", "choose from"), ("import = 'nowhere_at_all'", "--import nowhere_at_all"),
+])
+def test_mistakes_in_a_file(text, message, tmp_path, capsys):
+    (tmp_path / "settings.toml").write_text(text)
+    error = fails(capsys, "distill", "x.csv", "--teacher", "y", "--config", tmp_path / "settings.toml")
+    assert message in error and ("settings.toml" in error or "--import" in error)
+
+
+def test_a_recipe_that_cannot_be_is_refused_first(table, tmp_path, capsys):
+    for wrong in (("--rate", "-1"), ("--width", "0"), ("--embeddings", "/nowhere.vec")):
+        assert main(["run", str(table), *wrong, "--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]) == 2
+        said = capsys.readouterr().err
+        assert "distillnb: error: " in said and "Teacher" not in said, said
+
+
+def test_a_row_without_text_has_an_empty_answer(place, tmp_path):
+    folder, _ = place
+    (tmp_path / "gaps.csv").write_text("id,text\n1,a good film\n2,\n3,awful\n4,   \n")
+    done = command(folder, "predict", "student", "--file", tmp_path / "gaps.csv", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [bool(row["label"]) for row in rows] == [bool(row["probability"]) for row in rows] == [True, False, True, False], done.stderr
+    done = command(folder, "predict", "student", "--file", tmp_path / "gaps.csv", "--json")
+    assert [json.loads(line)["label"] is None for line in done.stdout.splitlines()] == [False, True, False, True]
+    done = command(folder, "predict", "student", "--file", tmp_path / "gaps.csv", "--format", "plain")
+    assert len(done.stdout.splitlines()) == 4
+
+
+def test_answers_are_read_back_as_they_were(place, tmp_path):
+    from distillnb.data import read_reviews
+
+    folder, _ = place
+    texts = ["=1+1", "-good", "@home", "+2", 'said "so, so"', "'quoted'", "plain good"]
+    done = command(folder, "predict", "student", *texts[:1], *["--format", "csv"], "--", *texts[1:])
+    (tmp_path / "answers.csv").write_text(done.stdout, encoding="utf-8")
+    assert read_reviews(tmp_path / "answers.csv", label=False, report=None).text.tolist() == texts
+    safe = command(folder, "predict", "student", "--safe-csv", "--format", "csv", "--", *texts)
+    assert [row["text"] for row in csv.DictReader(io.StringIO(safe.stdout))] == ["'" + text for text in texts[:4]] + texts[4:]
+
+
+@pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}])
+def test_no_character_cuts_the_output_off(settings, place, tmp_path):
+    folder, _ = place
+    (tmp_path / "t.txt").write_text("good film\nnice \U0001f600\nbad film\n", encoding="utf-8")
+    done = subprocess.run([*COMMAND, "predict", "student", "--file", str(tmp_path / "t.txt"), "--format", "csv"], cwd=folder,
+                          capture_output=True, env=os.environ | {"PYTHONUTF8": "0"} | settings)
+    assert done.returncode == 0 and done.stdout.count(b"\n") == 4, done.stderr
+    shown = "\U0001f600".encode() if "LC_ALL" in settings else b"\\U0001f600"
+    assert shown in done.stdout
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), KeyError("scores"), csv.Error("field larger than limit"), AssertionError()])
+def test_what_nobody_foresaw_is_one_line_too(error, capsys, monkeypatch):
+    def fail(args):
+        raise error
+    monkeypatch.setitem(cli.COMMANDS, "card", cli.COMMANDS["card"]._replace(run=fail))
+    line = fails(capsys, "card", "folder")
+    assert type(error).__name__ in line and "DISTILLNB_TRACEBACK=1" in line
+    monkeypatch.setenv("DISTILLNB_TRACEBACK", "1")
+    assert main(["card", "folder"]) == 2 and "Traceback" in capsys.readouterr().err
+
+
+def test_sigterm_ends_like_ctrl_c(tmp_path):
+    code = ("import os, signal, sys\nfrom distillnb import cli\n"
+            "def wait(args):\n    try:\n        os.kill(os.getpid(), getattr(signal, sys.argv[1]))\n        signal.pause()\n"
+            "    finally:\n        open('kept', 'w').close()\n"
+            "cli.COMMANDS['card'] = cli.COMMANDS['card']._replace(run=wait)\nsys.exit(cli.main(['card', 'x']))")
+    for number, status in (("SIGTERM", 143), ("SIGINT", 130)):
+        done = subprocess.run([sys.executable, "-c", code, number], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert done.returncode == status and len(done.stderr.splitlines()) == 1 and "Interrupted" in done.stderr, done.stderr
+        (tmp_path / "kept").unlink()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["predict", "--help"], ["export", "--help"], ["card", "--help"]])
+def test_help_loads_nothing_heavy(words):
+    code = ("import sys\nfrom distillnb.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+            "assert not {'torch', 'transformers', 'pandas', 'sklearn'} & {*sys.modules}")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 110
+
+
+def test_options_are_not_abbreviated(table, capsys):
+    assert "--epoch" in fails(capsys, "run", table, "--epoch", "3")
