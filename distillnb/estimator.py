@@ -58,7 +58,7 @@ def _texts(X) -> list[str]:
     refuse_no_text(texts)
     return texts
 
-# %% ../nbs/52_estimator.ipynb #936bdc68
+# %% ../nbs/52_estimator.ipynb #44ebe663
 _TAGS = (list, tuple, set, frozenset, dict, np.ndarray)  # what a label cannot be
 
 def _values(y) -> np.ndarray:
@@ -121,7 +121,7 @@ def _same_kind(names: list[str], classes: np.ndarray) -> np.ndarray:
         raise ValueError(f"The teacher's classes ({', '.join(names)}) are not of the labels' kind "
                          f"({', '.join(value_of)}): rename the labels") from None
 
-# %% ../nbs/52_estimator.ipynb #b1b5a2be
+# %% ../nbs/52_estimator.ipynb #1cde112b
 @dataclass(frozen=True, eq=False)
 class _Said:
     "Texts, and what is said of them; row i of each array is text i."
@@ -153,7 +153,7 @@ class _Said:
             return self.labels
         return (self.soft >= .5).astype(int) if self.multilabel else self.soft.argmax(1)
 
-# %% ../nbs/52_estimator.ipynb #3bcab821
+# %% ../nbs/52_estimator.ipynb #ab07bd54
 def _matrix_said(texts: list[str], y, values: np.ndarray, own: np.ndarray | None, multilabel: bool | None) -> _Said:
     "Soft labels, or several for a text. Raises `ValueError` for numbers that are neither."
     integers = values.dtype.kind in "iub"
@@ -320,7 +320,7 @@ def _truth(classes: np.ndarray, multilabel: bool, labels, n: int, what: str) -> 
                          f"({', '.join(map(str, known))}): rename them, or drop those texts")
     return np.array([known[value] for value in values.tolist()], np.int64)
 
-# %% ../nbs/52_estimator.ipynb #be4e82f2
+# %% ../nbs/52_estimator.ipynb #f2342566
 def _judges(
     estimator: "DistilledClassifier",  # with `validation`, a share or number; a twin judges by its student's texts
     said: _Said,  # texts, and what is said of them
@@ -349,7 +349,7 @@ def _judges(
     part = said[np.sort(np.random.default_rng(seed).permutation(said.labelled)[:size])]
     return _Judges(part.texts, part.truth)
 
-# %% ../nbs/52_estimator.ipynb #da7b3485
+# %% ../nbs/52_estimator.ipynb #8367058c
 def _set_aside(said: _Said, more: list[str], judges: _Judges | None) -> tuple[_Said, list[str]]:
     "Texts to learn from, those without labels apart, no judge among them. `ValueError` where none is left."
     aside = set() if judges is None else {*judges.texts}
@@ -358,7 +358,7 @@ def _set_aside(said: _Said, more: list[str], judges: _Judges | None) -> tuple[_S
         raise ValueError("There are no texts to learn from: give at least two, and set fewer aside")
     return said[rows], [text for text in more if text not in aside]
 
-# %% ../nbs/52_estimator.ipynb #0d94a88c
+# %% ../nbs/52_estimator.ipynb #15ee80ff
 @dataclass(frozen=True, eq=False)
 class _Shared:
     "What a student and its direct twin have in common, beside the settings."
@@ -401,7 +401,7 @@ def _weights(estimator: "DistilledClassifier", said: _Said, lesson: Lesson) -> n
         weights[part] *= class_weights(estimator.class_weight, lesson.labels[part], logits, said.classes)
     return weights
 
-# %% ../nbs/52_estimator.ipynb #543fffda
+# %% ../nbs/52_estimator.ipynb #ac14e3da
 def _lesson(
     estimator: "DistilledClassifier",  # with its settings
     said: _Said,  # texts to learn from, and what is said of them
@@ -427,7 +427,7 @@ def _lesson(
                     said.multilabel, examples)
     return replace(lesson, weights=_weights(estimator, said, lesson)), tokenizer
 
-# %% ../nbs/52_estimator.ipynb #eff4f7f6
+# %% ../nbs/52_estimator.ipynb #86c2b75e
 def _read(
     estimator: "DistilledClassifier", X, y, sample_weight, transfer, teacher: Teacher | None
 ) -> tuple[_Said, list[str]]:
@@ -468,7 +468,7 @@ def _history(trained: Trained) -> pd.DataFrame:
         history = history.join(pd.DataFrame(list(trained.chosen_by)).add_prefix("validation_"))
     return history.assign(kept=history["epoch"] == trained.kept)
 
-# %% ../nbs/52_estimator.ipynb #f6adb5f3
+# %% ../nbs/52_estimator.ipynb #f8dc92d2
 def _facts(estimator: "DistilledClassifier", lesson: Lesson, source: str) -> Facts:
     "What is known of a student that was just fitted."
     loss, labelled, run = lesson.loss, len(lesson.labelled), estimator.trained_.run
@@ -477,7 +477,7 @@ def _facts(estimator: "DistilledClassifier", lesson: Lesson, source: str) -> Fac
         texts=len(lesson) if loss.needs_teacher else labelled, labelled=labelled if loss.needs_labels else 0,
         recipe=estimator.recipe_.settings() | {"seed": run.seed}, versions=versions_used(estimator.device))
 
-# %% ../nbs/52_estimator.ipynb #f67c7ed6
+# %% ../nbs/52_estimator.ipynb #956f3768
 class _Fitting(_Settings):
     "Settings, and what is found with them."
     _inherited: _Shared | None = None  # of the student whose direct twin this is
@@ -511,7 +511,7 @@ class _Fitting(_Settings):
         self.facts_ = _facts(self, lesson, "soft labels" if teacher is None else teacher.what)
         return self
 
-# %% ../nbs/52_estimator.ipynb #43f34055
+# %% ../nbs/52_estimator.ipynb #c96920e6
 class DistilledClassifier(_Fitting):
     "A small student of any teacher, or of labels alone, as a scikit-learn classifier of texts."
 
@@ -565,7 +565,7 @@ class DistilledClassifier(_Fitting):
         "A saved student, of `save` or of a run, fitted. Raises `ValueError` for a folder that holds none."
         return _loaded(cls, folder, device)
 
-# %% ../nbs/52_estimator.ipynb #0a98ed42
+# %% ../nbs/52_estimator.ipynb #22197a47
 def _scored(estimator: DistilledClassifier, test: tuple, twin: DistilledClassifier | None) -> dict:
     "Fields of the facts: scores of student, twin and teacher on test texts, and the verdict on the first two."
     texts = _texts(test[0])

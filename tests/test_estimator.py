@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from distillnb.estimator import DistilledClassifier
 from distillnb.labelling import any_teacher
-from distillnb.losses import LogitMSE, Mix, SoftBinaryCrossEntropy, SoftCrossEntropy
+from distillnb.losses import CrossEntropy, LogitMSE, Mix, SoftBinaryCrossEntropy, SoftCrossEntropy
+from distillnb.student import Recipe
 
 
 class Numbers(DistilledClassifier):
@@ -211,3 +212,164 @@ def test_labels_that_the_teacher_does_not_know(taught):
         quick(teacher=any_teacher(teacher), classes=["a", "b", "c"]).fit(texts[:4])
     with pytest.raises(ValueError, match="soft labels and a teacher"):
         quick(teacher=any_teacher(teacher)).fit(texts[:2], [[.5, .5], [.1, .9]])
+
+
+@pytest.mark.parametrize("match, settings", [
+    ("say student='cnn'", {"recipe": Recipe("cnn")}),
+    ("epochs=0", {"epochs": 0}), ("epochs=-1", {"epochs": -1}), ("rate=0", {"rate": 0}),
+    ("width=0", {"width": 0}), ("width=-3", {"width": -3}),
+    ("random_state=-1", {"random_state": -1}), ("random_state=", {"random_state": 2 ** 64}),
+    ("max_length=0", {"max_length": 0}), ("validation=1.5", {"validation": 1.5}), ("validation=-1", {"validation": -1}),
+    ("tune=True", {"tune": True, "validation": 2}), ("tune=.*validation=.1", {"tune": (.3, 1)}),
+    ("above 0", {"tune": (0, 1), "validation": 2}), ("names=.*there is none", {"names": ["x", "y"]}),
+    ("embeddings='teacher'.*'noise'", {"embeddings": "teacher"}), ("multilabel|several labels", {"multilabel": True}),
+    ("one twice", {"classes": ["x", "y", "y"]}),
+])
+def test_a_setting_that_cannot_be_is_named(match, settings):
+    with pytest.raises(ValueError, match=match):
+        quick(**settings).fit([f"a {i}" for i in range(20)], ["x", "y"] * 10)
+
+
+@pytest.mark.parametrize("match, y", [
+    ("MultiLabelBinarizer", [["a", "b"], ["c"], ["a"]]), ("MultiLabelBinarizer", [("a", "b"), ("c", "d"), ("a", "b")]),
+    ("MultiLabelBinarizer", [{"a"}, {"b"}, {"a", "b"}]), ("MultiLabelBinarizer", np.array([["a", "b"]] * 3)),
+    ("one column", {"label": ["a", "b", "a"]}), ("one column", "aba"),
+    ("two kinds", ["a", 1, "1"]), ("give integers", np.array([[1., 1], [0, 1], [1, 0]])),
+    ("Text 1 has no label", ["a", np.nan, "b"]), ("Text 1 has no label", pd.Series(["a", None, "b"], dtype="category")),
+    ("Text 2 has no label", pd.array([1, 2, None], dtype="Int64")),
+])
+def test_labels_in_a_form_that_says_something_else(match, y):
+    with pytest.raises(ValueError, match=match):
+        quick().fit(["one", "two", "three"], y)
+
+
+@pytest.mark.parametrize("table, column", [
+    (pd.DataFrame({"text": ["one", "two"], "label": ["a", "b"]}), "text"), ({"review": ["one", "two"]}, "review"),
+    (pd.DataFrame({"body": ["one", "two"]}), "body"),
+])
+def test_a_table_is_not_a_list_of_texts(table, column):
+    fitted = quick(epochs=1).fit(["one", "two"], ["a", "b"])
+    for call in (lambda: quick().fit(table, ["a", "b"]), lambda: fitted.predict(table),
+                 lambda: quick().fit(["x", "y"], ["a", "b"], validation=(table, ["a", "b"]))):
+        with pytest.raises(ValueError, match=rf"table\['{column}'\]"):
+            call()
+    with pytest.raises(TypeError, match="no order"):
+        quick().fit({"one", "two"}, ["a", "b"])
+
+
+def test_labels_in_a_form_that_can_be_read(taught):
+    texts, labels, teacher = taught
+    expected = quick(epochs=1).fit(texts[:60], labels[:60]).predict(texts[:20]).tolist()
+    frame = pd.DataFrame({"label": pd.Categorical(labels[:60])})
+    for y in (frame.label, frame.label.astype(str), np.array(labels[:60]), np.array(labels[:60], object), tuple(labels[:60])):
+        assert quick(epochs=1).fit(texts[:60], y).predict(texts[:20]).tolist() == expected
+    codes = quick(epochs=1).fit(texts[:60], frame.label.cat.codes)
+    assert [("negative", "neutral", "positive")[code] for code in codes.predict(texts[:20])] == expected
+    with pytest.raises(ValueError, match="0, 1, 2 are not among the teacher's classes"):
+        quick(teacher=any_teacher(teacher)).fit(texts[:60], frame.label.cat.codes)
+    nothing = quick(teacher=any_teacher(teacher), epochs=1).fit(texts[:60], [None] * 60)
+    assert nothing.classes_.tolist() == ["negative", "neutral", "positive"]
+
+
+def test_several_labels_as_floats_when_said_so(taught):
+    texts, labels, _ = taught
+    y = np.array([[label == "positive", label != "negative"] for label in labels[:60]])
+    models = [quick(epochs=1, **more).fit(texts[:60], form) for form, more in [(y, {}), (y.astype(float), {"multilabel": True})]]
+    assert models[1].multilabel_
+    assert np.array_equal(*(model.predict_proba(texts[:20]) for model in models))
+    one_hot = np.eye(2, dtype=int)[[0, 1] * 30]
+    assert not quick(epochs=1, multilabel=False).fit(texts[:60], one_hot).multilabel_
+
+
+def test_validation_texts_choose_epoch_and_rate(taught):
+    texts, labels, teacher = taught
+    model = quick(validation=.2, tune=(1e-4, 1)).fit(texts, labels)
+    assert model.trained_.factor == 1 and model.n_texts_ == 480 and model.facts_.labelled == 480
+    assert model.history_["kept"].sum() == 1 and model.history_["kept"][model.trained_.kept]
+    assert model.history_["validation_acc"].max() == model.trained_.validation["acc"]
+    given = quick(teacher=any_teacher(teacher)).fit(texts[:400], validation=(texts[400:], labels[400:]))
+    assert given.n_texts_ == 400 and given.trained_.validation["acc"] > .5
+    with pytest.raises(ValueError, match="400 of the validation texts are also learned from"):
+        quick().fit(texts[:400], labels[:400], validation=(texts, labels))
+    with pytest.raises(ValueError, match="one of the two"):
+        quick(validation=.1).fit(texts[:400], labels[:400], validation=(texts[400:], labels[400:]))
+    with pytest.raises(ValueError, match="validation labels glad are none"):
+        quick().fit(texts[:400], labels[:400], validation=(texts[400:], ["glad"] * 200))
+    with pytest.raises(ValueError, match="needs labels, and no text has one"):
+        quick(teacher=any_teacher(teacher), validation=.1).fit(texts[:400])
+
+
+def test_nobody_is_asked_before_all_is_checked(taught):
+    texts, labels, _ = taught
+
+    def strict(batch):
+        raise AssertionError("asked too early")
+    teacher = any_teacher(strict, names=["negative", "neutral", "positive"])
+    for settings in ({"epochs": 0}, {"width": 0}, {"tune": (1, 3)}, {"alpha": 2}, {"embeddings": "no/such.vec"}, {"random_state": -1}):
+        with pytest.raises((ValueError, FileNotFoundError)):
+            quick(teacher=teacher, **settings).fit(texts, labels)
+    with pytest.raises(ValueError, match="needs labels"):
+        quick(teacher=teacher, loss=CrossEntropy()).fit(texts)
+
+
+def test_embeddings_are_those_asked_for(taught, tiny_bert, tmp_path):
+    texts, labels, _ = taught
+    file = tmp_path / "vectors.txt"
+    words = "bad awful poor fine okay plain good great superb film book phone the a was is very not really and".split()
+    numbers = np.random.default_rng(0).normal(size=(len(words), 12)).round(3)
+    file.write_text("".join(f"{word} {' '.join(map(str, row))}\n" for word, row in zip(words, numbers)))
+    own = Recipe("cnn", {"width": 8}, embeddings="teacher", least_examples=1)
+
+    def start(**settings):
+        model = quick("cnn", tiny_bert, epochs=1, device="cpu", **{"recipe": own} | settings).fit(texts[:40], labels[:40])
+        return model, [*model._shared.vectors], model.recipe_.embeddings
+    assert start()[1:] == (["teacher"], "teacher")
+    assert start(embeddings="noise")[1:] == ([], None)
+    assert start(recipe=Recipe("cnn", {"width": 8}))[1:] == ([], None)
+    assert start(embeddings=file)[1:] == ([str(file)], file)
+    assert start(recipe=Recipe("cnn", {"width": 8}, embeddings=file))[1:] == ([str(file)], file)
+    with pytest.raises(ValueError, match="32 numbers.*noise"):
+        start(recipe=None, embeddings="teacher")  # 100 numbers wide
+    with pytest.warns(UserWarning, match="starts from noise"):
+        assert start(recipe=None)[2] is None
+
+
+def test_nothing_is_tokenised_twice(taught, tiny_bert, monkeypatch):
+    import distillnb.lesson
+    import distillnb.teacher
+    texts, labels, _ = taught
+    teacher, seen = any_teacher(tiny_bert, device="cpu"), []
+    for module in (distillnb.lesson, distillnb.teacher):
+        monkeypatch.setattr(module, "tokenize", lambda batch, *rest, plain=module.tokenize, **more: (seen.append(len(batch)),
+                                                                                                  plain(batch, *rest, **more))[1])
+    quick("cnn", teacher, epochs=1).fit(texts[:40], labels[:40], transfer=texts[40:60])
+    assert seen == [60]
+
+
+def test_class_weights_do_not_count_what_has_no_label(taught):
+    texts, labels, teacher = taught
+    rows = [i for i, label in enumerate(labels) if label != "neutral"]
+    some = [labels[row] if i % 3 else None for i, row in enumerate(rows)]
+    student = quick(teacher=any_teacher(teacher), class_weight="balanced", epochs=1, loss=CrossEntropy())
+    own = [row for row, label in zip(rows, some) if label]
+    missing = student.fit([texts[row] for row in rows], some)
+    without = student.twin().fit([texts[row] for row in own], [labels[row] for row in own])
+    assert np.array_equal(missing.predict_proba(texts[:30]), without.predict_proba(texts[:30]))
+
+
+def test_a_pickle_of_a_student_with_any_teacher(taught, tiny_bert, tmp_path):
+    texts, labels, teacher = taught
+    table = pd.DataFrame({"text": texts, **dict(zip(teacher.classes_, teacher.predict_proba(texts).T))})
+    table.to_csv(tmp_path / "answers.csv", index=False)
+    for source in (tiny_bert, table, tmp_path / "answers.csv", any_teacher(table), any_teacher(tiny_bert), any_teacher(teacher)):
+        model = quick(teacher=source, epochs=1, validation=.1).fit(texts[:60], labels[:60])
+        again = pickle.loads(pickle.dumps(model))
+        assert np.array_equal(again.predict_proba(texts), model.predict_proba(texts))
+        assert np.array_equal(again.twin().fit(texts[:60], labels[:60])._shared.vocabulary, model._shared.vocabulary)
+
+
+def test_a_loaded_student_has_no_twin(taught, tmp_path):
+    texts, labels, _ = taught
+    loaded = DistilledClassifier.load(quick(epochs=1).fit(texts, labels).save(tmp_path / "student"))
+    with pytest.raises(ValueError, match="that was fitted"):
+        loaded.twin()
