@@ -10,12 +10,14 @@ config = configparser.ConfigParser(interpolation=None, delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 minor = [int(cfg[key].split(".")[1]) for key in ("min_python", "max_python")]
+readme = (here / "README.md").read_text(encoding="utf-8")
+notebooks = f"{cfg['git_url']}/blob/{cfg['branch']}/nbs/"
 
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(here / "README.md").read_text(encoding="utf-8").replace("](nbs/", f"]({cfg['git_url']}/blob/{cfg['branch']}/nbs/"),
+    long_description=readme.replace("](nbs/", f"]({notebooks}"),
     long_description_content_type="text/markdown",
     author=cfg["author"],
     author_email=cfg["author_email"],
@@ -27,6 +29,7 @@ setup(
     + [f"Programming Language :: Python :: 3.{m}" for m in range(minor[0], minor[1] + 1)],
     python_requires=f">={cfg['min_python']}",
     packages=[cfg["lib_path"]],
+    package_data={cfg["lib_path"]: ["templates/*"]},
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={extra: shlex.split(cfg[f"{extra}_requirements"]) for extra in cfg["extras"].split()},
     entry_points={

@@ -15,14 +15,14 @@ from distillnb.data import demo_reviews
 from distillnb.kernels import sgd_epoch
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.losses import LogitMSE
-from distillnb.teacher import Teacher, load_classifier, teacher_logits
+from distillnb.teacher import Teacher, load_classifier, model_teacher, teacher_logits
 from distillnb.tokens import demo_model, tokenize
 
 
 def untrained_teacher() -> Teacher:
     "MiniLM with a classifier that has not learned yet: for speed it is as good as any"
     model, tokenizer = load_classifier(demo_model(), new_head=True)
-    return Teacher(model.eval(), tokenizer, list(model.config.id2label.values()))
+    return model_teacher(model, tokenizer)
 
 
 class Memory:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from transformers import PretrainedConfig
 
-from .student import Student, register_student
+from .student import Student, check_numbers, register_student
 
 # %% ../nbs/23_bilstm.ipynb #682426c6
 class BiLSTMConfig(PretrainedConfig):
@@ -31,8 +31,9 @@ class BiLSTMConfig(PretrainedConfig):
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
     ):
-        if min(width, hidden, dense) < 1:
-            raise ValueError(f"width={width}, hidden={hidden}, dense={dense}: each must be 1 or more")
+        check_numbers(vocab_size=vocab_size, width=width, hidden=hidden, dense=dense)
+        check_numbers(whole=False, least=0, most=1, dropout=dropout)
+        check_numbers(whole=False, least=0, initial_std=initial_std)
         self.vocab_size, self.width, self.hidden, self.dense = vocab_size, width, hidden, dense
         self.dropout, self.initial_std, self.tokenizer_size = dropout, initial_std, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
@@ -67,3 +68,14 @@ class BiLSTMStudent(Student):
         packed = pack_padded_sequence(h, mask.sum(1).clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         _, (last, _) = self.lstm(packed)  # (2, B, hidden)
         return self.classifier(self.dropout(self.dense(torch.cat([last[0], last[1]], 1)).relu()))
+
+    def program(self) -> list[dict]:
+        "An LSTM and two matrices, a ReLU between them."
+        config = self.config
+        return [
+            {"operation": "lstm", "result": "states", "table": "embedding.weight", "width": config.width, "weights": "lstm",
+             "hidden": config.hidden},
+            {"operation": "dense", "result": "units", "of": "states", "weight": "dense.weight", "bias": "dense.bias",
+             "inputs": 2 * config.hidden, "outputs": config.dense, "relu": True},
+            {"operation": "dense", "result": "logits", "of": "units", "weight": "classifier.weight", "bias": "classifier.bias",
+             "inputs": config.dense, "outputs": config.num_labels}]

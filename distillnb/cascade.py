@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from .card import score_row
 from .estimator import TextClassifier, _texts
 from .labelling import any_teacher
+from .significance import score
 from .teacher import match_labels
 
 # %% ../nbs/54_cascade.ipynb #b2270eb2
@@ -35,27 +35,27 @@ def cascade_curve(
     shares: Iterable[float] | None = None,  # of texts that the teacher answers; None: 0, .05, .1, ..., 1
     student_ms: float | None = None,  # milliseconds that the student takes for a text
     teacher_ms: float | None = None,  # likewise
-) -> pd.DataFrame:  # columns share, threshold (of the confidence), accuracy, low, high (95 %), at_random, and ms where times are given
-    "Accuracy of a cascade against the share of texts that the teacher answers. Raises `ValueError` for arrays that don't fit."
+) -> pd.DataFrame:  # share, threshold (of the confidence), accuracy, low, high (95 %), at_random; ms if times are given
+    "Accuracy of a cascade against the share of texts that the teacher answers. Raises `ValueError` for what doesn't fit."
     truth, student, teacher = np.asarray(truth), np.asarray(student), np.asarray(teacher)
     shares = np.linspace(0, 1, 21) if shares is None else np.array([*shares])
     if student.shape != teacher.shape or len(truth) != len(student):
-        raise ValueError(f"Student {student.shape}, teacher {teacher.shape}, {len(truth):,} labels: give one row for each text, "
-                         "the same texts in all three")
+        raise ValueError(f"Student {student.shape}, teacher {teacher.shape}, {len(truth):,} labels: give one row for "
+                         "each text, the same texts in all three")
     if not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError(f"shares={shares.tolist()}: they lie between 0 and 1")
     if (student_ms is None) != (teacher_ms is None):
         raise ValueError("Give both times, student_ms and teacher_ms, or neither")
     sure = confidence(student, truth.ndim == 2)
     order, rows = np.argsort(sure, kind="stable"), []
-    alone, asked = (score_row("", truth, one)["accuracy"] for one in (student, teacher))
+    alone, asked = (score("", truth, one).accuracy for one in (student, teacher))
     for share in shares:
         sent = order[:round(share * len(order))]
         mixed = student.copy()
         mixed[sent] = teacher[sent]
-        found = score_row("cascade", truth, mixed)
+        found = score("cascade", truth, mixed)
         rows.append({"share": share, "threshold": float(sure[order[len(sent)]]) if len(sent) < len(order) else np.inf,
-                     **{key: found[key] for key in ("accuracy", "low", "high")},
+                     "accuracy": found.accuracy, "low": found.low, "high": found.high,
                      "at_random": alone + (asked - alone) * len(sent) / len(order)})
         if student_ms is not None:
             rows[-1]["ms"] = student_ms + share * teacher_ms
@@ -68,8 +68,9 @@ def _names(student) -> list[str]:
         student = student.estimator  # scikit-learn's FrozenEstimator
     names = student.classes_ if hasattr(student, "classes_") else getattr(student, "names", None)
     if names is None or not hasattr(student, "predict_proba"):
-        raise TypeError(f"A {type(student).__name__} is no student that can answer: give a fitted DistilledClassifier, what "
-                        "load_student or distillnb.runtime.load gives, or a fitted classifier of texts")
+        raise TypeError(f"A {type(student).__name__} is no student that can answer: give a fitted "
+                        "DistilledClassifier, what load_student or distillnb.runtime.load gives, or a fitted "
+                        "classifier of texts")
     return [str(name) for name in names]
 
 _counting = Lock()  # one for all cascades, so that a cascade can be pickled
@@ -108,8 +109,8 @@ class CascadeClassifier(TextClassifier):
         self.teacher_, self._columns = teacher, match_labels(teacher.names, names)
         self.multilabel_ = bool(getattr(self.student, "multilabel_", getattr(self.student, "multilabel", False)))
         if self.multilabel_ != teacher.multilabel:
-            raise ValueError("Of student and teacher one gives several labels to a text and the other one: they can't stand in "
-                             "for each other")
+            raise ValueError("Of student and teacher one gives several labels to a text and the other one: they can't "
+                             "stand in for each other")
         self.classes_ = np.asarray(getattr(self.student, "classes_", names))
         self.answered_ = self.asked_ = 0  # texts so far, and those of them that the teacher was asked about
 

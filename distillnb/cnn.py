@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from transformers import PretrainedConfig
 
 from .machine import machine_code, numba
-from .student import Student, register_student
+from .student import Student, check_numbers, register_student
 
 # %% ../nbs/22_cnn.ipynb #0d17dd7f
 @machine_code
@@ -110,8 +110,15 @@ class CNNConfig(PretrainedConfig):
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
     ):
-        if not filter_widths or min(filter_widths) < 1:
-            raise ValueError(f"filter_widths={filter_widths}: give at least one width of 1 or more")
+        if not isinstance(filter_widths, (list, tuple)) or not filter_widths:
+            raise ValueError(f"filter_widths={filter_widths!r}: give at least one width of 1 or more, as a list")
+        for filter_width in filter_widths:
+            check_numbers(filter_widths=filter_width)
+        check_numbers(vocab_size=vocab_size, width=width, filters=filters)
+        if positions is not None:
+            check_numbers(least=max(filter_widths), positions=positions)
+        check_numbers(whole=False, least=0, most=1, dropout=dropout)
+        check_numbers(whole=False, least=0, initial_std=initial_std)
         self.vocab_size, self.width, self.filter_widths, self.filters = vocab_size, width, list(filter_widths), filters
         self.dropout, self.initial_std, self.positions, self.tokenizer_size = dropout, initial_std, positions, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
@@ -163,3 +170,13 @@ class CNNStudent(Student):
     ) -> torch.Tensor:  # [B, K]
         "Logits from each filter's strongest response among the windows that start on a real token."
         return self.classifier(self.dropout(self.answers(rows, mask)))
+
+    def program(self) -> list[dict]:
+        "Windows and a matrix."
+        config = self.config
+        return [
+            {"operation": "windows", "result": "answers", "table": "embedding.weight", "width": config.width,
+             "kernels": [f"convolutions.{number}" for number in range(len(config.filter_widths))],
+             "places": list(config.filter_widths), "filters": config.filters, "positions": config.positions},
+            {"operation": "dense", "result": "logits", "of": "answers", "weight": "classifier.weight", "bias": "classifier.bias",
+             "inputs": config.filters * len(config.filter_widths), "outputs": config.num_labels}]

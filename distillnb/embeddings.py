@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from transformers import PreTrainedModel
 
 from .student import Student
+from .tokens import vocabulary_size
 
 # %% ../nbs/30_embeddings.ipynb #858fe33b
 def teacher_embeddings(
@@ -35,8 +36,8 @@ def start_from(
     size = config.tokenizer_size or config.vocab_size
     if vectors.ndim != 2 or len(vectors) < size or vectors.shape[1] < config.width:
         raise ValueError(f"Vectors of shape {vectors.shape} for a student of {size:,} token ids and width "
-                         f"{config.width}: they must have a row for each id, and at least {config.width} columns; choose a smaller "
-                         "width otherwise")
+                         f"{config.width}: they must have a row for each id, and at least {config.width} columns; "
+                         "choose a smaller width otherwise")
     rows = np.arange(size) if student.rows is None else student.rows.cpu().numpy()
     there = np.isfinite(vectors).all(1)
     known = there[:size] & ~np.isin(rows, student.zero_rows)
@@ -83,7 +84,7 @@ def read_vectors(
     path: str | Path,  # word2vec, fastText or GloVe in text format, `.gz` or not
     tokenizer,  # the student's, a fast tokenizer of transformers
 ) -> np.ndarray:  # float32, [token ids, D]; NaN for tokens that are not in the file
-    "Word vectors for the tokenizer's ids. Raises `FileNotFoundError`, `ValueError` for a damaged file or another format."
+    "Word vectors for the tokenizer's ids. Raises `FileNotFoundError`, `ValueError` for a file that it can't read."
     path, words = Path(path), _words(tokenizer)
     wanted = {*words.values(), *(word.lower() for word in words.values())}
     vectors, width = {}, 0
@@ -104,7 +105,7 @@ def read_vectors(
                                  "check that the file is whole") from None
     if not vectors:
         raise ValueError(f"{path} has no word of the tokenizer: check its language and format")
-    result = np.full((len(tokenizer), width), np.nan, np.float32)
+    result = np.full((vocabulary_size(tokenizer), width), np.nan, np.float32)
     for i, word in words.items():
         if (vector := vectors.get(word, vectors.get(word.lower()))) is not None:
             result[i] = vector

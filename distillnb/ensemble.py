@@ -12,7 +12,7 @@ from torch import nn
 
 from .cnn import CNNConfig, CNNStudent
 from .linear import hashed_ngrams
-from .student import register_student
+from .student import check_numbers, register_student
 
 # %% ../nbs/24_ensemble.ipynb #8b420842
 class EnsembleConfig(CNNConfig):
@@ -25,7 +25,9 @@ class EnsembleConfig(CNNConfig):
         buckets: int = 65_536,  # rows that the runs of two and more tokens share by hashing
         **kwargs,  # of `CNNConfig`
     ):
-        if ngrams < 1 or ngrams > 1 and buckets < 1:
+        check_numbers(ngrams=ngrams)
+        check_numbers(least=0, buckets=buckets)
+        if ngrams > 1 and buckets < 1:
             raise ValueError(f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, 65_536 say")
         self.ngrams, self.buckets = ngrams, buckets if ngrams > 1 else 0
         super().__init__(**kwargs)
@@ -58,3 +60,13 @@ class EnsembleStudent(CNNStudent):
         bag, counts = hashed_ngrams(rows[mask], mask.sum(1), config.ngrams, config.vocab_size, config.buckets)
         votes = self.votes(bag, counts.cumsum(0) - counts) / counts.clamp(min=1)[:, None].sqrt()
         return super().logits(rows, mask) + votes
+
+    def program(self) -> list[dict]:
+        "The CNN's operations, a bag of votes, and their sum."
+        config, classes = self.config, self.config.num_labels
+        *before, top = super().program()
+        return [
+            *before, top | {"result": "scores"},
+            {"operation": "bag", "result": "votes", "table": "votes.weight", "width": classes, "ngrams": config.ngrams,
+             "buckets": config.buckets, "divide": "root"},
+            {"operation": "add", "result": "logits", "of": ["scores", "votes"], "size": classes}]

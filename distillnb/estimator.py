@@ -7,79 +7,210 @@ __all__ = ['TextClassifier', 'DistilledClassifier']
 
 # %% ../nbs/52_estimator.ipynb #616a32ae
 import warnings
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
-from transformers import AutoTokenizer
 
-from .card import FACTS, read_facts, save_student, score_row, student_facts, versions_used
-from .embeddings import teacher_embeddings
+from .card import FACTS, Facts, read_facts, save_student, student_facts, versions_used
+from .data import _size
+from .embeddings import read_vectors
 from .inference import Classifier, load_student
 from .labelling import Unanswered, any_teacher
-from .losses import CrossEntropy, Loss, Mix
-from .lesson import LADDER_RECIPES, Material, Recipe, build_student, default_loss
-from .significance import verdict
+from .lesson import (Lesson, adjusted, class_weights, fitting_loss, load_tokenizer, possible, start_vectors,
+                              tokens_and_answers)
+from .losses import CrossEntropy, Loss
+from .significance import score, verdict
+from .student import PREFIX, Recipe, architecture
 from .teacher import Teacher, check_answers, match_labels, to_logits
-from .tokens import refuse_no_text, tokenize, tokenizer_fingerprint, train_tokenizer
-from .training import train_loop
+from .tokens import refuse_no_text, tokenize, vocabulary_size
+from .training import Trained, train
 
 # %% ../nbs/52_estimator.ipynb #a6ae5ace
+def _columns(data) -> list[str] | None:
+    "Names of the columns of a frame, a dict or a data set; None for what has none."
+    if isinstance(data, Mapping):
+        return [str(name) for name in data]
+    names = getattr(data, "column_names", None)
+    names = getattr(data, "columns", None) if names is None else names
+    return None if names is None else [str(name) for name in names]
+
 def _texts(X) -> list[str]:
-    "A list of texts. Raises `ValueError` for none or for a table, `TypeError` for what is no text."
-    if isinstance(X, str):
-        raise TypeError("Give a list of texts, [text] for a single one")
+    "A list of texts. Raises `ValueError` for a table, `TypeError` for a single text, a set, and what is not a text."
+    if isinstance(X, (str, set, frozenset)):
+        raise TypeError("Give a list of texts, [text] for a single one; a set has no order")
+    if columns := _columns(X):
+        likely = "text" if "text" in columns else columns[0]
+        raise ValueError(f"Expected a list of texts, got a {type(X).__name__} with the columns {', '.join(columns)}: "
+                         f"choose the column of texts, table[{likely!r}] say")
     if (shape := getattr(X, "shape", (0,))) and len(shape) != 1:
-        raise ValueError(f"Expected a list of texts, got an array of shape {shape}: choose the column of texts, table['text'] say")
+        raise ValueError(f"Expected a list of texts, got an array of shape {shape}: "
+                         "choose the column of texts, array[:, 0] say")
     texts = list(X)
     refuse_no_text(texts)
     return texts
 
+# %% ../nbs/52_estimator.ipynb #936bdc68
+_TAGS = (list, tuple, set, frozenset, dict, np.ndarray)  # what a label cannot be
+
+def _values(y) -> np.ndarray:
+    "Labels [n], or numbers for each class [n, K]. Raises `ValueError` for lists of tags, and for what has no rows."
+    if isinstance(y, (Mapping, str, set, frozenset)):
+        raise ValueError(f"y is a {type(y).__name__}: give a list, an array or one column of it, "
+                         "with an entry for each text")
+    typed = hasattr(y, "__array__") and not isinstance(getattr(y, "dtype", None), pd.CategoricalDtype)
+    values = np.asarray(y) if typed else np.asarray(y if hasattr(y, "__array__") else list(y), dtype=object)
+    if values.ndim > 1 and values.shape[1] > 1:
+        values = np.array(values.tolist())
+        tags = [(0, values[0].tolist())] if values.dtype.kind in "US" else []
+    else:
+        tags = [(row, value) for row, value in enumerate(values.ravel().tolist()) if isinstance(value, _TAGS)]
+    if tags:
+        raise ValueError(f"y: text {tags[0][0]} has the labels {tags[0][1]!r}: several labels for a text are zeros and "
+                         "ones, [n, K], which sklearn.preprocessing.MultiLabelBinarizer makes; its classes_ are the "
+                         "classes= to give")
+    return values
+
 # %% ../nbs/52_estimator.ipynb #61df8a36
-def _labels(y, n: int, may_miss: bool) -> tuple[np.ndarray, np.ndarray]:
-    "The distinct labels, sorted, and the place of each text's label among them, -1 where there is none"
-    y = np.asarray(y, dtype=object if getattr(y, "dtype", None) == "category" else None)
-    if y.shape not in ((n,), (n, 1)):
-        raise ValueError(f"{n:,} texts and labels of shape {y.shape}: give one label for each text")
-    y = column_or_1d(y, warn=True)
-    missing = pd.isna(y)
+def _labels(values: np.ndarray, n: int, may_miss: bool) -> tuple[np.ndarray, np.ndarray]:
+    "The distinct labels, sorted, and the place of each text's label among them, -1 where there is none."
+    if values.shape not in ((n,), (n, 1)):
+        raise ValueError(f"{n:,} texts and labels of shape {values.shape}: give one label for each text")
+    values = column_or_1d(values, warn=True)
+    missing = pd.isna(values)
     if missing.any() and not may_miss:
-        raise ValueError(f"Text {int(np.flatnonzero(missing)[0])} has no label, and there is no teacher to give it one: drop it, or give a teacher")
-    known = y[~missing]
-    known = np.array(known.tolist()) if known.dtype == object else known
+        raise ValueError(f"Text {np.flatnonzero(missing)[0]} has no label, and there is no teacher to give it one: "
+                         "drop it, or give a teacher")
+    known = _of_one_kind(values[~missing])
+    check_classification_targets(known)
     if known.dtype.kind == "f" and missing.any() and (known == known.astype(int)).all():
         known = known.astype(int)  # pandas makes floats of integers where one is missing
-    check_classification_targets(known)
     classes, places = np.unique(known, return_inverse=True)
     ids = np.full(n, -1, np.int64)
     ids[~missing] = places
     return classes, ids
 
+def _of_one_kind(labels: np.ndarray) -> np.ndarray:
+    "Labels with a type that numpy can sort. Raises `ValueError` where names and numbers are mixed."
+    if labels.dtype != object:
+        return labels
+    words = [isinstance(label, str) for label in labels]
+    if any(words) and not all(words):
+        name, number = labels[words.index(True)], labels[words.index(False)]
+        raise ValueError(f"The labels are of two kinds, {name!r} and {number!r}: make names of all, or numbers")
+    return np.array(labels.tolist())
+
 # %% ../nbs/52_estimator.ipynb #f2e9aefc
 def _same_kind(names: list[str], classes: np.ndarray) -> np.ndarray:
-    "A teacher's class names as values of the labels' kind: with labels 0, 1, 2 its '1' is 1"
+    "A teacher's class names as values of the labels' kind: with labels 0, 1, 2 its '1' is 1."
     value_of = {str(value): value for value in classes.tolist()}
     if strangers := [name for name in value_of if name not in names]:
-        raise ValueError(f"The labels {', '.join(strangers)} are not among the teacher's classes ({', '.join(names)}): rename the labels, "
-                         "or say how the teacher's columns are called")
+        raise ValueError(f"The labels {', '.join(strangers)} are not among the teacher's classes ({', '.join(names)}): "
+                         "rename the labels, or say with names= how the teacher's columns are called")
     try:
         return np.array([value_of[name] if name in value_of else classes.dtype.type(name) for name in names])
     except ValueError:
-        raise ValueError(f"The teacher's classes ({', '.join(names)}) are not of the labels' kind ({', '.join(value_of)}): rename the labels") from None
+        raise ValueError(f"The teacher's classes ({', '.join(names)}) are not of the labels' kind "
+                         f"({', '.join(value_of)}): rename the labels") from None
 
-# %% ../nbs/52_estimator.ipynb #504a1a74
-_LEAST_EXAMPLES = {True: 8_000, False: 2_000}  # of an epoch; of the linear student, of the others
+# %% ../nbs/52_estimator.ipynb #b1b5a2be
+@dataclass(frozen=True, eq=False)
+class _Said:
+    "Texts, and what is said of them; row i of each array is text i."
+    texts: list[str]  # n of them
+    classes: np.ndarray  # values as the user has them, in the order of their ids, [K]
+    labels: np.ndarray  # class ids, -1 where there is none, [n]
+    soft: np.ndarray | None = None  # probabilities, or zeros and ones, [n, K]; None: there are labels at most
+    multilabel: bool = False  # whether a text may have several labels
+    weights: np.ndarray | None = None  # how often each text is seen, relative to the others, [n]; None: equally often
+
+    def __getitem__(self, rows: np.ndarray) -> "_Said":
+        arrays = {name: getattr(self, name) for name in ("labels", "soft", "weights")}
+        part = {name: None if array is None else array[rows] for name, array in arrays.items()}
+        return replace(self, texts=[self.texts[row] for row in rows], **part)
+
+    @property
+    def names(self) -> list[str]:
+        return [str(value) for value in self.classes.tolist()]
+
+    @property
+    def labelled(self) -> np.ndarray:
+        "Rows of the texts of which something is said."
+        return np.flatnonzero(self.labels >= 0) if self.soft is None else np.arange(len(self.texts))
+
+    @property
+    def truth(self) -> np.ndarray:
+        "Class ids [n], or zeros and ones [n, K] where a text may have several labels."
+        if self.soft is None:
+            return self.labels
+        return (self.soft >= .5).astype(int) if self.multilabel else self.soft.argmax(1)
+
+# %% ../nbs/52_estimator.ipynb #3bcab821
+def _matrix_said(texts: list[str], y, values: np.ndarray, own: np.ndarray | None, multilabel: bool | None) -> _Said:
+    "Soft labels, or several for a text. Raises `ValueError` for numbers that are neither."
+    integers = values.dtype.kind in "iub"
+    several = integers if multilabel is None else multilabel
+    if not integers and multilabel is None and np.isin(values, (0, 1)).all() and (values.sum(1) != 1).any():
+        raise ValueError("y has zeros and ones as floats, and floats are taken for probabilities, which sum to 1: "
+                         "for several labels to a text give integers, y.astype(int), or say multilabel=True")
+    columns = np.array(list(y.columns)) if hasattr(y, "columns") else np.arange(values.shape[1])
+    classes = columns if own is None else own
+    soft = check_answers(values, len(texts), len(classes), "probabilities", several, "y")
+    return _Said(texts, classes, np.full(len(texts), -1), soft, several)
+
+def _labels_said(
+    texts: list[str], values: np.ndarray, own: np.ndarray | None, teacher: Teacher | None, may_miss: bool
+) -> _Said:
+    "One label for each text. Raises `ValueError` for labels that are not among the classes."
+    found, ids = _labels(values, len(texts), may_miss)
+    if own is not None:
+        classes = own
+    else:
+        classes = found if teacher is None else np.unique(_same_kind(teacher.names, found))
+    if strangers := set(found.tolist()) - set(classes.tolist()):
+        raise ValueError(f"The labels {sorted(map(str, strangers))} are not in classes={classes.tolist()}: "
+                         "add them, or drop those texts")
+    place = np.array([*map(classes.tolist().index, found.tolist()), -1], np.int64)  # the last for no label
+    return _Said(texts, classes, place[ids])
+
+# %% ../nbs/52_estimator.ipynb #62fbefeb
+def _said(
+    estimator: "DistilledClassifier",  # with `classes` and `multilabel`
+    texts: list[str],  # n of them
+    y,  # as `fit` takes it
+    teacher: Teacher | None,  # names the classes where y doesn't
+) -> _Said:
+    "What y says of the texts. Raises `ValueError` for what doesn't fit together."
+    own = None if estimator.classes is None else np.array(list(estimator.classes))
+    values = None if y is None else _values(y)
+    if values is not None and values.ndim > 1 and values.shape[1] > 1:
+        if teacher is not None:
+            raise ValueError("There are soft labels and a teacher: give one of the two")
+        said = _matrix_said(texts, y, values, own, estimator.multilabel)
+    elif teacher is not None and (values is None or values.shape[:1] == (len(texts),) and pd.isna(values).all()):
+        classes = np.sort(np.array(teacher.names)) if own is None else own
+        said = _Said(texts, classes, np.full(len(texts), -1), multilabel=teacher.multilabel)
+    elif estimator.multilabel or teacher is not None and teacher.multilabel:
+        raise ValueError("A text may have several labels here, and y has one for each: leave y out where there is "
+                         "a teacher, give zeros and ones [n, K] where there is none")
+    else:
+        said = _labels_said(texts, values, own, teacher, teacher is not None or estimator._inherited is not None)
+    if len(set(said.names)) < max(len(said.names), 2):
+        raise ValueError(f"There is one class only ({said.names[0]}), or one twice ({', '.join(said.names)}): "
+                         "a classifier needs texts of at least two classes")
+    return said
 
 # %% ../nbs/52_estimator.ipynb #0e5a14d5
 class TextClassifier(ClassifierMixin, BaseEstimator):
-    "What scikit-learn's classifiers of texts have in common; a subclass has `predict_proba`, `classes_` and `multilabel_`."
+    "What scikit-learn's classifiers of texts share; a subclass has `predict_proba`, `classes_` and `multilabel_`."
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -97,88 +228,292 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         return (probabilities >= .5).astype(int) if self.multilabel_ else self.classes_[probabilities.argmax(1)]
 
 # %% ../nbs/52_estimator.ipynb #2e846465
-class DistilledClassifier(TextClassifier):
-    "A small student of any teacher, or of labels alone, as a scikit-learn classifier of texts."
+class _Settings(TextClassifier):
+    "What a user may decide."
 
     def __init__(
         self,
-        student: str = "linear",  # "linear", "cnn", "bilstm" or "ensemble"
+        student: str = "cnn",  # "linear", "cnn", "bilstm", "ensemble", or one that you have registered
         teacher=None,  # what `any_teacher` takes; None: the labels are all there is
         *,
-        epochs: int | None = None,  # passes over the texts; None: the recipe's
+        names: list[str] | None = None,  # classes in the order of the teacher's columns, where it cannot say
+        gives: str | None = None,  # "probabilities" or "logits", of a function or a table; None: probabilities
+        multilabel: bool | None = None,  # whether a text may have several labels; None: detected
+        key: str = "text",  # column to join by, of a table of answers
+        precision: str | None = None,  # of a transformers teacher's numbers, as `teacher_logits` takes it
+        max_length: int = 128,  # most tokens in a text
+        cache: str | Path | None = None,  # folder for a transformers teacher's logits; None: nothing is kept
+        device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
+        recipe: Recipe | None = None,  # all about the student's training; None: the default of its kind
+        epochs: int | None = None,  # passes over the texts, at most; None: the recipe's
         rate: float | None = None,  # learning rate; None: the recipe's
         width: int | None = None,  # numbers in a token's vector; None: the recipe's
+        embeddings: str | Path | None = None,  # "teacher", a file of vectors, or "noise"; None: the recipe's
         loss: Loss | None = None,  # of the distillation; None: what fits the teacher
         alpha: float = 0.0,  # weight of the labels beside the teacher, 0 to 1
         tokenizer=None,  # object, folder, or "own" to train one; None: the teacher's if it has one, else "own"
         vocab_size: int = 8_000,  # entries of an own tokenizer
-        max_length: int = 128,  # most tokens in a text
-        classes=None,  # the classes in order; None: found, sorted
+        classes=None,  # the classes in order; None: detected, sorted
         class_weight=None,  # dict {class: weight}, "balanced", or None
-        recipe: Recipe | None = None,  # everything else about the student's training; None: that of the ladder
+        validation: float | int = 0,  # share or number of the labelled texts to set aside: they choose the epoch
+        tune: tuple[float, ...] | None = None,  # factors of the rate to choose from; None: the rate as it is
         random_state=0,  # weights, order, dropout
-        cache: str | Path | None = None,  # folder for a transformers teacher's logits; None: nothing is kept
-        device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
     ):
-        self.student, self.teacher, self.epochs, self.rate, self.width = student, teacher, epochs, rate, width
+        self.student, self.teacher, self.names, self.gives, self.multilabel = student, teacher, names, gives, multilabel
+        self.key, self.precision, self.max_length, self.cache, self.device = key, precision, max_length, cache, device
+        self.recipe, self.epochs, self.rate, self.width, self.embeddings = recipe, epochs, rate, width, embeddings
         self.loss, self.alpha, self.tokenizer, self.vocab_size = loss, alpha, tokenizer, vocab_size
-        self.max_length, self.classes, self.class_weight, self.recipe = max_length, classes, class_weight, recipe
-        self.random_state, self.cache, self.device = random_state, cache, device
+        self.classes, self.class_weight = classes, class_weight
+        self.validation, self.tune, self.random_state = validation, tune, random_state
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.teacher is None
         return tags
 
+# %% ../nbs/52_estimator.ipynb #4b540b20
+def _seed(random_state) -> int:
+    "A seed. Raises `ValueError` for one that is negative or has more than 63 bits."
+    if not isinstance(random_state, Integral):
+        return int(check_random_state(random_state).randint(2 ** 31))
+    if not 0 <= random_state < 2 ** 63:
+        raise ValueError(f"random_state={random_state}: give a whole number from 0 to 2 ** 63 - 1")
+    return int(random_state)
+
+def _teacher(estimator: "DistilledClassifier") -> Teacher | None:
+    "The teacher, ready to be asked. Raises `ValueError` for settings of a teacher that is not there."
+    if estimator.teacher is not None:
+        words = ("names", "gives", "multilabel", "key", "max_length", "cache", "precision", "device")
+        return any_teacher(estimator.teacher, **{word: getattr(estimator, word) for word in words})
+    for name in ("names", "gives"):
+        if (value := getattr(estimator, name)) is not None:
+            raise ValueError(f"{name}={value!r} is about a teacher, and there is none: give teacher=, or leave it out")
+    return None
+
+def _recipe(estimator: "DistilledClassifier") -> Recipe:
+    "The recipe with the settings of this estimator. Raises `ValueError` for settings that cannot be."
+    kind = estimator.student
+    recipe = architecture(kind).recipe if estimator.recipe is None else estimator.recipe
+    if recipe.student != kind:
+        raise ValueError(f"student={kind!r} and a recipe for {recipe.student!r}: say student={recipe.student!r}, "
+                         f"or begin with the recipe of architecture({kind!r})")
+    if estimator.width is not None and not estimator.width >= 1:
+        raise ValueError(f"width={estimator.width}: give a whole number of 1 or more")
+    return adjusted(recipe, estimator.epochs, estimator.rate, estimator.width, estimator.embeddings)
+
+# %% ../nbs/52_estimator.ipynb #13cdfb33
+class _Judges(NamedTuple):
+    "Texts that choose the epoch."
+    texts: list[str]  # n of them
+    truth: np.ndarray  # class ids [n], or zeros and ones [n, K] where a text may have several labels
+
+def _truth(classes: np.ndarray, multilabel: bool, labels, n: int, what: str) -> np.ndarray:
+    "Labels as class ids [n], or as zeros and ones [n, K]. Raises `ValueError` for what the student doesn't know."
+    values, known = _values(labels), {value: i for i, value in enumerate(classes.tolist())}
+    if values.shape != ((n, len(known)) if multilabel else (n,)):
+        wanted = f"zeros and ones [{n}, {len(known)}]" if multilabel else "one label for each"
+        raise ValueError(f"{what} labels of shape {values.shape} for {n:,} texts: give {wanted}")
+    if multilabel:
+        return values.astype(int)
+    if strangers := sorted({str(value) for value in values.tolist() if value not in known}):
+        raise ValueError(f"The {what} labels {', '.join(strangers[:5])} are none of the student's classes "
+                         f"({', '.join(map(str, known))}): rename them, or drop those texts")
+    return np.array([known[value] for value in values.tolist()], np.int64)
+
+# %% ../nbs/52_estimator.ipynb #be4e82f2
+def _judges(
+    estimator: "DistilledClassifier",  # with `validation`, a share or number; a twin judges by its student's texts
+    said: _Said,  # texts, and what is said of them
+    more: list[str],  # texts without labels
+    given: tuple | None,  # texts and labels to judge by, as `fit` takes them
+    seed: int,  # of the draw
+) -> _Judges | None:  # None: the last epoch is kept
+    "Texts that choose the epoch. Raises `ValueError` for given ones that are also learned from."
+    if given is None and estimator._inherited is not None:
+        return estimator._inherited.judges
+    if given is not None:
+        if estimator.validation:
+            raise ValueError(f"validation={estimator.validation} sets texts aside, and fit is given others: "
+                             "choose one of the two")
+        texts = _texts(given[0])
+        if common := {*texts} & {*said.texts, *more}:
+            raise ValueError(f"{len(common):,} of the validation texts are also learned from, {min(common)[:60]!r} say:"
+                             " take them out of one of the two")
+        return _Judges(texts, _truth(said.classes, said.multilabel, given[1], len(texts), "validation"))
+    if not estimator.validation:
+        return None
+    if not len(said.labelled):
+        raise ValueError(f"validation={estimator.validation} needs labels, and no text has one: give y, "
+                         "or fit(..., validation=(texts, labels))")
+    size = _size("validation", estimator.validation, len(said.labelled))
+    part = said[np.sort(np.random.default_rng(seed).permutation(said.labelled)[:size])]
+    return _Judges(part.texts, part.truth)
+
+# %% ../nbs/52_estimator.ipynb #da7b3485
+def _set_aside(said: _Said, more: list[str], judges: _Judges | None) -> tuple[_Said, list[str]]:
+    "Texts to learn from, those without labels apart, no judge among them. `ValueError` where none is left."
+    aside = set() if judges is None else {*judges.texts}
+    rows = np.array([row for row, text in enumerate(said.texts) if text not in aside], np.int64)
+    if not len(rows):
+        raise ValueError("There are no texts to learn from: give at least two, and set fewer aside")
+    return said[rows], [text for text in more if text not in aside]
+
+# %% ../nbs/52_estimator.ipynb #0d94a88c
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    "What a student and its direct twin have in common, beside the settings."
+    vocabulary: np.ndarray  # rows of the table of embeddings, as `trim_vocabulary` gives them
+    vectors: dict[str, np.ndarray]  # embeddings to start from, by the name that recipes use
+    examples: int  # that an epoch shows where the recipe does not say
+    judges: _Judges | None  # texts that choose the epoch
+
+# %% ../nbs/52_estimator.ipynb #e31dfd2d
+def _vectors(recipe: Recipe, teacher: Teacher | None, tokenizer) -> dict[str, np.ndarray]:
+    "Embeddings that the recipe starts from, where they are to be had."
+    if recipe.embeddings is None:
+        return {}
+    if recipe.embeddings == "teacher":
+        return start_vectors(teacher, tokenizer)
+    return {str(recipe.embeddings): read_vectors(recipe.embeddings, tokenizer)}
+
+def _allowed(estimator: "DistilledClassifier", recipe: Recipe, lesson: Lesson) -> Recipe:
+    "The recipe with what this lesson allows. Raises `ValueError`, or warns, for what has to be left out."
+    recipe, left_out = possible(recipe, lesson)
+    if left_out and estimator.embeddings is not None:
+        raise ValueError(f"embeddings={estimator.embeddings!r}: {left_out[:-1]}: say embeddings='noise', "
+                         "or choose a width and a tokenizer that fit the teacher")
+    if left_out and (estimator.recipe is not None or lesson.vectors):
+        warnings.warn(f"{left_out} Say embeddings='noise' to ask for that", stacklevel=3)
+    return recipe
+
+def _weights(estimator: "DistilledClassifier", said: _Said, lesson: Lesson) -> np.ndarray | None:
+    "How often each text of the lesson is seen, None where all are equal. Raises `ValueError` with several labels."
+    if said.weights is None and estimator.class_weight is None:
+        return None
+    weights = np.ones(len(lesson))
+    if said.weights is not None:
+        weights[:len(said.texts)] = said.weights
+    if estimator.class_weight is not None:
+        if said.multilabel:
+            raise ValueError("class_weight is for one label a text: use sample_weight with several")
+        part = lesson.labelled if lesson.logits is None else np.arange(len(lesson))
+        logits = None if lesson.logits is None else lesson.logits[part]
+        weights[part] *= class_weights(estimator.class_weight, lesson.labels[part], logits, said.classes)
+    return weights
+
+# %% ../nbs/52_estimator.ipynb #543fffda
+def _lesson(
+    estimator: "DistilledClassifier",  # with its settings
+    said: _Said,  # texts to learn from, and what is said of them
+    more: list[str],  # texts without labels, for the teacher
+    teacher: Teacher | None,  # who is asked where the loss needs it
+    recipe: Recipe,  # says which embeddings are wanted
+) -> tuple[Lesson, object]:  # all that the student learns from, and its tokenizer
+    "Texts as tokens, with labels and answers in the same order. Raises `ValueError` for what is missing."
+    gives = "probabilities" if said.soft is not None else None if teacher is None else teacher.gives
+    loss = fitting_loss(gives, said.multilabel, estimator.loss, estimator.alpha)
+    if loss.needs_labels and (said.labels < 0).all():
+        raise ValueError(f"loss={loss} needs labels: give y, one label for each text")
+    texts, shared = said.texts + more, estimator._inherited
+    tokenizer = load_tokenizer(estimator.tokenizer, teacher, texts, estimator.vocab_size)
+    vectors = _vectors(recipe, teacher, tokenizer) if shared is None else shared.vectors
+    asked = teacher if loss.needs_teacher else None
+    tokens, logits = tokens_and_answers(texts, tokenizer, asked, said.names, estimator.max_length)
+    if said.soft is not None:
+        logits = to_logits(said.soft, said.multilabel)
+    labels = np.append(said.labels, np.full(len(more), -1))
+    vocabulary, examples = (None, None) if shared is None else (shared.vocabulary, shared.examples)
+    lesson = Lesson(said.names, tokens, labels, logits, loss, None, vectors, vocabulary_size(tokenizer), vocabulary,
+                    said.multilabel, examples)
+    return replace(lesson, weights=_weights(estimator, said, lesson)), tokenizer
+
+# %% ../nbs/52_estimator.ipynb #eff4f7f6
+def _read(
+    estimator: "DistilledClassifier", X, y, sample_weight, transfer, teacher: Teacher | None
+) -> tuple[_Said, list[str]]:
+    "What was given to `fit`: texts with what is said of them, and texts without. `ValueError`, `TypeError`."
+    texts, more = _texts(X), [] if transfer is None else _texts(transfer)
+    if not texts:
+        raise ValueError("There are no texts to learn from: give at least two")
+    if teacher is None and y is None:
+        raise ValueError("There is nothing to learn from: give y, or a teacher "
+                         "(requires y to be passed, but the target y is None)")
+    if teacher is None and more:
+        raise ValueError("transfer= are texts for a teacher to label, and there is none: give teacher=, "
+                         "or leave them out")
+    said = _said(estimator, texts, y, teacher)
+    if sample_weight is None:
+        return said, more
+    weights = np.asarray(sample_weight, np.float64)
+    if weights.shape not in ((len(texts),), ()):
+        raise ValueError(f"sample_weight of shape {weights.shape} for {len(texts):,} texts: "
+                         "give one number for each text")
+    return replace(said, weights=np.broadcast_to(weights, len(texts))), more
+
+def _factors(estimator: "DistilledClassifier", judges: _Judges | None) -> tuple[float, ...]:
+    "Factors of the rate to choose from. Raises `ValueError` where nothing could choose."
+    if estimator.tune is None:
+        return (1.0,)
+    if not isinstance(estimator.tune, (tuple, list)):
+        raise ValueError(f"tune={estimator.tune!r}: give factors of the rate, (.3, 1, 3) say, or None")
+    if judges is None:
+        raise ValueError(f"tune={estimator.tune} needs texts that choose the rate: set some aside with validation=.1, "
+                         "or give them to fit(..., validation=(texts, labels))")
+    return tuple(estimator.tune)
+
+def _history(trained: Trained) -> pd.DataFrame:
+    "A row for each epoch, the scores on the validation texts and which one was kept; without columns that are empty."
+    history = trained.history.dropna(axis=1, how="all")
+    if trained.chosen_by:
+        history = history.join(pd.DataFrame(list(trained.chosen_by)).add_prefix("validation_"))
+    return history.assign(kept=history["epoch"] == trained.kept)
+
+# %% ../nbs/52_estimator.ipynb #f6adb5f3
+def _facts(estimator: "DistilledClassifier", lesson: Lesson, source: str) -> Facts:
+    "What is known of a student that was just fitted."
+    loss, labelled, run = lesson.loss, len(lesson.labelled), estimator.trained_.run
+    return student_facts(
+        estimator.classifier_, teacher=source if loss.needs_teacher else "", loss=str(loss),
+        texts=len(lesson) if loss.needs_teacher else labelled, labelled=labelled if loss.needs_labels else 0,
+        recipe=estimator.recipe_.settings() | {"seed": run.seed}, versions=versions_used(estimator.device))
+
+# %% ../nbs/52_estimator.ipynb #f67c7ed6
+class _Fitting(_Settings):
+    "Settings, and what is found with them."
+    _inherited: _Shared | None = None  # of the student whose direct twin this is
+    _shared: _Shared | None = None  # for the direct twin
+
     def fit(
         self,
         X: Iterable[str],  # texts, [n]
-        y=None,  # labels [n], soft labels [n, K] (floats), several labels [n, K] (integers), or None where there is a teacher
+        y=None,  # labels [n], soft labels [n, K] (floats), several labels [n, K] (integers); None: the teacher's
         sample_weight=None,  # how often each text is seen, relative to the others, [n]
         transfer: Iterable[str] | None = None,  # more texts, without labels, for the teacher
+        validation: tuple | None = None,  # texts and labels that choose the epoch, instead of some set aside
     ) -> "DistilledClassifier":
-        "Train the student. Raises `ValueError` and `TypeError` for what does not fit together; Ctrl-C keeps the epochs that finished."
-        lesson = _lesson(self, X, y, sample_weight, transfer)
-        recipe = self._recipe(lesson)
-        material = Material(lesson["names"], lesson["tokens"], lesson["labels"], lesson["logits"], None, None, len(lesson["tokenizer"]),
-                            vectors=lesson["vectors"])
-        seed = check_random_state(self.random_state).randint(2 ** 31) if not isinstance(self.random_state, int) else self.random_state
-        model = build_student(recipe, material, seed)
-        model.config.label_values = [value.item() if hasattr(value, "item") else value for value in lesson["classes"]]
-        history = train_loop(
-            model, lesson["tokens"], lesson["labels"], loss=lesson["loss"], logits=lesson["logits"], epochs=recipe.epochs,
-            examples=recipe.examples, batch_size=recipe.batch_size, optimizer=recipe.optimizer, rate=recipe.rate, decay=recipe.decay,
-            clip=recipe.clip, shuffle=recipe.shuffle, weights=lesson["weights"], seed=seed, name=f"{self.student} student", device=self.device)
-        if history.attrs["interrupted"] and history.empty:
+        "Train the student; Ctrl-C keeps the epochs that finished. `ValueError`, `TypeError` for what doesn't fit."
+        seed, recipe, teacher = _seed(self.random_state), _recipe(self), _teacher(self)
+        said, more = _read(self, X, y, sample_weight, transfer, teacher)
+        judges = _judges(self, said, more, validation, seed)
+        factors = _factors(self, judges)
+        said, more = _set_aside(said, more, judges)
+        lesson, tokenizer = _lesson(self, said, more, teacher, recipe)
+        recipe = _allowed(self, recipe, lesson)
+        choosing = judges and (tokenize(judges.texts, tokenizer, self.max_length), judges.truth)
+        trained = train(lesson, recipe, seed, validation=choosing, factors=factors, device=self.device)
+        if trained.kept is None:
             raise KeyboardInterrupt
-        self.history_, self.classes_, self.n_texts_ = history.dropna(axis=1, how="all"), lesson["classes"], len(lesson["tokens"])
-        self.classifier_, self.recipe_ = Classifier(model, lesson["tokenizer"], self.max_length), recipe
-        loss = lesson["loss"]
-        self.facts_ = student_facts(
-            self.classifier_, teacher=lesson["what"] if loss.needs_teacher else "", texts=len(lesson["tokens"]) if loss.needs_teacher
-            else int((lesson["labels"] >= 0).sum()), labelled=int((lesson["labels"] >= 0).sum()) if loss.needs_labels else 0, loss=str(loss),
-            recipe=recipe.settings() | {"seed": seed}, versions=versions_used(self.device))
+        self._shared = _Shared(lesson.vocabulary, lesson.vectors, lesson.examples, judges)
+        trained.model.config.label_values = said.classes.tolist()
+        self.trained_, self.recipe_, self.history_ = trained, trained.recipe, _history(trained)
+        self.classifier_ = Classifier(trained.model, tokenizer, self.max_length)
+        self.classes_, self.n_texts_ = said.classes, len(lesson)
+        self.facts_ = _facts(self, lesson, "soft labels" if teacher is None else teacher.what)
         return self
 
-    def twin(self) -> "DistilledClassifier":
-        "The direct twin, not fitted yet: the same student, tokenizer, start, recipe and seed, for labels alone."
-        check_is_fitted(self, "recipe_")
-        changes = {"loss": CrossEntropy(), "alpha": 0.0, "tokenizer": self.classifier_.tokenizer, "recipe": self.recipe_,
-                   "classes": self.classes_, "epochs": None, "rate": None, "width": None}  # the teacher lends its embeddings, and is not asked
-        return type(self)(**self.get_params(deep=False) | changes)
-
-    def _recipe(self, lesson: dict) -> Recipe:
-        "The recipe with the settings of this estimator"
-        recipe = LADDER_RECIPES[self.student] if self.recipe is None else self.recipe
-        sizes = recipe.sizes | ({} if self.width is None else {"width": self.width})
-        if lesson["multilabel"]:
-            sizes |= {"problem_type": "multi_label_classification"}
-        for name in ("epochs", "rate"):
-            if (value := getattr(self, name)) is not None:
-                recipe = replace(recipe, **{name: value})
-        if recipe.examples is None:
-            recipe = replace(recipe, examples=max(len(lesson["tokens"]), _LEAST_EXAMPLES[recipe.student == "linear"]))
-        return replace(recipe, sizes=sizes, embeddings="teacher" if lesson["vectors"] else None)
+# %% ../nbs/52_estimator.ipynb #43f34055
+class DistilledClassifier(_Fitting):
+    "A small student of any teacher, or of labels alone, as a scikit-learn classifier of texts."
 
     @property
     def multilabel_(self) -> bool:
@@ -189,9 +524,24 @@ class DistilledClassifier(TextClassifier):
         self,
         X: Iterable[str],  # texts, [n]
     ) -> np.ndarray:  # float32, [n, K], in the order of `classes_`
-        "Probability of each class for each text. Raises `NotFittedError`, `TypeError` for what is no text."
+        "Probability of each class for each text. Raises `NotFittedError`, `TypeError` for what is not a text."
         check_is_fitted(self, "classifier_")
         return self.classifier_.predict_proba(_texts(X))
+
+    def twin(self) -> "DistilledClassifier":
+        "The direct twin, not fitted yet, for labels alone. Raises `ValueError` for a student that was loaded."
+        check_is_fitted(self, "classifier_")
+        if self._shared is None:
+            raise ValueError("A loaded student does not know where it started: make the twin of the one that was "
+                             "fitted")
+        left_out = dict.fromkeys(("teacher", "names", "gives", "epochs", "rate", "width", "embeddings", "loss"))
+        taken_over = {"tokenizer": self.classifier_.tokenizer, "recipe": self.recipe_, "classes": self.classes_,
+                      "alpha": 0.0, "validation": 0, "random_state": self.trained_.run.seed}
+        twin = type(self)(**self.get_params(deep=False) | left_out | taken_over)
+        if not self.multilabel_:
+            twin.loss = CrossEntropy()
+        twin._inherited = self._shared
+        return twin
 
     def save(
         self,
@@ -200,7 +550,7 @@ class DistilledClassifier(TextClassifier):
         twin: "DistilledClassifier | None" = None,  # fitted without a teacher, to stand beside it
         data: str = "",  # what the texts are, in words
     ) -> Path:  # the folder, for `load`, for transformers, and for the command line
-        "Write the student, without its teacher, with its facts and its card. Raises `ValueError` for labels that it doesn't know."
+        "Write the student with its facts and card, without its teacher. `ValueError` for labels that it doesn't know."
         check_is_fitted(self, "classifier_")
         facts = replace(self.facts_, data=data or self.facts_.data)
         if test is not None:
@@ -211,157 +561,38 @@ class DistilledClassifier(TextClassifier):
         return Path(folder)
 
     @classmethod
-    def load(
-        cls,
-        folder: str | Path,  # of `save`, or of a run
-        device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
-    ) -> "DistilledClassifier":
-        "A saved student, fitted. Raises `ValueError` for a folder that holds none."
-        classifier = load_student(folder, device)
-        config = classifier.model.config
-        self = cls(config.model_type.removeprefix("distillnb-"), max_length=classifier.max_length, device=device)
-        self.classifier_, self.classes_ = classifier, np.array(getattr(config, "label_values", None) or classifier.names)
-        self.facts_ = read_facts(folder) if (Path(folder) / FACTS).is_file() else student_facts(classifier)
-        return self
+    def load(cls, folder: str | Path, device: str | None = None) -> "DistilledClassifier":
+        "A saved student, of `save` or of a run, fitted. Raises `ValueError` for a folder that holds none."
+        return _loaded(cls, folder, device)
 
-# %% ../nbs/52_estimator.ipynb #4b540b20
-def _teacher(estimator: DistilledClassifier) -> Teacher | None:
-    "The teacher, ready to be asked"
-    if estimator.teacher is None:
-        return None
-    return any_teacher(estimator.teacher, max_length=estimator.max_length, cache=estimator.cache, device=estimator.device)
-
-def _lesson(estimator: DistilledClassifier, X, y, sample_weight, transfer) -> dict:
-    "Tokens, targets, loss and weights, all in the same order. Raises `ValueError`, `TypeError`."
-    if estimator.student not in LADDER_RECIPES:
-        raise ValueError(f"student={estimator.student!r}: choose from {', '.join(LADDER_RECIPES)}")
-    texts, more = _texts(X), [] if transfer is None else _texts(transfer)
-    n = len(texts)
-    if not n:
-        raise ValueError("There are no texts to learn from: give at least two")
-    teacher = _teacher(estimator)
-    if teacher is None and y is None:
-        raise ValueError("There is nothing to learn from: give y, or a teacher (requires y to be passed, but the target y is None)")
-    if teacher is None and more:
-        raise ValueError("transfer= are texts for a teacher to label, and there is none: give teacher=, or leave them out")
-    target = _target(estimator, y, n, teacher)
-    tokenizer, shared = _tokenizer(estimator, teacher, texts + more)
-    tokens = tokenize(texts + more, tokenizer, estimator.max_length)
-    logits, gives = target["logits"], target["gives"] if teacher is None else teacher.gives
-    labels = np.append(target["labels"], np.full(len(more), -1))
-    loss = estimator.loss or default_loss(gives, target["multilabel"])
-    if estimator.alpha:
-        if gives is None or target["multilabel"]:
-            raise ValueError(f"alpha={estimator.alpha} mixes labels with a teacher: it needs both, and one label for each text")
-        loss = Mix(loss, estimator.alpha)
-    if loss.needs_teacher and gives is None:
-        raise ValueError(f"loss={loss} needs a teacher or soft labels: give one, or leave the loss out")
-    if loss.needs_labels and (labels < 0).all():
-        raise ValueError(f"loss={loss} needs labels: give y, one label for each text")
-    if teacher is not None and loss.needs_teacher:
-        logits = teacher.logits(texts + more)[:, target["columns"]]
-    vectors = {"teacher": teacher_embeddings(teacher.model)} if shared and teacher.model is not None else {}
-    if vectors and (estimator.student == "linear" or vectors["teacher"].shape[1] < (estimator.width or 0)):
-        vectors = {}  # the linear student's few numbers start at random
-    return {"tokens": tokens, "labels": labels, "logits": logits, "loss": loss, "tokenizer": tokenizer, "vectors": vectors,
-            "what": "soft labels" if teacher is None else teacher.what,
-            "weights": _weights(estimator, sample_weight, labels, logits, n, target), **{key: target[key] for key in ("classes", "names", "multilabel")}}
-
-# %% ../nbs/52_estimator.ipynb #62fbefeb
-def _target(estimator: DistilledClassifier, y, n: int, teacher: Teacher | None) -> dict:
-    "Classes, label ids, the soft labels' logits, and the teacher's columns in the order of the classes"
-    values = None if y is None else np.asarray(y, dtype=object if getattr(y, "dtype", None) == "category" else None)
-    matrix = values is not None and values.ndim == 2 and values.shape[1] > 1
-    own = None if estimator.classes is None else np.array(list(estimator.classes))
-    result = {"labels": np.full(n, -1), "logits": None, "gives": None, "columns": None, "multilabel": teacher is not None and teacher.multilabel}
-    if matrix:
-        if teacher is not None:
-            raise ValueError("There are soft labels and a teacher: give one of the two")
-        result |= {"multilabel": values.dtype.kind in "iub", "gives": "probabilities"}
-        classes = own if own is not None else np.array(list(y.columns)) if hasattr(y, "columns") else np.arange(values.shape[1])
-        result["logits"] = to_logits(check_answers(values, n, len(classes), "probabilities", result["multilabel"], "y"), result["multilabel"])
-    elif y is None:
-        classes = np.array(teacher.names)
-        classes = own if own is not None else np.sort(classes)
-    else:
-        if result["multilabel"]:
-            raise ValueError("The teacher gives several labels to a text, and y one: leave y out, or give it as integers [n, K]")
-        found, ids = _labels(y, n, teacher is not None)
-        classes = np.unique(found if teacher is None else _same_kind(teacher.names, found)) if own is None else own
-        if strangers := set(found.tolist()) - set(classes.tolist()):
-            raise ValueError(f"The labels {sorted(map(str, strangers))} are not in classes={classes.tolist()}: add them, or drop those texts")
-        place = np.array([classes.tolist().index(value) for value in found.tolist()], np.int64)
-        result["labels"] = np.where(ids >= 0, place[ids] if len(place) else -1, -1)
-    if len(classes) < 2:
-        raise ValueError(f"There is one class only ({classes[0]}): a classifier needs texts of at least two classes")
-    names = [str(value) for value in classes.tolist()]
-    return result | {"classes": classes, "names": names, "columns": None if teacher is None else match_labels(teacher.names, names)}
-
-# %% ../nbs/52_estimator.ipynb #e31dfd2d
-def _tokenizer(estimator: DistilledClassifier, teacher: Teacher | None, texts: list[str]) -> tuple:
-    "The student's tokenizer, and whether it is the teacher's"
-    tokenizer = estimator.tokenizer
-    if tokenizer is None and teacher is not None:
-        tokenizer = teacher.tokenizer
-    if tokenizer is None or isinstance(tokenizer, str) and tokenizer == "own":
-        return train_tokenizer(texts, estimator.vocab_size), False
-    if isinstance(tokenizer, (str, Path)):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-        except Exception as error:
-            raise ValueError(f"tokenizer={tokenizer}: cannot be loaded ({(str(error) or type(error).__name__).splitlines()[0]}): give a folder, "
-                             "a hub name, or 'own'") from None
-    own = None if teacher is None else teacher.tokenizer
-    return tokenizer, own is not None and (own is tokenizer or tokenizer_fingerprint(own) == tokenizer_fingerprint(tokenizer))
-
-def _weights(estimator: DistilledClassifier, sample_weight, labels, logits, n: int, target: dict) -> np.ndarray | None:
-    "How often each text is seen, `[texts and transfer texts]`, None where all are equal"
-    if sample_weight is None and estimator.class_weight is None:
-        return None
-    weights = np.ones(len(labels))
-    if sample_weight is not None:
-        given = np.asarray(sample_weight, np.float64)
-        if given.shape not in ((n,), ()):
-            raise ValueError(f"sample_weight of shape {given.shape} for {n:,} texts: give one number for each text")
-        weights[:n] = given
-    if estimator.class_weight is not None:
-        if target["multilabel"]:
-            raise ValueError("class_weight is for one label a text: use sample_weight with several")
-        ids = labels if logits is None else np.where(labels >= 0, labels, logits.argmax(1))
-        values = target["classes"][ids]
-        present = np.unique(values)
-        by_class = dict(zip(present.tolist(), compute_class_weight(estimator.class_weight, classes=present, y=values)))
-        weights *= np.array([by_class[value] for value in values.tolist()])
-    return weights
-
-# %% ../nbs/52_estimator.ipynb #13cdfb33
-def _truth(estimator: DistilledClassifier, labels, n: int) -> np.ndarray:
-    "Test labels as class ids [n], or as zeros and ones [n, K] where a text may have several. Raises `ValueError` for what the student doesn't know."
-    values, classes = np.asarray(labels), estimator.classes_.tolist()
-    if values.shape != ((n, len(classes)) if estimator.multilabel_ else (n,)):
-        raise ValueError(f"test labels of shape {values.shape} for {n:,} texts: give "
-                         + ("zeros and ones [n, K]" if estimator.multilabel_ else "one label for each"))
-    if estimator.multilabel_:
-        return values.astype(int)
-    if strangers := sorted({str(value) for value in values.tolist() if value not in classes}):
-        raise ValueError(f"The test labels {', '.join(strangers[:5])} are none of the student's classes ({', '.join(map(str, classes))}): rename them")
-    return np.array([classes.index(value) for value in values.tolist()], np.int64)
-
+# %% ../nbs/52_estimator.ipynb #0a98ed42
 def _scored(estimator: DistilledClassifier, test: tuple, twin: DistilledClassifier | None) -> dict:
-    "Scores of student, twin and teacher on test texts, and the verdict on the first two"
+    "Fields of the facts: scores of student, twin and teacher on test texts, and the verdict on the first two."
     texts = _texts(test[0])
-    truth, names = _truth(estimator, test[1], len(texts)), estimator.classifier_.names
-    own = estimator.predict_proba(texts)
-    rows, verdicts = [score_row("this student", truth, own)], []
+    truth = _truth(estimator.classes_, estimator.multilabel_, test[1], len(texts), "test")
+    names, own = estimator.classifier_.names, estimator.predict_proba(texts)
+    scores, verdicts = [score("this student", truth, own)], []
     if twin is not None:
         check_is_fitted(twin, "classifier_")
         other = twin.predict_proba(texts)[:, match_labels(twin.classifier_.names, names)]
-        rows.append(score_row("its direct twin", truth, other))
+        scores.append(score("its direct twin", truth, other))
         if not estimator.multilabel_:
-            verdicts.append(verdict(truth, own.argmax(1), other.argmax(1), rows[0]["model"], rows[1]["model"], n_classes=len(names)).sentence)
+            said = (answers.argmax(1) for answers in (own, other))
+            verdicts.append(verdict(truth, *said, "this student", "its direct twin", n_classes=len(names)).sentence)
     if (teacher := _teacher(estimator)) is not None:
         try:
-            rows.append(score_row("its teacher", truth, teacher.probabilities(texts)[:, match_labels(teacher.names, names)]))
+            answers = teacher.probabilities(texts)[:, match_labels(teacher.names, names)]
+            scores.append(score("its teacher", truth, answers))
         except Unanswered as error:
             warnings.warn(f"The card goes without the teacher's score: {error}", stacklevel=3)
-    return {"scores": rows, "verdicts": verdicts}
+    return {"scores": [entry.row() for entry in scores], "verdicts": verdicts}
+
+def _loaded(cls: type, folder: str | Path, device: str | None) -> DistilledClassifier:
+    "A saved student as a fitted estimator."
+    classifier = load_student(folder, device)
+    config = classifier.model.config
+    estimator = cls(config.model_type.removeprefix(PREFIX), max_length=classifier.max_length, device=device)
+    estimator.classifier_ = classifier
+    estimator.classes_ = np.array(getattr(config, "label_values", None) or classifier.names)
+    estimator.facts_ = read_facts(folder) if (Path(folder) / FACTS).is_file() else student_facts(classifier)
+    return estimator

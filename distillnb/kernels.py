@@ -255,7 +255,7 @@ def sgd_epoch(
     threads: int = 1,  # above 1: lock-free, faster, and no two runs the same
     compiled: bool | None = None,  # None: where possible
 ) -> tuple[float, np.ndarray]:  # mean loss over texts; the predictions made along the way, [examples]
-    "Plain SGD over `order`, batch after batch. Raises `ValueError`, `FloatingPointError` for a loss that is not finite."
+    "Plain SGD over `order`, a batch a step. Raises `ValueError`, `FloatingPointError` where the loss is not finite."
     labels = np.asarray(labels, np.int64)
     check_rows(model, tokens, labels, logits)
     kind = _kind(loss) if numba is not None and model.device.type == "cpu" and compiled is not False else None

@@ -6,9 +6,8 @@
 __all__ = ['KINDS', 'Wishes', 'Kind', 'register_teacher', 'Unanswered', 'any_teacher', 'label_texts']
 
 # %% ../nbs/12_labelling.ipynb #4394e686
-import csv
-import io
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 from transformers import Pipeline, PreTrainedModel
 
-from .teacher import GIVES, ModelAnswer, Teacher, load_teacher, model_teacher
+from .tables import ENDINGS, alone, begun_table, ending, list_of_texts, read_table, with_numbers, write_table
+from .teacher import GIVES, ModelAnswer, Teacher, check_answers, load_teacher, model_teacher
 from .tokens import refuse_no_text
 
 # %% ../nbs/12_labelling.ipynb #be4a2483
@@ -69,8 +69,8 @@ def _from_function(source: Callable, wishes: Wishes) -> Teacher:
     if not wishes.names:
         raise ValueError("A function does not say how its classes are called: give names=[...] in the order of its "
                          "columns")
-    return Teacher([str(name) for name in wishes.names], wishes.gives or "probabilities", source, bool(wishes.multilabel),
-                   what="the teacher (a function)")
+    names, gives = [str(name) for name in wishes.names], wishes.gives or "probabilities"
+    return Teacher(names, gives, source, bool(wishes.multilabel), what="the teacher (a function)")
 
 # %% ../nbs/12_labelling.ipynb #b1ff687c
 @register_teacher(lambda source: hasattr(source, "predict_proba"))
@@ -158,19 +158,24 @@ def _from_teacher(source: Teacher, wishes: Wishes) -> Teacher:
     return source
 
 # %% ../nbs/12_labelling.ipynb #e1595fc3
-_TABLES = {".csv": lambda path: pd.read_csv(path, keep_default_na=False), ".tsv": lambda path: pd.read_csv(path, sep="\t", keep_default_na=False),
-           ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False), ".parquet": pd.read_parquet}
+_TABLES = ENDINGS  # of files that are tables of answers rather than models
 
-def _read_table(path: Path) -> pd.DataFrame:
-    "A file of answers. Raises `FileNotFoundError`, or `ValueError` for one that can't be read."
+def _read_table(source: pd.DataFrame | str | Path, key: str, names: list[str] | None) -> pd.DataFrame:
+    "A table of answers, its numbers made numbers. Raises `FileNotFoundError`, or `ValueError` for one that can't be read."
+    if isinstance(source, pd.DataFrame):
+        return with_numbers(source, key, names, "the table of answers")
+    path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file: check the path")
     try:
-        return _TABLES[path.suffix](path)
-    except ImportError:
-        raise ImportError('Parquet needs pyarrow: run pip install "distillnb[hub]"') from None
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: not a table of answers ({str(error).splitlines()[0]}): write a header, then a row a text") from None
+        table = read_table(path)
+    except ValueError as error:
+        reason = str(error).removeprefix(f"{path}: ").splitlines()[0]
+        raise ValueError(f"{path}: not a table of answers ({reason})") from None
+    if table.unreadable:
+        raise ValueError(f"{path}: {table.unreadable:,} lines are not a row of this table, the first after "
+                         f"{table.first_unreadable:,} rows: mend or delete them")
+    return with_numbers(table.frame, key, names, path.name)
 
 # %% ../nbs/12_labelling.ipynb #09d16b79
 class Unanswered(ValueError):
@@ -191,7 +196,6 @@ class _Answers:
         return self.values[found]
 
 # %% ../nbs/12_labelling.ipynb #069ca95b
-@register_teacher(lambda source: isinstance(source, pd.DataFrame))
 def _from_table(table: pd.DataFrame, wishes: Wishes, where: str = "the table of answers") -> Teacher:
     "A table as a teacher. Raises `ValueError` for a table that is not one of answers."
     key, names = wishes.key, wishes.names
@@ -242,10 +246,15 @@ def _rows_by_text(texts: list[str | None], values: np.ndarray, where: str) -> di
     return rows
 
 # %% ../nbs/12_labelling.ipynb #51bc37bf
-@register_teacher(lambda source: isinstance(source, (str, Path)) and Path(source).suffix in _TABLES)
+@register_teacher(lambda source: isinstance(source, pd.DataFrame))
+def _from_frame(source: pd.DataFrame, wishes: Wishes) -> Teacher:
+    "A table of answers as a teacher"
+    return _from_table(_read_table(source, wishes.key, wishes.names), wishes)
+
+@register_teacher(lambda source: isinstance(source, (str, Path)) and ending(source) in _TABLES)
 def _from_file(source: str | Path, wishes: Wishes) -> Teacher:
     "A file of answers as a teacher"
-    return _from_table(_read_table(Path(source)), wishes, Path(source).name)
+    return _from_table(_read_table(source, wishes.key, wishes.names), wishes, Path(source).name)
 
 # %% ../nbs/12_labelling.ipynb #f2a515b0
 def any_teacher(
@@ -278,51 +287,43 @@ def any_teacher(
 def label_texts(
     teacher: Teacher,  # who is asked
     texts: Iterable[str],  # about what
-    file: str | Path | None = None,  # a .csv that is written as it goes, and gone on with; None: nothing is kept
+    file: str | Path | None = None,  # .csv, .tsv or .jsonl (.gz too), written as it goes and gone on with; None: none
     gives: str = "probabilities",  # or "logits"
     block: int = 1024,  # texts between two writes
 ) -> pd.DataFrame:  # columns `text` and one for each class, a row for each text given
-    "Ask about each different text once. Raises `ValueError` for a file of other classes, `TypeError` for no text."
+    """Ask the teacher about each different text once, blanks at the ends aside.
+
+    Raises `ValueError` for a file of other classes or answers that can't be, `TypeError` for what is not a text."""
     if gives not in GIVES:
         raise ValueError(f"gives={gives!r}: choose 'probabilities' or 'logits'")
-    texts = list(texts)
+    texts = list_of_texts(texts)
     refuse_no_text(texts)
-    ask, header = getattr(teacher, gives), ["text", *teacher.names]
-    known = _finished(Path(file), header) if file is not None else {}
-    new = [text for text in dict.fromkeys(texts) if text not in known]
-    with tqdm(total=len(new), desc="Labelling", unit=" texts", leave=False, delay=2) as bar:
-        for start in range(0, len(new), block):
-            part = new[start:start + block]
-            rows = dict(zip(part, ask(part).tolist()))
-            if file is not None:
-                with open(file, "a", newline="", encoding="utf-8") as lines:
-                    written = ([text, *(f"{value:.6g}" for value in row)] for text, row in rows.items())
-                    csv.writer(lines, lineterminator="\n").writerows(written)
-            known |= rows
-            bar.update(len(part))
-    values = np.array([known[text] for text in texts], np.float32).reshape(len(texts), len(teacher.names))
+    header = ["text", *teacher.names]
+    if len(set(header)) < len(header):
+        raise ValueError(f"The columns would be {', '.join(header)}, and two cannot have one name: rename a class")
+    with alone(file) if file is not None else nullcontext():
+        known = _finished(Path(file), header, texts, gives, teacher.multilabel) if file is not None else {}
+        unknown = {}
+        for text in texts:
+            if text.strip() not in known:
+                unknown.setdefault(text.strip(), text)
+        new = list(unknown.values())
+        with tqdm(total=len(new), desc="Labelling", unit=" texts", leave=False, delay=2) as bar:
+            for start in range(0, len(new), block):
+                part = new[start:start + block]
+                answers = np.asarray(getattr(teacher, gives)(part), np.float32)
+                if file is not None:
+                    rows = {"text": part, **dict(zip(teacher.names, answers.T))}
+                    write_table(pd.DataFrame(rows, columns=header), file, append=True)
+                known |= zip((text.strip() for text in part), answers)
+                bar.update(len(part))
+    values = np.array([known[text.strip()] for text in texts], np.float32).reshape(len(texts), len(teacher.names))
     return pd.DataFrame(values, columns=teacher.names).assign(text=texts)[header]
 
-def _finished(path: Path, header: list[str]) -> dict[str, list[float]]:
-    "What an earlier call has written; a last row that is not whole is cut off. Begins the file where there is none."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.read_bytes() if path.exists() else b""
-    if not written.strip():
-        path.write_text("", encoding="utf-8")
-        rows = [header]
-    else:
-        rows = list(csv.reader(io.StringIO(written.decode(errors="replace"), newline="")))
-        if rows[0] != header:
-            raise ValueError(f"{path} has the columns {', '.join(rows[0])}, not {', '.join(header)}: choose another "
-                             "file, or delete it")
-        if not written.endswith(b"\n"):
-            rows = rows[:-1]  # the writing was cut short
-    try:
-        known = {row[0]: [float(value) for value in row[1:]] for row in rows[1:] if len(row) == len(header)}
-    except ValueError:
-        raise ValueError(f"{path} has something in it that is not a number: choose another file, or delete "
-                         "it") from None
-    if not written.endswith(b"\n"):
-        with path.open("w", newline="", encoding="utf-8") as lines:
-            csv.writer(lines, lineterminator="\n").writerows([header, *([text, *row] for text, row in known.items())])
-    return known
+def _finished(path: Path, header: list[str], texts: list[str], gives: str, multilabel: bool) -> dict[str, np.ndarray]:
+    "What an earlier call has written, by text without blanks at its ends. Begins the file where there is none."
+    write_table(pd.DataFrame({"text": texts}, columns=header, dtype=object), path, dry=True)
+    there = with_numbers(begun_table(path, header), "text", header[1:], str(path))
+    answers = there[header[1:]].to_numpy(np.float32)
+    check_answers(answers, len(there), len(header) - 1, gives, multilabel, f"{path}, written earlier")
+    return {text.strip(): row for text, row in zip(reversed(there["text"].tolist()), answers[::-1])}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
-from .student import Student, register_student
+from .student import Student, check_numbers, register_student
 
 # %% ../nbs/21_linear.ipynb #571f58ff
 class LinearConfig(PretrainedConfig):
@@ -30,9 +30,11 @@ class LinearConfig(PretrainedConfig):
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
     ):
+        check_numbers(vocab_size=vocab_size, width=width, positions=positions, ngrams=ngrams)
+        check_numbers(least=0, buckets=buckets)
         if average not in ("tokens", "max_length"):
             raise ValueError(f"average={average!r}: choose 'tokens' (fastText's) or 'max_length' (the 2020 walkthrough's)")
-        if ngrams < 1 or ngrams > 1 and (buckets < 1 or average != "tokens"):
+        if ngrams > 1 and (buckets < 1 or average != "tokens"):
             raise ValueError(f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, 100_000 say, and average='tokens'")
         self.vocab_size, self.width, self.average, self.positions = vocab_size, width, average, positions
         self.ngrams, self.buckets, self.tokenizer_size = ngrams, buckets, tokenizer_size
@@ -65,8 +67,8 @@ def hashed_ngrams(
     return torch.cat(bag)[order], torch.cat(owner).bincount(minlength=len(lengths))
 
 # %% ../nbs/21_linear.ipynb #96588897
-@register_student(LinearConfig, "linear classifier on token n-grams, after fastText", sizes={"width": 20, "ngrams": 2, "buckets": 50_000},
-                  optimizer="sgd", rate=.5, batch_size=4, least_examples=8_000)
+@register_student(LinearConfig, "linear classifier on token n-grams, after fastText", optimizer="sgd", rate=.5, batch_size=4,
+                  least_examples=8_000, sizes={"width": 20, "ngrams": 2, "buckets": 50_000})
 class LinearStudent(Student):
     "Mean of token embeddings and a linear classifier: fastText, Joulin et al. 2016 (arXiv:1607.01759)."
     config_class = LinearConfig
@@ -105,3 +107,13 @@ class LinearStudent(Student):
         sums = self.embedding(bag, counts.cumsum(0) - counts)  # (B, width)
         divisor = self.config.positions if self.config.average == "max_length" else counts.clamp(min=1)[:, None]
         return self.classifier(sums / divisor)
+
+    def program(self) -> list[dict]:
+        "A bag and a matrix."
+        config = self.config
+        return [
+            {"operation": "bag", "result": "means", "table": "embedding.weight", "width": config.width,
+             "ngrams": config.ngrams, "buckets": config.buckets,
+             "divide": config.positions if config.average == "max_length" else "count"},
+            {"operation": "dense", "result": "logits", "of": "means", "weight": "classifier.weight", "bias": "classifier.bias",
+             "inputs": config.width, "outputs": config.num_labels}]

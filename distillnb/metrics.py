@@ -66,7 +66,7 @@ class Metric:
 METRICS: dict[str, Metric] = {}  # in the order in which tables show them
 
 # %% ../nbs/33_metrics.ipynb #72571c4e
-_TAKEN = ("model", "way", "seed", "texts", "low", "high")  # columns of tables of scores
+_TAKEN = ("model", "student", "way", "seed", "texts", "low", "high", "loss")  # other columns of our tables
 
 def register_metric(
     metric: Metric | None = None,  # the metric; None: the function below the decorator

@@ -78,7 +78,7 @@ def check_answers(
     multilabel: bool = False,  # whether the classes are independent of each other
     where: str = "The teacher",  # named in the error
 ) -> np.ndarray:  # float32, [n, K]
-    "The answers as an array. Raises `ValueError` for a wrong shape, for NaN, and for probabilities that can't be, or are logits."
+    "The answers as an array. Raises `ValueError` for a wrong shape, for NaN, and for probabilities that can't be."
     try:
         if isinstance(answers, torch.Tensor):
             answers = answers.detach().cpu().double()
@@ -86,28 +86,29 @@ def check_answers(
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{where}: the answers are no table of numbers: give an array [texts, classes]") from None
     if answers.shape != (n, n_classes):
-        raise ValueError(f"{where}: answers of shape {answers.shape} for {n:,} texts and {n_classes} classes: they must be "
-                         f"[{n}, {n_classes}], one row a text, one column a class")
+        raise ValueError(f"{where}: answers of shape {answers.shape} for {n:,} texts and {n_classes} classes: they "
+                         f"must be [{n}, {n_classes}], one row a text, one column a class")
     if len(bad := np.flatnonzero(~np.isfinite(answers).all(1))):
-        raise ValueError(f"{where}: the answer for text {bad[0]} is {answers[bad[0]].tolist()}, which has NaN or infinity "
-                         "in it: drop that text, or ask again")
+        raise ValueError(f"{where}: the answer for text {bad[0]} is {answers[bad[0]].tolist()}, which has NaN or "
+                         "infinity in it: drop that text, or ask again")
     if gives == "logits":
         if n > 1 and not multilabel and answers.min() >= 0 and abs(answers.sum(1) - 1).max() < 1e-3:
-            raise ValueError(f"{where}: these logits are probabilities, their rows sum to one: say gives='probabilities'")
+            raise ValueError(f"{where}: these logits are probabilities, their rows sum to one: say "
+                             "gives='probabilities'")
         return answers.astype(np.float32)
     return _checked_probabilities(answers, multilabel, where)
 
 def _checked_probabilities(answers: np.ndarray, multilabel: bool, where: str) -> np.ndarray:
     "Rows of numbers between 0 and 1, which sum to 1 unless there may be several labels"
     if len(bad := np.flatnonzero(((answers < 0) | (answers > 1 + 1e-6)).any(1))):
-        raise ValueError(f"{where}: the answer for text {bad[0]} is {answers[bad[0]].round(4).tolist()}, and probabilities "
-                         "lie between 0 and 1: if these are logits, say gives='logits'")
+        raise ValueError(f"{where}: the answer for text {bad[0]} is {answers[bad[0]].round(4).tolist()}, and "
+                         "probabilities lie between 0 and 1: if these are logits, say gives='logits'")
     if not multilabel:
         sums = answers.sum(1)
         if len(bad := np.flatnonzero(abs(sums - 1) > .01)):
-            raise ValueError(f"{where}: the probabilities of text {bad[0]}, {answers[bad[0]].round(4).tolist()}, sum to "
-                             f"{sums[bad[0]]:.3f}, not to 1: normalise them, or say multilabel=True if the classes do not "
-                             "exclude each other")
+            raise ValueError(f"{where}: the probabilities of text {bad[0]}, {answers[bad[0]].round(4).tolist()}, sum "
+                             f"to {sums[bad[0]]:.3f}, not to 1: normalise them, or say multilabel=True if the classes "
+                             "do not exclude each other")
         answers = answers / sums[:, None]
     return answers.clip(0, 1).astype(np.float32)
 
@@ -115,11 +116,13 @@ def _checked_probabilities(answers: np.ndarray, multilabel: bool, where: str) ->
 def _check_names(names, multilabel: bool, what: str) -> None:
     "Raise `ValueError` for names that cannot tell the columns apart."
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{what}: names={str(names)[:80]!r}: give a list of strings, one for each class")
+        raise ValueError(f"The names of {what}, {str(names)[:60]!r}, are not a list of strings: give one for each "
+                         "class")
     if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
-        raise ValueError(f"{what}: several outputs are called {twice[0]!r}: give names=[...], each different, in their order")
+        raise ValueError(f"Of {what} several outputs are called {twice[0]!r}: give names=[...], each different, in the "
+                         "order of the outputs")
     if len(names) < (1 if multilabel else 2):
-        raise ValueError(f"{what} has {len(names)} class{'' if names else 'es'}, and nothing to weigh it against: wrap it in a "
+        raise ValueError(f"There is nothing to choose from for {what}, its classes are {list(names)}: wrap it in a "
                          "function that gives two columns, [1 - p, p], and name both")
 
 def _in_order(answers, names: list[str], where: str):
@@ -128,8 +131,8 @@ def _in_order(answers, names: list[str], where: str):
         return answers
     columns = [str(column) for column in answers.columns]
     if sorted(columns) != sorted(names):
-        raise ValueError(f"{where}: the answers have the columns {', '.join(columns)}, and the classes are {', '.join(names)}: "
-                         "name the columns after the classes")
+        raise ValueError(f"{where}: the answers have the columns {', '.join(columns)}, and the classes are "
+                         f"{', '.join(names)}: name the columns after the classes")
     return answers.iloc[:, [columns.index(name) for name in names]].to_numpy()
 
 # %% ../nbs/10_teacher.ipynb #0c1272ef
@@ -146,7 +149,7 @@ class Teacher:
     block: int | None = 256  # texts it is asked about at a time; None: all, it reports its own progress
 
     def __post_init__(self):
-        _check_names(self.names, self.multilabel, self.what[:1].upper() + self.what[1:])
+        _check_names(self.names, self.multilabel, self.what)
         if self.gives not in GIVES:
             raise ValueError(f"gives={self.gives!r}: choose 'probabilities' or 'logits'")
 
@@ -243,7 +246,8 @@ def load_classifier(
         raise ValueError(f"Cannot load a classifier from {source}: {_why_not(source, error)}") from error
     if info["missing_keys"] and not new_head:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise ValueError(f"{source} has no trained weights for {missing}: it is not a finished classifier, so fine-tune it first")
+        raise ValueError(f"{source} has no trained weights for {missing}: it is not a finished classifier, so "
+                         "fine-tune it first")
     return model, tokenizer
 
 # %% ../nbs/10_teacher.ipynb #b4e41ac0
@@ -251,7 +255,7 @@ def match_labels(
     teacher_names: list[str],  # the teacher's outputs, in its order
     names: list[str],  # the data's classes, in their order
 ) -> list[int]:  # for each class of the data, the teacher's column
-    "Columns of the teacher in the data's order, matched by name. Raises `ValueError` that prints both where they differ."
+    "Columns of the teacher in the data's order, by name. Raises `ValueError` that prints both where they differ."
     if sorted(teacher_names) != sorted(names):
         raise ValueError(f"The teacher's labels ({', '.join(teacher_names)}) are not the data's ({', '.join(names)}): "
                          "rename the data's labels, or give the names of the teacher's outputs in order")
@@ -264,7 +268,8 @@ def _freeze(model: PreTrainedModel, layers: int) -> None:
         return
     stacks = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
     if not stacks or layers > len(stacks[0]):
-        raise ValueError(f"Cannot freeze {layers} layers: the model has {len(stacks[0]) if stacks else 'no stack of'} layers")
+        there = len(stacks[0]) if stacks else "no stack of"
+        raise ValueError(f"Cannot freeze {layers} layers: the model has {there} layers")
     embeddings = getattr(model.base_model, "embeddings", model.get_input_embeddings())
     for module in (embeddings, *stacks[0][:layers]):
         module.requires_grad_(False)
@@ -385,8 +390,9 @@ def _trainer(model: PreTrainedModel, tokenizer, rows: list, folder: Path, settin
     judged = rows[1] is not None
     arguments = TrainingArguments(
         output_dir=str(folder), num_train_epochs=settings.epochs, per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=64, learning_rate=settings.learning_rate, warmup_steps=steps // 10, seed=settings.seed,
-        train_sampling_strategy="group_by_length", bf16=bf16, fp16=on_gpu and not bf16, use_cpu=device.type == "cpu",
+        per_device_eval_batch_size=64, learning_rate=settings.learning_rate, warmup_steps=steps // 10,
+        seed=settings.seed, train_sampling_strategy="group_by_length",
+        bf16=bf16, fp16=on_gpu and not bf16, use_cpu=device.type == "cpu",
         eval_strategy="epoch" if judged else "no", save_strategy="epoch", save_total_limit=1,
         load_best_model_at_end=judged, metric_for_best_model="accuracy", logging_steps=10,
         report_to="none", disable_tqdm=True, dataloader_pin_memory=on_gpu)
@@ -417,9 +423,11 @@ def fine_tune(
 
 def _fine_tune(base, train, validation, folder: Path, settings: FineTuning, device: torch.device) -> Path:
     "`fine_tune`, while nobody else is at this folder"
-    partial, key, names = folder.with_name(folder.name + ".partial"), _content_key(base, train, validation, settings), label_names(train)
+    unfinished, names = folder.with_name(folder.name + ".partial"), label_names(train)
+    key = _content_key(base, train, validation, settings)
     validation = align_labels(validation, names, "validation")
-    head = {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    ids = {name: i for i, name in enumerate(names)}
+    head = {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": ids}
     torch.manual_seed(settings.seed)
     model, tokenizer = load_classifier(base, new_head=True, **head)
     _freeze(model, settings.freeze_layers)
@@ -428,16 +436,16 @@ def _fine_tune(base, train, validation, folder: Path, settings: FineTuning, devi
     for part in filter(None, rows):
         _check_lengths(_longest(model), part.tokens)
     with _quiet_transformers():
-        trainer = _trainer(model, tokenizer, rows, partial, settings, device)
-        trainer.train(resume_from_checkpoint=_resumable(partial, key))
+        trainer = _trainer(model, tokenizer, rows, unfinished, settings, device)
+        trainer.train(resume_from_checkpoint=_resumable(unfinished, key))
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
-            shutil.rmtree(partial)
+            shutil.rmtree(unfinished)
             raise FloatingPointError("The teacher's weights are not finite after fine-tuning: lower learning_rate "
                                      f"(now {settings.learning_rate:g})")
-        trainer.save_model(str(partial / "finished"))
-    _seal(partial / "finished")
-    os.replace(partial / "finished", folder)
-    shutil.rmtree(partial)
+        trainer.save_model(str(unfinished / "finished"))
+    _seal(unfinished / "finished")
+    os.replace(unfinished / "finished", folder)
+    shutil.rmtree(unfinished)
     return folder
 
 # %% ../nbs/10_teacher.ipynb #2a65e3fc
@@ -496,7 +504,8 @@ def pick_precision(
     kind = pick_device(device).type
     precision = precision or ("float16" if kind == "cuda" else "float32")
     if precision not in {"cpu": ("float32", "int8"), "cuda": ("float32", "float16")}.get(kind, ("float32",)):
-        raise ValueError(f"There is no precision {precision!r} on {kind}: choose float32, or float16 on cuda, or int8 on cpu")
+        raise ValueError(f"There is no precision {precision!r} on {kind}: choose float32, or float16 on cuda, or int8 "
+                         "on cpu")
     return precision
 
 # %% ../nbs/10_teacher.ipynb #c8b51d0f
@@ -515,7 +524,7 @@ class _NotFinite(Exception):
 
 # %% ../nbs/10_teacher.ipynb #b7302105
 @torch.inference_mode()
-def _label_chunk(tokens: Tokens, model: PreTrainedModel, precision: str, max_tokens: int, mixed: bool = True) -> np.ndarray:
+def _label_chunk(tokens: Tokens, model: PreTrainedModel, precision: str, max_tokens: int, mixed: bool) -> np.ndarray:
     "Logits of one chunk of texts, float32 `[n, K]`, in the order of the texts; `mixed` lengths share a batch"
     result = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
     device, lengths = model.device, tokens.lengths
@@ -557,27 +566,31 @@ def _keep(file: Path, key: str, logits: np.ndarray) -> None:
         new.write_bytes(content + hashlib.sha256(key.encode() + content).digest())
 
 # %% ../nbs/10_teacher.ipynb #6e93d316
-def _weights_state(model: PreTrainedModel) -> object:
-    "What shows cheaply whether weights have changed: where they are, how often they were changed, and a few of them"
-    tensors = [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
-    if any(tensor.is_inference() for tensor in tensors):
-        return object()  # changes are not counted, so nothing is the same as this
-    some = torch.cat([tensor.flatten()[::max(1, tensor.numel() // 8)].double() for tensor in tensors])
-    return [(tensor.data_ptr(), tensor._version) for tensor in tensors], some.cpu().numpy().tobytes()
-
 class _Weights:
     "A model with what is made of its weights once, and again when they have changed. Safe from several threads."
 
     def __init__(self, model: PreTrainedModel):
         self.model, self.made, self.lock = model, {}, Lock()
+        self.marks, self.samples = None, []  # of each tensor: place and count of changes, and a few of its numbers
 
     def __reduce__(self):
         return _Weights, (self.model,)
 
+    def _state(self) -> object:
+        "What shows cheaply whether weights have changed"
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        if any(tensor.is_inference() for tensor in tensors):
+            return object()  # changes are not counted, so nothing is the same as this
+        marks = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        if marks != self.marks:
+            parts = [tensor.detach().flatten()[::max(1, tensor.numel() // 8)] for tensor in tensors]
+            self.marks, self.samples = marks, parts
+        return marks, torch.cat(self.samples).cpu().numpy().tobytes()
+
     def once(self, make: Callable):
         "What `make` makes of the model"
         with self.lock:
-            state = _weights_state(self.model)
+            state = self._state()
             if make not in self.made or self.made[make][0] != state:
                 self.made[make] = state, make(self.model)
             return self.made[make][1]
@@ -604,18 +617,21 @@ def _weights_digest(model: PreTrainedModel) -> str:
 def _check_vocabulary(model: PreTrainedModel, tokenizer, what: str) -> None:
     "Raise `ValueError` for a tokenizer that does not belong to the model, `TypeError` for a slow one."
     if not getattr(tokenizer, "is_fast", False):
-        raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer: load it with AutoTokenizer.from_pretrained")
+        raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer: load it with "
+                        "AutoTokenizer.from_pretrained")
     try:
         rows = getattr(model.config, "tokenizer_size", None) or len(model.get_input_embeddings().weight)
     except (AttributeError, NotImplementedError, TypeError):  # a model without a table of embeddings
         return
     known, size = len(tokenizer), vocabulary_size(tokenizer)
     if known <= len(set(tokenizer.all_special_ids)) or known * 50 < rows:
-        raise ValueError(f"The tokenizer of {what} knows {known} tokens, and the model {rows:,}: its files are missing, so every "
-                         "word would be unknown: save the tokenizer that the model was trained with into the same folder")
+        raise ValueError(f"The tokenizer of {what} knows {known} tokens, and the model {rows:,}: its files are "
+                         "missing, so every word would be unknown: save the tokenizer that the model was trained with "
+                         "into its folder")
     if size > rows:
-        raise ValueError(f"The tokenizer of {what} gives ids up to {size - 1:,}, and the model has {rows:,} embeddings: call "
-                         "model.resize_token_embeddings(len(tokenizer)) and train, or use the tokenizer it was trained with")
+        raise ValueError(f"The tokenizer of {what} gives ids up to {size - 1:,}, and the model has {rows:,} "
+                         "embeddings: use the tokenizer that it was trained with, or model.resize_token_embeddings, "
+                         "and train")
 
 def _test_texts(tokenizer) -> list[str]:
     "A short text and a longer one, of words that the tokenizer knows"
@@ -706,7 +722,7 @@ class ModelAnswer:
         return self.__dict__ | {"report": None}
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        "Logits of the texts, float32 `[n, K]`. Raises `ValueError` for texts that are too long, or answers that are not finite."
+        "Logits of the texts, float32 `[n, K]`. Raises `ValueError` for too long texts and answers that are not finite."
         return self.label(tokenize(texts, self.reader.tokenizer, self.max_length))
 
     def label(
@@ -779,16 +795,18 @@ def model_teacher(
     config = model.config
     own = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
     if len(own) == 1 or config.problem_type == "regression":
-        raise ValueError(f"{what[:1].upper() + what[1:]} has one output for {', '.join(own)}, a number and not a class: wrap it "
-                         "in a function that gives two columns, [1 - p, p], and name both with any_teacher(function, names)")
+        raise ValueError(f"What {what} gives for {', '.join(own)} is a number, not a choice between classes: wrap it "
+                         "in a function that gives two columns, [1 - p, p], and name both with any_teacher(function, "
+                         "names)")
     if names is not None and len(names) != len(own):
-        raise ValueError(f"{len(names)} names given, but {what} has {len(own)} outputs ({', '.join(own)}): name each output once")
+        raise ValueError(f"{len(names)} names given, but {what} has {len(own)} outputs ({', '.join(own)}): name each "
+                         "output once")
     if multilabel is None:
         multilabel = config.problem_type == "multi_label_classification"
     names = own if names is None else list(names)
-    _check_names(names, multilabel, what[:1].upper() + what[1:])
-    return Teacher(names, "logits", ModelAnswer(_Reader(model, tokenizer, what), **asking), multilabel, tokenizer, model,
-                   what, block=None)
+    _check_names(names, multilabel, what)
+    answer = ModelAnswer(_Reader(model, tokenizer, what), **asking)
+    return Teacher(names, "logits", answer, multilabel, tokenizer, model, what, block=None)
 
 def load_teacher(
     source: str | Path,  # a folder, or a model's name on the hub
@@ -809,21 +827,22 @@ def teacher_logits(
     tokens: Tokens,  # the texts, tokenised with the teacher's tokenizer
     names: list[str],  # the data's classes, in their order; columns follow it
     cache: str | Path | None = "runs/cache",  # folder for finished chunks; None: keep nothing
-    precision: str | None = None,  # "float32"; "float16" (mixed, CUDA); "int8" (CPU); None: float16 on CUDA, else float32
+    precision: str | None = None,  # "float32", "float16" (mixed, CUDA), "int8" (CPU); None: what suits the device
     chunk: int = 32_768,  # tokens labelled between two writes to the cache
     max_tokens: int | None = None,  # most cells in a batch's rectangle; None: 2,048 on a processor, 16,384 elsewhere
     file: str | Path | None = None,  # a .npy file for the logits, returned memory-mapped; None: in memory
     device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
     report: Callable | None = print,  # is told what int8 changes
 ) -> np.ndarray:  # logits, float32, [n, K], row i belongs to text i
-    "The teacher's logits for every text, computed once for each content. Raises `ValueError` for other labels or tokenizer."
+    "The teacher's logits for every text, computed once for each content. Raises `ValueError` for other labels."
     columns = match_labels(teacher.names, names)
     if not isinstance(teacher.answer, ModelAnswer):
         raise TypeError(f"{teacher.what} does not read tokens: ask it about the texts, with teacher.logits(texts)")
     if tokens.tokenizer_key != tokenizer_fingerprint(teacher.tokenizer):
-        raise ValueError("The texts were tokenised with another tokenizer than the teacher's: use tokenize(texts, teacher.tokenizer)")
-    answer = replace(teacher.answer, cache=cache, precision=precision, chunk=chunk, max_tokens=max_tokens, device=device,
-                     report=report)
+        raise ValueError("The texts were tokenised with another tokenizer than the teacher's: use "
+                         "tokenize(texts, teacher.tokenizer)")
+    answer = replace(teacher.answer, cache=cache, precision=precision, chunk=chunk, max_tokens=max_tokens,
+                     device=device, report=report)
     if file is None:
         return answer.label(tokens, columns)
     with written_whole(file) as new:

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from distillnb.charts import _bins, bootstrap_histogram, confusion_heatmap, difference_intervals, learning_curves
+from distillnb.metrics import METRICS, Metric, register_metric
 from distillnb.significance import paired_bootstrap
 
 
-def history(models=("cnn direct", "cnn distilled"), epochs=3, seeds=1):
+def history(models=(("cnn", "direct"), ("cnn", "distilled")), epochs=3, seeds=1):
     rows = [{"epoch": e, "train_loss": 1.0, "train_acc": .5, "train_f1_macro": .5, "test_loss": 1.0, "test_acc": .5 + .01 * e + .02 * s,
-             "test_f1_macro": .5, "model": m, "seed": s} for m in models for s in range(seeds) for e in range(epochs)]
+             "test_f1_macro": .5, "model": f"{m} {w}", "student": m, "way": w, "seed": s}
+            for m, w in models for s in range(seeds) for e in range(epochs)]
     return pd.DataFrame(rows)
 
 
@@ -49,7 +51,7 @@ def svg(chart):
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_learning_curves_show_the_mean_over_seeds(seeds, epochs):
     chart = learning_curves(history(epochs=epochs, seeds=seeds), "test_acc", teacher=.8)
-    rows = [row for row in data_of(chart) if row.get("model") == "cnn direct"]
+    rows = [row for row in data_of(chart) if (row.get("student"), row.get("way")) == ("cnn", "direct")]
     assert [round(row["score"], 6) for row in rows] == [round(.5 + .01 * e + .02 * (seeds - 1) / 2, 6) for e in range(epochs)]
     assert [round(row["high"] - row["low"], 6) for row in rows] == [round(.02 * (seeds - 1), 6)] * epochs
     assert "teacher 80.0%" in svg(chart) and "accuracy on test texts" in svg(chart)
@@ -63,13 +65,40 @@ def test_direct_is_dashed_and_hollow_and_distilled_solid_and_filled():
     assert fills == {"direct": "white", "distilled": None}
 
 
+def test_ways_of_ones_own_have_a_dash_each():
+    ways = ["praised", "direct", "scolded", "distilled"]
+    lines = history([("cnn", way) for way in ways])
+    dashes = scale(learning_curves(lines), "strokeDash")
+    assert set(dashes) == set(ways) and dashes["direct"] == [6, 4] and len({str(dash) for dash in dashes.values()}) == 4
+    given = scale(learning_curves(lines, dashes={"praised": [9, 9], "direct": [3, 3]}), "strokeDash")
+    assert given["praised"] == [9, 9] and given["direct"] == [3, 3] and given["distilled"] == [1, 0]
+    assert svg(learning_curves(history([("cnn", f"way{i}") for i in range(9)]))).startswith("<svg")
+
+
+def test_names_are_columns_and_not_taken_apart():
+    lines = history([("distilled", "direct"), ("cnn direct", "distilled")])
+    assert list(scale(learning_curves(lines), "color")) == ["distilled", "cnn direct"]
+
+
+def test_metrics_of_ones_own_have_a_title_and_an_axis():
+    register_metric(Metric("surprise", "surprise, bits", len))
+    register_metric(Metric("hits", "hits", len, form="{:.0%}"))
+    try:
+        for name, title, form in (("surprise", "surprise, bits on test texts", ""), ("hits", "hits on test texts", "%"),
+                                  ("mae", "MAE on test texts", ""), ("off_by_one", "off by one on test texts", "%")):
+            axis = channel(learning_curves(history().assign(**{f"test_{name}": 1.}), f"test_{name}"), "y")
+            assert axis["title"] == title and axis["axis"]["format"] == form
+    finally:
+        del METRICS["surprise"], METRICS["hits"]
+
+
 def test_twins_share_a_colour_and_other_students_have_another():
-    colours = scale(learning_curves(history(["cnn direct", "linear direct", "cnn distilled", "big cnn distilled"])), "color")
+    colours = scale(learning_curves(history([("cnn", "direct"), ("linear", "direct"), ("cnn", "distilled"), ("big cnn", "distilled")])), "color")
     assert list(colours) == ["cnn", "linear", "big cnn"] and len(set(colours.values())) == 3
 
 
 def test_more_students_than_colours_still_have_one_each():
-    assert len(scale(learning_curves(history([f"student{i} direct" for i in range(9)])), "color")) == 9
+    assert len(scale(learning_curves(history([(f"student{i}", "direct") for i in range(9)])), "color")) == 9
 
 
 def test_axis_holds_all_values_and_the_teacher_and_does_not_start_at_zero():
@@ -194,7 +223,8 @@ def test_charts_can_be_joined_and_drawn():
     (lambda: learning_curves(history(), "test_accuracy"), "choose train_ or test_"),
     (lambda: learning_curves(history(), "dev_acc"), "choose train_ or test_"),
     (lambda: learning_curves(history().assign(train_acc=[.5] * 4 + [np.nan] * 2), "train_acc"), "train_acc has no value in row 4"),
-    (lambda: learning_curves(history(["cnn"])), "'cnn' does not end in"),
+    (lambda: learning_curves(history().drop(columns="student")), "no column student"),
+    (lambda: learning_curves(history([("cnn", None)])), "way has no value in row 0"),
     (lambda: confusion_heatmap([0, 2], [0, 1], ["a", "b"]), "between 0 and 1"),
     (lambda: confusion_heatmap([0, -1], [0, 1], ["a", "b"]), "between 0 and 1"),
     (lambda: confusion_heatmap([0, 1], [.1, .9], ["a", "b"]), "whole numbers"),

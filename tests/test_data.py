@@ -26,11 +26,54 @@ def labelled(n, names="xyz"):
 
 # Labels
 
-@pytest.mark.parametrize("labels", [[1, 10, 2], [1.0, 10.0, 2.0], ["1", "10", "2"], ["1.0", "10.0", "2.0"], ["01", "10", " 2 "]])
-def test_numeric_labels_are_named_alike_and_ordered(labels):
-    frame = read_reviews(pd.DataFrame({"text": list("abc"), "label": labels}), report=None)
-    assert label_names(frame) == ["1", "2", "10"] and frame["label"].cat.ordered
+@pytest.mark.parametrize("labels", [[1, 10, 2], [1.0, 10.0, 2.0], ["1", "10", "2"], ["1", 10.0, " 2 "], [1, 10, 2.0]])
+@pytest.mark.parametrize("column, ordered", [("label", False), ("question_type", False), *[(name, True) for name in data.RATING_COLUMNS], ("Stars", True)])
+def test_numeric_labels_are_named_alike_and_sorted_and_ratings_are_ordered(labels, column, ordered):
+    """Four is more than three among stars; six types of question that are numbered 0 to 5 have no order."""
+    frame = read_reviews(pd.DataFrame({"text": list("abc"), column: labels}), "text", column, report=None)
+    assert label_names(frame) == ["1", "2", "10"] and frame["label"].cat.ordered == ordered
     assert label_ids(frame).tolist() == [0, 2, 1] and label_ids(frame).dtype == np.int64
+
+
+@pytest.mark.parametrize("codes", [["01", "1"], ["1.1", "1.10"], ["2", "2.0"], ["+1", "1", "-1"], ["1e1", "10"], ["A", "a"], ["0", "-0"], ["NA", "nan", "None"]])
+@pytest.mark.parametrize("kind", ["frame", "csv", "tsv", "jsonl", "parquet", "txt"])
+def test_different_strings_are_different_labels(tmp_path, codes, kind):
+    frame = pd.DataFrame({"text": [f"text {i}" for i in range(2 * len(codes))], "label": codes * 2})
+    if kind != "frame":
+        write(tmp_path / f"r.{kind}", frame)
+    read = read_reviews(frame if kind == "frame" else tmp_path / f"r.{kind}", report=None)
+    assert set(label_names(read)) == set(codes) and read["label"].tolist() == frame["label"].tolist()
+    parts = [read.iloc[:len(codes)], read.iloc[len(codes):]]
+    assert all(set(label_names(read_reviews(part, report=None))) == set(codes) for part in parts)
+
+
+def test_one_odd_value_among_numbers_does_not_double_the_classes(tmp_path):
+    for labels in ([1, 2, 1, 2, None], [1.0, 2, 1, 2, np.nan], [1, 2.0, "1", 2, "n/a"]):
+        frame = pd.DataFrame({"text": list("abcde"), "label": pd.Series(labels, dtype=None if "n/a" not in labels else object)})
+        assert label_names(read_reviews(frame, report=None))[:2] == ["1", "2"]
+        assert len(label_names(read_reviews(frame, report=None))) == 2 + ("n/a" in labels)
+
+
+def test_the_order_of_a_categorical_is_kept():
+    for ordered in (True, False):
+        sizes = pd.Categorical(list("abca"), categories=["c", "a", "b"], ordered=ordered)
+        frame = read_reviews(pd.DataFrame({"text": list("wxyz"), "label": sizes}), report=None)
+        assert label_names(frame) == ["c", "a", "b"] and frame["label"].cat.ordered == ordered
+    frame = read_reviews(pd.DataFrame({"text": list("ab"), "stars": [1, 2]}), "text", "stars", labels=[2, 1], report=None)
+    assert label_names(read_reviews(frame, report=None)) == ["2", "1"] and read_reviews(frame, report=None)["label"].cat.ordered
+
+
+def test_many_classes_are_a_mistake_only_where_nobody_named_them(tmp_path):
+    frame = pd.DataFrame({"text": [f"text {i}" for i in range(300)], "label": [f"intent {i % 150}" for i in range(300)]})
+    fails(ValueError, "150 different labels.*label=", frame)
+    names = sorted(set(frame["label"]))
+    for read in (read_reviews(frame, label="label", report=None), read_reviews(frame, labels=names, report=None),
+                 read_reviews(frame.astype({"label": "category"}), report=None)):
+        assert len(label_names(read)) == 150
+    folder(tmp_path, train=[f"c{i} text {i}" for i in range(150)], test=["c1 x"])
+    with pytest.raises(ValueError, match="150 different labels"):
+        read_splits(tmp_path, report=None)
+    assert len(label_names(read_splits(tmp_path, label="label", report=None).train)) == 150
 
 
 def test_names_are_alphabetical_unless_told():
@@ -80,7 +123,7 @@ def test_the_report_adds_up(rows):
 AMAZON = "marketplace customer_id review_id star_rating review_headline review_body review_date".split()
 BROKEN = [
     ("5", "Great kettle", "kept"),
-    ("1", '"Opens a quote and never closes it', "kept"),
+    ("1", '"Opens a quote and never closes it, très', "kept"),
     ("4", 'Fits "perfectly"', "kept"),
     ("2", "NA", "kept"),
     ("2", "None", "kept"),
@@ -99,7 +142,8 @@ def test_a_broken_amazon_file(tmp_path, zipped, repeat):
     lines = ["\t".join(AMAZON)]
     for stars, body, _ in BROKEN * repeat:
         lines.append("\t".join(["UK", "1", "R1", stars, "headline", *([] if body is None else [body]), "2015-08-31"]))
-    raw = "\n".join([*lines, "\t".join(["UK", "1", "R1", "5", "h", "odd byte \xff", "2015-08-31"]), ""]).encode("latin-1")
+    odd = "\t".join(["UK", "1", "R1", "5", "h", "odd byte \xff", "2015-08-31"]).encode("latin-1")
+    raw = "\n".join(lines).encode() + b"\n" + odd + b"\n"
     path = tmp_path / f"amazon.tsv{'.gz' * zipped}"
     path.write_bytes(gzip.compress(raw) if zipped else raw)
     said = []
@@ -263,13 +307,13 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4
     ("r.csv", b"", "empty"), ("r.tsv", b" \n\n", "empty"), ("r.jsonl", b"", "empty"), ("r.txt", b"", "empty"),
     ("r.csv.gz", gzip.compress(b""), "empty"), ("r.parquet", b"", "not a Parquet file"), ("r.csv", b"text,label\n", "0 rows read"),
     ("r.csv", PNG, "not a UTF-8 text file"), ("r.txt", PNG, "not a UTF-8 text file"), ("r.jsonl", PNG, "not a UTF-8 text file"),
-    ("r.csv", "text,label\na,1\nb,2\n".encode("utf-16"), "UTF-8"), ("r.txt", "1 плохая книга\n2 хорошая книга\n".encode("cp1251"), "UTF-8"),
+    ("r.csv", "text,label\na,1\nb,2\n".encode("utf-16-le"), "encoding=.*UTF-8"), ("r.txt", "1 плохая книга\n2 хорошая книга\n".encode("cp1251"), "UTF-8"),
     ("r.csv", gzip.compress(b"text,label\na,1\n" * 9), "not a UTF-8 text file"),
     ("r.csv.gz", b"text,label\na,1\nb,2\n", "not a whole gzip"),
     ("r.csv.gz", gzip.compress(b"text,label\n" + bytes(np.random.default_rng(0).integers(65, 90, 99999, dtype=np.uint8)))[:-500], "not a whole gzip"),
     ("r.parquet", b"text,label\na,1\n", "not a Parquet file"), ("r.parquet", PNG, "not a Parquet file"),
     ("r.xlsx", PNG, "unknown kind of file"), ("r", b"1 a\n", "unknown kind of file"),
-    ("r.csv", b"comment;stars\na;1\n", "columns comment;stars"), ("r.csv", b"text,text,label\na,b,1\n", "text, text, label"),
+    ("r.csv", b"comment;stars\na;1\n", "columns comment, stars"), ("r.csv", b"text,text,label\na,b,1\n", "text, text, label"),
     ("r.json", b"{\n\"text\": \"a\"\n}", "one object a line"), ("r.json", b"[1, 2]", "no JSON objects"), ("r.json", b"[{", "no JSON objects"),
     ("r.jsonl", b'{"text": "a", "label": [1]}\n{"text": "b", "label": [2]}\n', "one number or name"),
     ("r.jsonl", b'{"text": 5, "label": 1}\n{"text": "b", "label": 2}\n', "row 0 of column 'text' holds 5"),
@@ -279,6 +323,56 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4
 def test_bad_files_say_what_to_do(tmp_path, name, content, match):
     (tmp_path / name).write_bytes(content)
     fails(ValueError, match, tmp_path / name)
+
+
+def test_tables_in_memory():
+    columns = {"text": ["a", "b"], "label": [0, 1]}
+    sources = [columns, [{"text": "a", "label": 0}, {"text": "b", "label": 1}], pd.DataFrame(columns), iter_frame(columns)]
+    if find_spec("datasets"):
+        import datasets
+        sources.append(datasets.Dataset.from_dict(columns))
+        with pytest.raises(TypeError, match=r"parts train, test: read one at a time, source\['train'\]"):
+            read_reviews(datasets.DatasetDict(train=sources[-1], test=sources[-1]))
+    if find_spec("pyarrow"):
+        import pyarrow
+        sources.append(pyarrow.table(columns))
+    for source in sources:
+        frame = read_reviews(source, report=None)
+        assert frame["text"].tolist() == ["a", "b"] and label_names(frame) == ["0", "1"]
+    for source in (pd.Series(["a", "b"]), pd.Series(["a", "b"], name="review"), ["a", "b"]):
+        assert read_reviews(source, label=False, text="review" if getattr(source, "name", None) else None, report=None)["text"].tolist() == ["a", "b"]
+        with pytest.raises(ValueError, match="label=False"):
+            read_reviews(source)
+    for source in (None, 5, [("a", 0), ("b", 1)], np.array([["a", "0"]]), [], (text for text in "ab")):
+        with pytest.raises(TypeError, match="is not a table: give a frame"):
+            read_reviews(source)
+    with pytest.raises(ValueError, match="not columns of one length"):
+        read_reviews({"text": ["a", "b"], "label": [0]})
+
+
+def iter_frame(columns):
+    "What polars and others have in common"
+    class Frame:
+        def to_pandas(self):
+            return pd.DataFrame(columns)
+    return Frame()
+
+
+def test_half_an_emoji_in_a_frame_is_replaced_and_counted():
+    frame = read_reviews({"text": ["good \ud83d", "bad"], "label": ["x", "y\ud83d"]}, report=None)
+    assert frame["text"].tolist() == ["good \ufffd", "bad"] and label_names(frame) == ["x", "y\ufffd"] and frame.attrs["report"]["undecodable"] == 1
+
+
+def test_errors_do_not_advise_what_was_done():
+    frame = pd.DataFrame({"id": [1], "Comment": ["a"]})
+    fails(ValueError, r'name the columns with text="..." and label="...", or pass label=False', frame)
+    for told, mend in ((dict(text="Comment", label="Grade"), 'label="..."'), (dict(text="Commend", label="id"), 'text="..."')):
+        with pytest.raises(ValueError) as caught:
+            read_reviews(frame, **told)
+        assert str(caught.value).endswith(f"name the columns with {mend}")
+    with pytest.raises(ValueError) as caught:
+        read_reviews(frame, label=False)
+    assert "label" not in str(caught.value)
 
 
 def test_bad_places_and_tables(tmp_path):
@@ -392,6 +486,22 @@ def test_stratified_shares_are_within_one_row(sizes, share, seed):
     assert got.sum() == round(share * sum(sizes)) and (abs(got - expected) < 1).all()
 
 
+@pytest.mark.parametrize("stratify", [True, False])
+def test_a_class_with_one_row_is_named_with_what_helps(stratify):
+    labels = ["a"] * 30 + ["b"] * 22 + [f"rare {i}" for i in range(8)]
+    frame = read_reviews(pd.DataFrame({"text": [f"text {i}" for i in range(60)], "label": labels}), report=None)
+    with pytest.raises(ValueError, match="'rare [0-7]' has a single labelled row.*leave the class out") as caught:
+        split(frame, .3, stratify=stratify, report=None)
+    assert "stratify" not in str(caught.value)
+
+
+def test_stratify_is_advised_only_where_it_helps():
+    frame = labelled(12, "xxxxxy")
+    with pytest.raises(ValueError, match="class y is in test but not in train: use stratify=True"):
+        split(frame.iloc[[0, 1, 2, 3, 5, 11]], 2, seed=None, report=None)
+    assert set(split(frame, 6, stratify=True, report=None).train["label"]) == {"x", "y"}
+
+
 def test_split_by_position_is_the_one_of_the_original():
     parts = split(labelled(100), test=.2, seed=None, report=None)
     assert parts.train["text"].tolist() == [f"text {i}" for i in range(80)]
@@ -456,10 +566,16 @@ def test_read_splits_makes_the_names_common(tmp_path):
     folder(tmp_path, train=["10 a", "2 b", "1 c", "1 d"], valid=["2 e"], test=["1 f", "10 g", "2 d"], unlabelled=["h", "a"])
     said = []
     parts = read_splits(tmp_path, report=said.append)
-    assert all(label_names(part) == ["1", "2", "10"] and part["label"].cat.ordered for part in parts)
+    assert all(label_names(part) == ["1", "2", "10"] and not part["label"].cat.ordered for part in parts)  # numbers, but not ratings
     assert [label_ids(part).tolist() for part in parts] == [[2, 1, 0], [1], [0, 2, 1], [-1, -1]]
     assert len(said) == 5 and said[-1].endswith("Repeated texts removed: 1 from train (also in test).")
     assert len(read_reviews(tmp_path, report=None)) == 4
+
+
+def test_read_splits_knows_ratings(tmp_path):
+    folder(tmp_path, "csv", train=["text,stars", "a,10", "b,9"], test=["text,stars", "c,9"])
+    parts = read_splits(tmp_path, "text", "stars", report=None)
+    assert all(label_names(part) == ["9", "10"] and part["label"].cat.ordered for part in parts)
 
 
 def test_read_splits_takes_names_and_their_order(tmp_path):

@@ -38,13 +38,16 @@ class Numbers(DistilledClassifier):
 
 
 WHY_NOT = {
-    "check_sample_weight_equivalence_on_dense_data": "the order of the texts is random, so a weight of two is a repeated text in expectation only",
+    "check_sample_weight_equivalence_on_dense_data":
+        "the order of the texts is random, so a weight of two is a repeated text in expectation only",
 }
 
 
+CHECKS = estimator_checks_generator(Numbers("linear", epochs=5, vocab_size=400), mark="skip", expected_failed_checks=WHY_NOT)
+
+
 @pytest.mark.parametrize("check", [pytest.param((estimator, check), id=getattr(check, "func", check).__name__)
-                                   for estimator, check in estimator_checks_generator(Numbers(epochs=5, vocab_size=400), mark="skip",
-                                                                                      expected_failed_checks=WHY_NOT)])
+                                   for estimator, check in CHECKS])
 @pytest.mark.filterwarnings("ignore")
 def test_sklearn_checks(check):
     estimator, run = check
@@ -188,7 +191,7 @@ def test_a_transformers_teacher_lends_its_tokenizer_and_embeddings(taught, tiny_
     (ValueError, "sum to", {}, ["a", "b"], [[.5, .6], [.5, .5]]),
     (ValueError, "between 0", {}, ["a", "b"], [[2.5, -.6], [.5, .5]]),
     (ValueError, "NaN", {}, ["a", "b"], [[np.nan, .5], [.5, .5]]),
-    (ValueError, "choose from linear", {"student": "svm"}, ["a", "b"], ["x", "y"]),
+    (ValueError, "no student 'svm': choose from linear", {"student": "svm"}, ["a", "b"], ["x", "y"]),
     (ValueError, "cannot be loaded", {"tokenizer": "no/such"}, ["a", "b"], ["x", "y"]),
     (ValueError, "300 or more", {"vocab_size": 10}, ["a", "b"], ["x", "y"]),
     (ValueError, "not fitted", {"teacher": LogisticRegression()}, ["a", "b"], ["x", "y"]),
@@ -197,7 +200,7 @@ def test_a_transformers_teacher_lends_its_tokenizer_and_embeddings(taught, tiny_
 ])
 def test_what_does_not_fit_is_refused(error, match, settings, X, y):
     with pytest.raises(error, match=match):
-        DistilledClassifier(**{"epochs": 1} | settings).fit(X, y)
+        DistilledClassifier(**{"student": "linear", "epochs": 1} | settings).fit(X, y)
 
 
 def test_labels_that_the_teacher_does_not_know(taught):

@@ -13,8 +13,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from distillnb.labelling import AnyTeacher, any_teacher, check_answers, label_texts, to_logits, to_probabilities
-from distillnb.teacher import Teacher, load_teacher
+from distillnb.labelling import KINDS, any_teacher, label_texts, register_teacher
+from distillnb.teacher import Teacher, check_answers, load_teacher, model_teacher, to_logits, to_probabilities
 
 TEXTS = ["a fine film", "a bad book", "the phone is okay", "not very good"]
 
@@ -66,7 +66,7 @@ def test_a_folder_a_teacher_and_a_pipeline_are_the_same_teacher(tiny_bert):
 def test_a_multilabel_transformer_is_found_to_be_one(tiny_bert):
     own = load_teacher(tiny_bert)
     model = own.model.__class__(own.model.config.__class__(**own.model.config.to_dict() | {"problem_type": "multi_label_classification"}))
-    teacher = any_teacher(Teacher(model.eval(), own.tokenizer, own.names))
+    teacher = any_teacher(model_teacher(model.eval(), own.tokenizer, own.names))
     assert teacher.multilabel and not np.allclose(teacher.probabilities(TEXTS).sum(1), 1, atol=1e-3)
 
 
@@ -217,5 +217,5 @@ def test_the_experiment_takes_a_table(toy_reviews, tmp_path):
 def test_a_clone_is_the_same_teacher(fitted):
     from sklearn.base import clone
     teacher = any_teacher(fitted)
-    assert clone(teacher) is teacher and any_teacher(teacher) is teacher and isinstance(teacher, AnyTeacher)
+    assert clone(teacher) is teacher and any_teacher(teacher) is teacher and isinstance(teacher, Teacher)
     assert json.dumps(teacher.names)

@@ -1,10 +1,15 @@
 """The notebooks are the source: in sync, clean, well formed, and readable as pages."""
+import ast
 import configparser
+import inspect
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import is_dataclass
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -35,18 +40,20 @@ def text_of(output):
 def copy(tmp_path_factory):
     """The working tree in a repository of its own, where nbdev may write."""
     folder = tmp_path_factory.mktemp("copy") / "distillnb"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "_docs", "_proc", "*.egg-info", "__pycache__", ".hypothesis"))
+    left_out = shutil.ignore_patterns(".git", ".venv", "runs", "_docs", "_proc", "*.egg-info", "__pycache__", ".hypothesis")
+    shutil.copytree(ROOT, folder, ignore=left_out)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     return folder
 
 
 def in_copy(copy, code):
-    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, env=os.environ | {"PYTHONPATH": str(copy)}, stdout=subprocess.DEVNULL)
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def test_package_is_what_the_notebooks_export(copy):
     for path in (copy / "distillnb").glob("[a-z]*.py"):
-        path.unlink()  # so that a module whose notebook is gone is found
+        path.unlink()  # so that a module whose notebook is gone is noticed
     in_copy(copy, "from nbdev.export import nb_export; import nbdev; nbdev.nbdev_export()")
     for path in sorted((ROOT / "distillnb").glob("*.py")):
         assert path.read_text() == (copy / "distillnb" / path.name).read_text(), f"{path.name} differs: run make export"
@@ -59,8 +66,43 @@ def test_notebooks_are_clean(copy):
 
 
 def test_pages_are_processed(copy):
+    """What Quarto gets: every notebook, with the documentation of its functions, and no error in place of it."""
     in_copy(copy, "from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True)")
-    assert {path.name for path in (copy / "_proc").rglob("*.ipynb")} >= {path.name for path in NOTEBOOKS}
+    pages = {path.name: json.loads(path.read_text()) for path in (copy / "_proc").rglob("*.ipynb")}
+    assert pages.keys() >= {path.name for path in NOTEBOOKS}
+    for name, page in pages.items():
+        for cell in page["cells"]:
+            for output in cell.get("outputs", []):
+                text = json.dumps(output)
+                broken = output["output_type"] == "error" or "Traceback (most recent call last)" in text or r"\u001b[" in text
+                assert not broken, f"{name}: {''.join(cell['source'])}\n{text[:500]}"
+
+
+def is_plain(value):
+    """Whether a default can be printed on a page and compared with what somebody passes."""
+    if isinstance(value, tuple):
+        return all(map(is_plain, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return value.__dataclass_params__.frozen
+    return value is None or isinstance(value, (str, int, float)) or callable(value)
+
+
+@pytest.mark.parametrize("module", [path.stem[3:] for path in CHAPTERS])
+def test_defaults_are_plain_values(module):
+    module = import_module(f"distillnb.{module}")
+    for name in getattr(module, "__all__", []):
+        thing = getattr(module, name)
+        methods = [value for key, value in vars(thing).items() if not key.startswith("_")] if isinstance(thing, type) else []
+        for function in (thing, *methods):
+            if not callable(function):
+                continue
+            try:
+                parameters = inspect.signature(function).parameters.values()
+            except ValueError:  # made by a compiled library
+                continue
+            for parameter in parameters:
+                plain = parameter.default is parameter.empty or is_plain(parameter.default)
+                assert plain, f"{name}({parameter}): take None as the default, and make the value in the function"
 
 
 @each
@@ -109,17 +151,56 @@ def test_links_lead_somewhere(path):
             assert (path.parent / target).exists(), target
 
 
-def test_numbers_have_no_gap():
-    assert [path.name[:2] for path in CHAPTERS] == [f"{i:02}" for i in range(len(CHAPTERS))]
+def modules_imported(tree, known):
+    """Our own modules that a file imports, on its top level or in a function."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("distillnb.")}
+        elif isinstance(node, ast.ImportFrom):
+            inside = (node.module or "").removeprefix("distillnb").removeprefix(".").split(".")[0]
+            if node.level or (node.module or "").split(".")[0] == "distillnb":
+                found |= {inside} if inside else {alias.name for alias in node.names} & {*known}
+    return found
+
+
+@pytest.mark.parametrize("code, expected", [
+    ("from .data import split", {"data"}), ("def f():\n    from distillnb.data import split", {"data"}),
+    ("import distillnb.data", {"data"}), ("import distillnb.data as d, os", {"data"}), ("from distillnb import data", {"data"}),
+    ("from . import data, __version__", {"data"}), ("from os import path", set()), ("from data import x", set())])
+def test_imports_are_seen(code, expected):
+    assert modules_imported(ast.parse(code), ["data"]) == expected
 
 
 def test_modules_import_only_what_comes_before():
     order = [path.stem[3:] for path in CHAPTERS]
+    assert len({path.name[:2] for path in CHAPTERS}) == len(CHAPTERS), "two chapters with one number"
     for i, module in enumerate(order):
-        source = (ROOT / "distillnb" / f"{module}.py").read_text()
-        imported = set(re.findall(r"^\s*from \.(\w+) import", source, re.M)) | {
-            name for line in re.findall(r"^\s*from \. import (.+)$", source, re.M) for name in re.findall(r"\b[a-z]\w+", line.split("#")[0])}
-        assert imported <= set(order[:i]), f"{module} imports {imported - set(order[:i])}, which come later"
+        later = modules_imported(ast.parse((ROOT / "distillnb" / f"{module}.py").read_text()), order) - {*order[:i]}
+        assert not later, f"{module} imports {later}, which come later"
+
+
+RETURNS_NOTHING = re.compile(r"(test_\w+|print|display|\w+\.(append|update|write_text|write_bytes|mkdir|unlink|pop))\(")
+
+
+def shows_a_value(source):
+    """Whether a cell ends with an expression whose value is to be seen."""
+    code = "\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))
+    try:
+        body = ast.parse(code).body
+    except SyntaxError:
+        return False
+    ends_quietly = source.split("#")[-1].rstrip().endswith(";") or source.rstrip().endswith(";")
+    return bool(body) and isinstance(body[-1], ast.Expr) and not ends_quietly and not (
+        isinstance(body[-1].value, ast.Constant) or RETURNS_NOTHING.match(ast.unparse(body[-1])))
+
+
+@each
+def test_values_that_are_shown_are_stored(path):
+    for cell in cells(path, "code"):
+        unseen = re.search(r"^#\| *(hide|slow|gpu|exports?|default_exp|eval: *false|output: *false)\b", cell.source, re.M)
+        if not unseen and shows_a_value(cell.source):
+            assert cell.outputs, f"This cell shows a value, but none is stored; run it, or end it with a semicolon:\n{cell.source}"
 
 
 def test_readme_is_the_index():
@@ -133,6 +214,15 @@ def test_sidebar_lists_every_notebook_once():
     listed = [name for section in sidebar for name in section["contents"]]
     assert sorted(listed) == sorted(path.relative_to(ROOT / "nbs").as_posix() for path in NOTEBOOKS)
     assert yaml.safe_load((ROOT / "nbs" / "_quarto.yml").read_text()) == {"metadata-files": ["../_quarto.yml", "nbdev.yml"]}
+
+
+def test_sidebar_has_the_parts_in_their_order():
+    start, *parts = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
+    assert start["contents"][0] == "index.ipynb" and not any(name[0].isdigit() for name in start["contents"])
+    chapters = [name for part in parts for name in part["contents"]]
+    assert chapters == sorted(chapters)
+    for part in parts:
+        assert {name[0] for name in part["contents"]} == {part["section"][0]}, "a part has the first digit of its chapters"
 
 
 def test_version_stands_in_one_place():

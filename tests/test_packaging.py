@@ -1,9 +1,13 @@
 """What a bare `pip install` gets: light imports, a clean wheel, no development tools at run time."""
+import ast
 import configparser
+import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -28,7 +32,8 @@ def python(code, **options):
 
 
 def test_import_is_light():
-    loaded = python("import distillnb, distillnb.cli, sys; print([m for m in ('torch', 'transformers', 'pandas', 'altair') if m in sys.modules])")
+    heavy = ("torch", "transformers", "pandas", "altair")
+    loaded = python(f"import distillnb, distillnb.cli, sys; print([m for m in {heavy} if m in sys.modules])")
     assert loaded == "[]"
 
 
@@ -38,20 +43,75 @@ def test_import_takes_little_time():
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+def source(tmp_path_factory):
+    """What git knows of the project, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("source")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, files):
         if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", target, source], check=True)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    target = tmp_path_factory.mktemp("wheel")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "-w", target]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, source], check=True)
     return next(target.glob("*.whl"))
 
 
+PACKAGE = sorted(path.relative_to(ROOT).as_posix()
+                 for pattern in ("*.py", "templates/*") for path in (ROOT / "distillnb").glob(pattern))
+
+
 def test_wheel_holds_the_package_and_nothing_else(wheel):
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert names == {f"distillnb/{path.name}" for path in (ROOT / "distillnb").glob("*.py")}
+    assert sorted(name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name) == PACKAGE
+
+
+def test_source_distribution_can_be_built_from(source, tmp_path):
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, source]
+    subprocess.run(command, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    assert {*PACKAGE, "settings.ini", "README.md", "LICENSE", "setup.py"} <= names
+
+
+def normal(requirement):
+    """The name of a requirement, as package indexes compare them."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def imported(tree):
+    """Third-party modules that a file imports: always, and those that may be missing (in functions and in `try`)."""
+    always, perhaps = set(), set()
+    within = {id(node) for outer in ast.walk(tree) if isinstance(outer, (ast.Try, ast.FunctionDef)) for node in ast.walk(outer)}
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "optional":
+            names = [ast.literal_eval(node.args[0])]
+        (perhaps if id(node) in within else always).update(name.split(".")[0] for name in names)
+    ours = {*sys.stdlib_module_names, "distillnb"}
+    return always - ours, perhaps - always - ours
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "distillnb").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_what_is_imported_is_declared(path):
+    required = {normal(line) for line in shlex.split(CFG["requirements"])}
+    extras = {normal(line) for extra in CFG["extras"].split() if extra != "dev" for line in shlex.split(CFG[f"{extra}_requirements"])}
+    always, perhaps = imported(ast.parse(path.read_text()))
+    packages = packages_distributions()
+
+    def missing(modules, declared):
+        return {module for module in modules if not {normal(name) for name in packages.get(module, [module])} & declared}
+    assert not missing(always, required), "imported whenever the module is: belongs to the requirements"
+    assert not missing(perhaps, required | extras), "imported where it is needed: belongs to the requirements or to an extra"
 
 
 def test_wheel_requires_what_settings_say(wheel):
@@ -75,10 +135,10 @@ def test_wheel_runs_without_development_tools(wheel, tmp_path):
 
 
 def test_constraints_pin_what_is_required():
-    lines = [line.split(";")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    pins = dict(line.split("==") for line in lines if line)
+    lines = [line.split(";")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     assert pins["torch"] == "2.13.0"
+    pinned = {normal(name) for name in pins}
     for extra in ("requirements", *(f"{extra}_requirements" for extra in CFG["extras"].split())):
         for requirement in shlex.split(CFG[extra]):
-            name = requirement.split(";")[0].split("[")[0].split("=")[0].split("<")[0].split(">")[0]
-            assert name in pins, f"{name} is not pinned in constraints.txt"
+            assert normal(requirement) in pinned, f"{requirement} is not pinned in constraints.txt"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import distillnb.runtime
 from distillnb.estimator import DistilledClassifier
-from distillnb.export import Refused, fit_size, save_onnx, save_runtime
+from distillnb.export import Refused, save_onnx, save_runtime
+from distillnb.shrink import fit_size
 
 HARD = ["", " ", "good", "\u200b", "😀 très bon", "good " * 300, *sentences(30)]
 KINDS = ("linear", "cnn", "bilstm", "ensemble")

@@ -14,7 +14,8 @@ import torch
 from conftest import sentences
 
 from distillnb.data import read_reviews, split
-from distillnb.teacher import Teacher, cached_fine_tune, fine_tune, load_classifier, load_teacher, match_labels, teacher_logits
+from distillnb.teacher import (FineTuning, cached_fine_tune, fine_tune, load_classifier, load_teacher, match_labels, model_teacher,
+                               teacher_logits)
 from distillnb.tokens import tokenize
 
 NAMES = ["negative", "neutral", "positive"]
@@ -148,12 +149,12 @@ def test_kill_in_the_middle_of_labelling(tiny_bert, tmp_path):
     cache = tmp_path / "cache"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tiny_bert), str(cache)], cwd=Path(__file__).parent)
     deadline = time.time() + 120
-    while len(list(cache.rglob("output.pkl"))) < 4:
+    while len(list(cache.glob("logits/*.npy"))) < 4:
         assert process.poll() is None and time.time() < deadline
         time.sleep(.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    chunks = len(list(cache.rglob("output.pkl")))
+    chunks = len(list(cache.glob("logits/*.npy")))
     assert 4 <= chunks < 15
     teacher = load_teacher(tiny_bert)
     tokens = tokenize(sentences(600), teacher.tokenizer)
@@ -238,15 +239,15 @@ def test_names_for_a_teacher_without_names(tiny_bert):
 
 def test_teacher_keys_differ_by_content(tiny_bert):
     one, two = load_teacher(tiny_bert), load_teacher(tiny_bert)
-    assert one.key == two.key
+    assert one.answer.reader.key == two.answer.reader.key
     two.model.config.id2label = {0: "x", 1: "y", 2: "z"}
-    assert Teacher(two.model, two.tokenizer, two.names).key != one.key
+    assert model_teacher(two.model, two.tokenizer, two.names).answer.reader.key != one.answer.reader.key
 
 
 def test_an_interrupted_fine_tuning_of_other_texts_is_not_resumed(tiny_bert, parts, tmp_path):
     from distillnb.teacher import _content_key, _resumable
     partial = tmp_path / "teacher.partial"
-    one, other = (_content_key(tiny_bert, part, parts.validation, {"epochs": 1}) for part in (parts.train, parts.train[::-1]))
+    one, other = (_content_key(tiny_bert, part, parts.validation, FineTuning(epochs=1)) for part in (parts.train, parts.train[::-1]))
     assert _resumable(partial, one) is None
     (partial / "checkpoint-3").mkdir()
     (partial / "checkpoint-3" / "trainer_state.json").write_text("{}")

@@ -1,23 +1,17 @@
-"""Calibration, agreement, slices and disagreements, against scikit-learn and by property."""
+"""Temperature, agreement, slices and disagreements, against scikit-learn and by property."""
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.metrics import log_loss
 
-from distillnb.trust import agreement, brier_score, calibration_error, disagreements, fit_temperature, reliability, slices, trust_report
+from distillnb.trust import agreement, disagreements, fit_temperature, slices, trust_report
 
 GENERATOR = np.random.default_rng(0)
 TRUTH = GENERATOR.integers(0, 3, 500)
 LOGITS = (GENERATOR.normal(0, 1, (500, 3)) + 2 * np.eye(3)[TRUTH]).astype(np.float32)
 TEACHER = (GENERATOR.normal(0, 1, (500, 3)) + 3 * np.eye(3)[TRUTH]).astype(np.float32)
-
-
-def test_brier_score_is_that_of_scikit_learn():
-    p = np.array([.1, .4, .8, .9])
-    both = np.stack([1 - p, p], 1)
-    assert np.isclose(brier_score(np.array([0, 1, 1, 0]), both) / 2, brier_score_loss([0, 1, 1, 0], p))
 
 
 @settings(max_examples=30, deadline=None)
@@ -27,13 +21,6 @@ def test_the_temperature_undoes_a_scale_and_lowers_the_loss(scale):
     assert np.isclose(fit_temperature(TRUTH, scale * LOGITS), scale * own, rtol=.01)
     loss = lambda t: log_loss(TRUTH, softmax(LOGITS / t, axis=1))
     assert loss(own) <= min(loss(own * 1.05), loss(own / 1.05))
-
-
-def test_a_calibrated_model_has_a_small_error():
-    p = softmax(GENERATOR.normal(0, 2, (20_000, 4)), axis=1)
-    truth = (p.cumsum(1) > GENERATOR.random((20_000, 1))).argmax(1)
-    assert calibration_error(truth, p) < .02 < calibration_error(truth, softmax(3 * np.log(p), axis=1))
-    assert reliability(truth, p).n.sum() == 20_000
 
 
 def test_agreement_counts_every_text_once():
