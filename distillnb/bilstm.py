@@ -39,9 +39,10 @@ class BiLSTMConfig(PretrainedConfig):
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
 # %% ../nbs/23_bilstm.ipynb #93390b6a
-@register_student(BiLSTMConfig, "bidirectional LSTM, after Tang et al. 2019", sizes={"width": 100}, epochs=6, embeddings="teacher")
+@register_student(BiLSTMConfig, "bidirectional LSTM, after Tang et al. 2019", sizes={"width": 100}, epochs=6,
+                  embeddings="teacher")
 class BiLSTMStudent(Student):
-    "Embeddings, one bidirectional LSTM, a layer of ReLU units, linear: Tang et al. 2019 (arXiv:1903.12136), section 3.1."
+    "Embeddings, a bidirectional LSTM, a layer of ReLU units, linear: Tang et al. 2019 (arXiv:1903.12136), section 3.1."
     config_class = BiLSTMConfig
 
     def __init__(self, config: BiLSTMConfig, rows: np.ndarray | None = None):
@@ -73,9 +74,9 @@ class BiLSTMStudent(Student):
         "An LSTM and two matrices, a ReLU between them."
         config = self.config
         return [
-            {"operation": "lstm", "result": "states", "table": "embedding.weight", "width": config.width, "weights": "lstm",
-             "hidden": config.hidden},
+            {"operation": "lstm", "result": "states", "table": "embedding.weight", "width": config.width,
+             "weights": "lstm", "hidden": config.hidden},
             {"operation": "dense", "result": "units", "of": "states", "weight": "dense.weight", "bias": "dense.bias",
              "inputs": 2 * config.hidden, "outputs": config.dense, "relu": True},
-            {"operation": "dense", "result": "logits", "of": "units", "weight": "classifier.weight", "bias": "classifier.bias",
-             "inputs": config.dense, "outputs": config.num_labels}]
+            {"operation": "dense", "result": "logits", "of": "units", "weight": "classifier.weight",
+             "bias": "classifier.bias", "inputs": config.dense, "outputs": config.num_labels}]

@@ -36,7 +36,7 @@ def cascade_curve(
     student_ms: float | None = None,  # milliseconds that the student takes for a text
     teacher_ms: float | None = None,  # likewise
 ) -> pd.DataFrame:  # share, threshold (of the confidence), accuracy, low, high (95 %), at_random; ms if times are given
-    "Accuracy of a cascade against the share of texts that the teacher answers. Raises `ValueError` for what doesn't fit."
+    "Accuracy against the share of texts that the teacher answers. Raises `ValueError` for arrays that don't fit."
     truth, student, teacher = np.asarray(truth), np.asarray(student), np.asarray(teacher)
     shares = np.linspace(0, 1, 21) if shares is None else np.array([*shares])
     if student.shape != teacher.shape or len(truth) != len(student):

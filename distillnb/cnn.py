@@ -19,7 +19,7 @@ from .student import Student, check_numbers, register_student
 # %% ../nbs/22_cnn.ipynb #0d17dd7f
 @machine_code
 def _strongest_windows(products, index, offsets, widths, bias, answers, best):
-    "ReLU of each filter's largest response and where its window starts; `products[index[t]]` are token t's, place after place"
+    "ReLU of each filter's largest response, where its window starts; `products[index[t]]` are of token t, by places."
     filters = answers.shape[1] // len(widths)
     response = np.empty(filters, np.float32)
     for text in range(len(answers)):
@@ -44,7 +44,7 @@ def _strongest_windows(products, index, offsets, widths, bias, answers, best):
 # %% ../nbs/22_cnn.ipynb #0b877d37
 @machine_code
 def _winners_gradient(rows, offsets, widths, best, gradient, table, lines, table_gradient, lines_gradient):
-    "Add each strongest window's share: `lines` `[places, C, W]` are the filters' vectors, `gradient` `[B, C * widths]` that of the answers"
+    "Add each strongest window's share; `lines` `[places, C, W]` are the filters, `gradient` `[B, C * widths]` is known."
     filters, width = lines.shape[1], lines.shape[2]
     for text in range(len(gradient)):
         place = 0
@@ -64,7 +64,7 @@ def _winners_gradient(rows, offsets, widths, best, gradient, table, lines, table
 
 # %% ../nbs/22_cnn.ipynb #a3d751bf
 class StrongestWindows(torch.autograd.Function):
-    "Largest response of each filter after the ReLU, `[B, C * widths]`, on a processor; texts end to end in `rows`, starting at `offsets`."
+    "Each filter's largest response after the ReLU, `[B, C * widths]`; texts are end to end in `rows`, from `offsets` on."
 
     @staticmethod
     def forward(ctx, table, lines, bias, rows, offsets, widths):
@@ -105,7 +105,7 @@ class CNNConfig(PretrainedConfig):
         filters: int = 100,  # filters of each width
         dropout: float = .5,  # share of the filters' answers dropped in training
         initial_std: float = .15,  # of the embeddings before training; Kim's; the 2020 walkthrough has 1
-        positions: int | None = None,  # None: padding is ignored; a number: pad to it and let padding vote (2020 walkthrough)
+        positions: int | None = None,  # None: padding is ignored; a number: padded to it, padding votes (walkthrough)
         tokenizer_size: int | None = None,  # ids that the tokenizer has, when the table is trimmed
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
@@ -119,16 +119,17 @@ class CNNConfig(PretrainedConfig):
             check_numbers(least=max(filter_widths), positions=positions)
         check_numbers(whole=False, least=0, most=1, dropout=dropout)
         check_numbers(whole=False, least=0, initial_std=initial_std)
-        self.vocab_size, self.width, self.filter_widths, self.filters = vocab_size, width, list(filter_widths), filters
-        self.dropout, self.initial_std, self.positions, self.tokenizer_size = dropout, initial_std, positions, tokenizer_size
+        self.vocab_size, self.width, self.tokenizer_size = vocab_size, width, tokenizer_size
+        self.filter_widths, self.filters, self.positions = list(filter_widths), filters, positions
+        self.dropout, self.initial_std = dropout, initial_std
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
 # %% ../nbs/22_cnn.ipynb #569690cd
 def _loops_will_do(table: torch.Tensor, mask: torch.Tensor) -> bool:
-    "Whether the loops give the convolution's answer: on a processor, in 32 bits, not while a graph is recorded, texts without holes"
-    plain = numba is not None and table.device.type == "cpu" and table.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    "Whether the loops give the convolution's answer: on a processor, in 32 bits, no graph recorded, no holes in texts."
+    plain = table.device.type == "cpu" and table.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    return plain and not recorded and not (mask[:, 1:] > mask[:, :-1]).any()
+    return numba is not None and plain and not recorded and not (mask[:, 1:] > mask[:, :-1]).any()
 
 # %% ../nbs/22_cnn.ipynb #a99beeb6
 @register_student(CNNConfig, "convolutional network, after Kim 2014", sizes={"width": 100}, embeddings="teacher")
@@ -139,28 +140,31 @@ class CNNStudent(Student):
     def __init__(self, config: CNNConfig, rows: np.ndarray | None = None):
         super().__init__(config, rows)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.convolutions = nn.ModuleList(nn.Conv1d(config.width, config.filters, width) for width in config.filter_widths)
+        convolutions = (nn.Conv1d(config.width, config.filters, width) for width in config.filter_widths)
+        self.convolutions = nn.ModuleList(convolutions)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.filters * len(config.filter_widths), config.num_labels)
         self.post_init()
 
     def answers(self, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        "Each filter's largest response after the ReLU, `[B, C * widths]`"
+        "Each filter's largest response after the ReLU, `[B, C * widths]`."
         if self.config.positions is not None:
             if rows.shape[1] > self.config.positions:
-                raise ValueError(f"A text of {rows.shape[1]} tokens for positions={self.config.positions}: tokenise with "
-                                 f"max_length={self.config.positions}")
-            rows = F.pad(rows.masked_fill(~mask, self.pad_row), (0, self.config.positions - rows.shape[1]), value=self.pad_row)
+                raise ValueError(f"A text of {rows.shape[1]} tokens for positions={self.config.positions}: "
+                                 f"tokenise with max_length={self.config.positions}")
+            missing = self.config.positions - rows.shape[1]
+            rows = F.pad(rows.masked_fill(~mask, self.pad_row), (0, missing), value=self.pad_row)
             h = self.embedding(rows).transpose(1, 2)  # (B, W, positions)
             return torch.cat([convolution(h).amax(2) for convolution in self.convolutions], 1).relu()
         table = self.embedding.weight
         if _loops_will_do(table, mask):
             offsets = np.append(0, mask.sum(1).cumsum(0).numpy())
-            lines = torch.cat([convolution.weight.permute(2, 0, 1) for convolution in self.convolutions])  # (places, C, W)
-            bias = torch.cat([convolution.bias for convolution in self.convolutions])
-            return StrongestWindows.apply(table, lines, bias, rows[mask].numpy(), offsets, np.array(self.config.filter_widths))
+            lines = torch.cat([each.weight.permute(2, 0, 1) for each in self.convolutions])  # (places, C, W)
+            bias, widths = torch.cat([each.bias for each in self.convolutions]), np.array(self.config.filter_widths)
+            return StrongestWindows.apply(table, lines, bias, rows[mask].numpy(), offsets, widths)
         h = (self.embedding(rows) * mask[..., None]).transpose(1, 2)  # (B, W, T)
-        responses = [convolution(F.pad(h, (0, convolution.kernel_size[0] - 1))) for convolution in self.convolutions]  # (B, C, T)
+        padded = [F.pad(h, (0, width - 1)) for width in self.config.filter_widths]
+        responses = [convolution(each) for convolution, each in zip(self.convolutions, padded)]  # (B, C, T)
         return torch.cat([(response * mask[:, None]).amax(2) for response in responses], 1).relu()
 
     def logits(
@@ -178,5 +182,5 @@ class CNNStudent(Student):
             {"operation": "windows", "result": "answers", "table": "embedding.weight", "width": config.width,
              "kernels": [f"convolutions.{number}" for number in range(len(config.filter_widths))],
              "places": list(config.filter_widths), "filters": config.filters, "positions": config.positions},
-            {"operation": "dense", "result": "logits", "of": "answers", "weight": "classifier.weight", "bias": "classifier.bias",
-             "inputs": config.filters * len(config.filter_widths), "outputs": config.num_labels}]
+            {"operation": "dense", "result": "logits", "of": "answers", "weight": "classifier.weight",
+             "bias": "classifier.bias", "inputs": config.filters * len(config.filter_widths), "outputs": config.num_labels}]

@@ -33,8 +33,8 @@ class EnsembleConfig(CNNConfig):
         super().__init__(**kwargs)
 
 # %% ../nbs/24_ensemble.ipynb #f9860328
-@register_student(EnsembleConfig, "bag of token n-grams and a convolutional network, added up", sizes={"width": 100, "filters": 200},
-                  embeddings="teacher")
+@register_student(EnsembleConfig, "bag of token n-grams and a convolutional network, added up",
+                  sizes={"width": 100, "filters": 200}, embeddings="teacher")
 class EnsembleStudent(CNNStudent):
     "A bag of hashed n-grams and Kim's CNN, logits added; after spaCy's `TextCatEnsemble`."
     config_class = EnsembleConfig

@@ -26,14 +26,15 @@ from .student import Student
 class Parts(NamedTuple):
     "A student taken to pieces."
     settings: runtime.Settings
-    weights: dict[str, np.ndarray]  # by name, float32; and, where they matter, the tokens' "rows" and "keys", whole numbers
+    weights: dict[str, np.ndarray]  # by name, float32; and, where they matter, "rows" and "keys" of the tokens, integers
     tokenizer: Tokenizer
 
 def _parts(classifier: Classifier) -> Parts:
     "The parts of a student, copies. Raises `ValueError` for what the runtime could not run."
     model = classifier.model
     if not isinstance(model, Student):
-        raise ValueError(f"A {model.config.model_type} is not a student of distillnb: give a Classifier that load_student or a run has made")
+        raise ValueError(f"A {model.config.model_type} is not a student of distillnb: "
+                         "give a Classifier that load_student or a run has made")
     try:
         program = [runtime._operation(entry) for entry in model.program()]
     except NotImplementedError as error:
@@ -74,7 +75,8 @@ def _folded(parts: Parts) -> Parts:
 
 # %% ../nbs/61_export.ipynb #0258a2cd
 def _rounded(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    "Integers and 16-bit scales whose product is the array, nearly; a scale for each row, or for each column of a narrow table."
+    """Integers and 16-bit scales whose product is the array, nearly; a scale for each row, or for each column of a
+    narrow table."""
     levels = 2 ** (bits - 1) - 1
     narrow = array.ndim == 2 and array.shape[1] < 16 < len(array)
     scale = np.abs(array).max(0 if narrow else tuple(range(1, array.ndim)), keepdims=True) / levels
@@ -105,7 +107,8 @@ def _tokenizer_text(tokenizer: Tokenizer) -> str:
 def _packed(parts: Parts, bits: int) -> bytes:
     "The bytes of a .npz for the runtime."
     texts = {"config": parts.settings.text(), "tokenizer": _tokenizer_text(parts.tokenizer)}
-    entries = {name: np.frombuffer(text.encode(), np.uint8) for name, text in texts.items()} | _coded(parts.weights, bits)
+    entries = {name: np.frombuffer(text.encode(), np.uint8) for name, text in texts.items()}
+    entries |= _coded(parts.weights, bits)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.comment = runtime._MARK + b"0" * 64
@@ -134,9 +137,9 @@ def _compare(classifier: Classifier, student: runtime.Student, texts: list[str],
     found = {"bytes": len(data), "texts": len(texts), "largest_difference": float(abs(ours - theirs).max()),
              "agreement": _share(classifier.predict(texts), student.predict(texts))}
     if not found["largest_difference"] <= limit:
-        raise Refused(f"The file's answers differ from the student's by up to {found['largest_difference']:.2g} in a probability "
-                      f"(bound {limit:g}; {found['agreement']:.1%} of {len(texts):,} texts have the same class), so it was not written: "
-                      "use more bits, or raise the bound")
+        raise Refused(f"The file's answers differ from the student's by up to {found['largest_difference']:.2g} in a "
+                      f"probability (bound {limit:g}; {found['agreement']:.1%} of {len(texts):,} texts have the same class), "
+                      "so it was not written: use more bits, or raise the bound")
     return found
 
 def _check_request(file: Path, ending: str, texts: list[str], bits: int) -> None:
@@ -158,20 +161,21 @@ def save_runtime(
     texts: Iterable[str],  # real texts to check it with, some hundreds or more
     bits: int = 32,  # of a weight: 32, 16 or 8
     bound: float | None = None,  # largest difference of a probability; None: that of `BOUNDS`
-) -> dict:  # "bytes", "texts", "largest_difference" (of a probability), "agreement" (share of texts with the same class)
-    """Write a student for `distillnb.runtime`. Raises `Refused`, and writes nothing, when its answers differ by more than `bound`;
-    `ValueError` for a request that cannot be met."""
+) -> dict:  # "bytes", "texts", "largest_difference" (of a probability), "agreement" (share of texts, same class)
+    """Write a student for `distillnb.runtime`. Raises `Refused`, and writes nothing, when its answers differ by more
+    than `bound`; `ValueError` for a request that cannot be met."""
     file, texts = Path(file), list(texts)
     _check_request(file, ".npz", texts, bits)
     data = _packed(_parts(classifier), bits)
-    found = _compare(classifier, runtime._student(data, file.name), texts, data, BOUNDS[bits] if bound is None else bound)
+    limit = BOUNDS[bits] if bound is None else bound
+    found = _compare(classifier, runtime._student(data, file.name), texts, data, limit)
     _write(file, data)
     return found
 
 # %% ../nbs/61_export.ipynb #3066478a
 class _Graph:
     "Lines and constants of an ONNX graph that is being written."
-    rows, keys, mask = "rows", "keys", "mask"  # names that stand for the texts: row and key of each token, and 1. where there is one
+    rows, keys, mask = "rows", "keys", "mask"  # names of each token's row and key, and of 1. where there is a token
 
     def __init__(self, parts: Parts, bits: int):
         self.settings, self.coded = parts.settings, _coded(parts.weights, bits)
@@ -225,7 +229,8 @@ def _bag_graph(graph: _Graph, bag: runtime.Bag) -> str:
     rows, masks = [graph.rows], [graph.mask]
     for n in range(1, bag.ngrams):
         left = put(f"Slice({runs}, {number(0)}, {number(-1)}, {number(1)})")
-        right, mask = (put(f"Slice({whole}, {number(n)}, {number(2 ** 31)}, {number(1)})") for whole in (graph.keys, graph.mask))
+        right, mask = (put(f"Slice({whole}, {number(n)}, {number(2 ** 31)}, {number(1)})")
+                       for whole in (graph.keys, graph.mask))
         product = put(f"Mul({left}, {number(runtime.HASH)})")
         runs = put(f"Mod({put(f'Add({product}, {right})')}, {number(runtime.HASH_PRIME)})")
         bucket = put(f"Mod({runs}, {number(bag.buckets)})")
@@ -274,8 +279,10 @@ def _lstm_graph(graph: _Graph, lstm: runtime.LSTM) -> str:
     def both(name: str, ending: str = "") -> np.ndarray:
         "Both directions of a weight in one array, its gates in ONNX's order."
         arrays = [graph.coded[each + ending] for each in lstm._both(name)]
-        gates = [np.split(array, 4) if len(array) == 4 * lstm.hidden else [array] for array in arrays]  # a scale may be one row
-        return np.stack([np.concatenate([each[n] for n in (0, 3, 1, 2)] if len(each) == 4 else each) for each in gates])
+        if len(arrays[0]) == 1:  # one row of scales, for all gates
+            return np.stack(arrays)
+        gates = [np.split(array, 4) for array in arrays]
+        return np.stack([np.concatenate([each[n] for n in (0, 3, 1, 2)]) for each in gates])
 
     def decoded(name: str) -> str:
         scaled = f"{lstm._both(name)[0]}@scale" in graph.coded
@@ -283,8 +290,8 @@ def _lstm_graph(graph: _Graph, lstm: runtime.LSTM) -> str:
         return graph.decoded(graph.array(both(name)), both(name), scale)
     vectors = graph.shown(graph.lookup(lstm.table, graph.rows), graph.mask)
     steps = put(f"Transpose<perm = [1, 0, 2]>({vectors})")
-    there = put(f"Max({put(f'ReduceSum<keepdims = 0>({graph.mask}, {number(1)})')}, {graph.array(np.ones(1, np.float32))})")
-    lengths = put(f"Cast<to = 6>({there})")
+    found, least = put(f"ReduceSum<keepdims = 0>({graph.mask}, {number(1)})"), graph.array(np.ones(1, np.float32))
+    lengths = put(f"Cast<to = 6>({put(f'Max({found}, {least})')})")
     bias = graph.array(np.concatenate([both("bias_ih"), both("bias_hh")], 1))
     inputs = ", ".join([steps, decoded("weight_ih"), decoded("weight_hh"), bias, lengths])
     graph.lines.append(f"all{len(graph.lines)}, last{len(graph.lines)}, cells{len(graph.lines)} = "
@@ -358,10 +365,10 @@ def save_onnx(
     bits: int = 32,  # of a weight: 32, 16 or 8
     opset: int = 18,  # of ONNX, 18 or later
     bound: float | None = None,  # largest difference of a probability; None: that of `BOUNDS`
-) -> dict:  # "bytes", "texts", "largest_difference" (of a probability), "agreement" (share of texts with the same class)
-    """Write a student as ONNX: `input_ids` and `attention_mask`, int64 `[batch, tokens]`, padding on the right -> `logits` `[batch, K]`.
-    Raises `Refused`, and writes nothing, when its answers differ by more than `bound`; `ValueError` for a request that cannot be met;
-    `ImportError` without the extra `onnx`."""
+) -> dict:  # "bytes", "texts", "largest_difference" (of a probability), "agreement" (share of texts, same class)
+    """Write a student as ONNX: `input_ids` and `attention_mask`, int64 `[batch, tokens]`, padding on the right -> `logits`
+    `[batch, K]`. Raises `Refused`, and writes nothing, when its answers differ by more than `bound`; `ValueError` for a
+    request that cannot be met; `ImportError` without the extra `onnx`."""
     onnx = optional("onnx", "onnx", "An .onnx file")
     optional("onnxruntime", "onnx", "Checking an .onnx file")
     file, texts = Path(file), list(texts)
@@ -372,7 +379,7 @@ def save_onnx(
     student = runtime._student(data, file.name)
     found = _compare(classifier, student, texts, data, BOUNDS[bits] if bound is None else bound)
     if (largest := _other_shapes(data, student, texts[:30])) > 1e-3:
-        raise Refused(f"The graph's logits change by up to {largest:.2g} with the shape of a batch, so it was not written: "
-                      "please report this")
+        raise Refused(f"The graph's logits change by up to {largest:.2g} with the shape of a batch, so it was not "
+                      "written: please report this")
     _write(file, data)
     return found

@@ -22,7 +22,7 @@ class LinearConfig(PretrainedConfig):
         self,
         vocab_size: int = 30522,  # rows of the embedding, n-grams not counted
         width: int = 50,  # numbers in a token's vector
-        average: str = "tokens",  # "tokens": mean over real tokens; "max_length": mean over `positions`, padding counted
+        average: str = "tokens",  # "tokens": mean over real tokens; "max_length": over `positions`, padding counted
         positions: int = 128,  # divisor of the second kind of average
         ngrams: int = 1,  # longest run of tokens that has a vector of its own
         buckets: int = 0,  # rows that the runs of two and more tokens share by hashing
@@ -33,9 +33,10 @@ class LinearConfig(PretrainedConfig):
         check_numbers(vocab_size=vocab_size, width=width, positions=positions, ngrams=ngrams)
         check_numbers(least=0, buckets=buckets)
         if average not in ("tokens", "max_length"):
-            raise ValueError(f"average={average!r}: choose 'tokens' (fastText's) or 'max_length' (the 2020 walkthrough's)")
+            raise ValueError(f"average={average!r}: choose 'tokens' (fastText's) or 'max_length' (the walkthrough's)")
         if ngrams > 1 and (buckets < 1 or average != "tokens"):
-            raise ValueError(f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, 100_000 say, and average='tokens'")
+            raise ValueError(f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, 100_000 say, "
+                             "and average='tokens'")
         self.vocab_size, self.width, self.average, self.positions = vocab_size, width, average, positions
         self.ngrams, self.buckets, self.tokenizer_size = ngrams, buckets, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
@@ -67,8 +68,8 @@ def hashed_ngrams(
     return torch.cat(bag)[order], torch.cat(owner).bincount(minlength=len(lengths))
 
 # %% ../nbs/21_linear.ipynb #96588897
-@register_student(LinearConfig, "linear classifier on token n-grams, after fastText", optimizer="sgd", rate=.5, batch_size=4,
-                  least_examples=8_000, sizes={"width": 20, "ngrams": 2, "buckets": 50_000})
+@register_student(LinearConfig, "linear classifier on token n-grams, after fastText", optimizer="sgd", rate=.5,
+                  batch_size=4, least_examples=8_000, sizes={"width": 20, "ngrams": 2, "buckets": 50_000})
 class LinearStudent(Student):
     "Mean of token embeddings and a linear classifier: fastText, Joulin et al. 2016 (arXiv:1607.01759)."
     config_class = LinearConfig
@@ -102,7 +103,7 @@ class LinearStudent(Student):
         rows: torch.Tensor,  # rows of the table of embeddings, [B, T]
         mask: torch.Tensor,  # true where there is a token, [B, T]
     ) -> torch.Tensor:  # [B, K]
-        "Logits from the mean of the real tokens' embeddings."
+        "Logits from the mean of the embeddings of real tokens."
         bag, counts = self.bag(rows[mask], mask.sum(1))
         sums = self.embedding(bag, counts.cumsum(0) - counts)  # (B, width)
         divisor = self.config.positions if self.config.average == "max_length" else counts.clamp(min=1)[:, None]
@@ -115,5 +116,5 @@ class LinearStudent(Student):
             {"operation": "bag", "result": "means", "table": "embedding.weight", "width": config.width,
              "ngrams": config.ngrams, "buckets": config.buckets,
              "divide": config.positions if config.average == "max_length" else "count"},
-            {"operation": "dense", "result": "logits", "of": "means", "weight": "classifier.weight", "bias": "classifier.bias",
-             "inputs": config.width, "outputs": config.num_labels}]
+            {"operation": "dense", "result": "logits", "of": "means", "weight": "classifier.weight",
+             "bias": "classifier.bias", "inputs": config.width, "outputs": config.num_labels}]

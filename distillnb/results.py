@@ -10,7 +10,8 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,9 @@ class Results:
     @property
     def pairs(self) -> list[Run]:
         "Every student that had a teacher and whose direct twin is finished too."
-        return [run for run in self.logits if run.way in WAYS and WAYS[run.way].uses_teacher and run.twin in self.logits]
+        experiment, done = self.experiment, self.logits
+        runs = [Run(*each) for each in product(experiment.recipes, experiment.ways, experiment.seeds)]
+        return [run for run in runs if WAYS[run.way].uses_teacher and run in done and run.twin in done]
 
     def verdict(self, run: Run) -> Verdict:
         "A student against its direct twin, one seed, on the same test texts."

@@ -38,14 +38,14 @@ def _encode(tokenizer: Tokenizer, texts: list[str], first: int = 0) -> tuple[np.
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     return np.fromiter(chain.from_iterable(ids), np.int64, lengths.sum()), lengths
 
-# %% ../nbs/60_runtime.ipynb #819a1fdf
+# %% ../nbs/60_runtime.ipynb #067ee864
 class Texts(NamedTuple):
     "Some texts, end to end."
     lengths: np.ndarray  # tokens in each text, [texts]
     rows: np.ndarray  # row of each token in the tables, [tokens]
-    keys: np.ndarray | None  # what each token counts for in the hash of a run, [tokens]; None where no run is hashed
+    keys: np.ndarray  # what each token counts for in the hash of a run, [tokens]
 
-# %% ../nbs/60_runtime.ipynb #7ef55920
+# %% ../nbs/60_runtime.ipynb #b738179b
 @dataclass(frozen=True)
 class Operation:
     "One step of a program. What it reads must have been made before it."
@@ -65,7 +65,7 @@ class Operation:
         "Shape of each of its weights, tables aside."
         return {}
 
-# %% ../nbs/60_runtime.ipynb #6683c059
+# %% ../nbs/60_runtime.ipynb #9bcdfae4
 def _whole(name: str, value, most: int, least: int = 1) -> None:
     "Raise `ValueError` for a setting that is not a whole number within bounds."
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -75,7 +75,7 @@ def _named(**names) -> None:
     "Raise `ValueError` for a setting that is not the name of a weight or of a result."
     for setting, name in names.items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.]{0,199}", name, re.ASCII):
-            raise ValueError(f"{setting} is {name!r:.60}, and should be a name of letters, digits, dots and underscores")
+            raise ValueError(f"{setting} is {name!r:.60}, and should be a name of letters, digits, dots, underscores")
         if name in ("rows", "keys", "config", "tokenizer"):
             raise ValueError(f"{setting} is {name!r}, a name that the file needs for itself: choose another")
 
@@ -87,7 +87,7 @@ HASH, HASH_PRIME = 116049371, 2 ** 31 - 1  # of the n-grams, as in training
 
 # %% ../nbs/60_runtime.ipynb #3418fa42
 def _bag_rows(texts: Texts, ngrams: int, first: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    "Rows of all tokens, then of all runs of two and more in buckets from `first` on, and the text that each belongs to."
+    "Rows of all tokens, then of all runs of two and more, in buckets from `first` on, and the text of each."
     owner = np.arange(len(texts.lengths)).repeat(texts.lengths)
     rows, owners, runs = [texts.rows], [owner], texts.keys
     for n in range(1, ngrams):
@@ -97,10 +97,13 @@ def _bag_rows(texts: Texts, ngrams: int, first: int, buckets: int) -> tuple[np.n
         owners.append(owner[n:][whole])
     return np.concatenate(rows), np.concatenate(owners)
 
-# %% ../nbs/60_runtime.ipynb #3d68b73b
+# %% ../nbs/60_runtime.ipynb #ce140c11
 def _sums(vectors: np.ndarray, owner: np.ndarray, texts: int) -> np.ndarray:
     "Sum of the vectors of each text, `[texts, W]`."
-    return np.stack([np.bincount(owner, column, texts) for column in vectors.T], 1)
+    sums = np.empty((texts, vectors.shape[1]))
+    for number, column in enumerate(vectors.T):
+        sums[:, number] = np.bincount(owner, column, texts)
+    return sums
 
 # %% ../nbs/60_runtime.ipynb #673afd9a
 @dataclass(frozen=True)
@@ -130,22 +133,21 @@ class Bag(Operation):
         "Shape of each of its weights, tables aside."
         return {} if self.bias is None else {self.bias: (self.width,)}
 
-    def divisor(self, counts: np.ndarray):
-        "What the sums of bags of so many rows are divided by."
-        return {"count": counts, "root": np.sqrt(counts)}.get(self.divide, self.divide)
-
     def compiled(self, weights: dict, settings: "Settings") -> Callable:
         "The function of texts that this is."
         table, bias = weights[self.table], weights.get(self.bias)
 
         def answer(texts: Texts) -> np.ndarray:
             rows, owner = _bag_rows(texts, self.ngrams, settings.vocab_size, self.buckets)
-            counts = np.bincount(owner, minlength=len(texts.lengths)).clip(1)[:, None]
-            means = _sums(table[rows], owner, len(texts.lengths)) / self.divisor(counts)
+            divisor = self.divide
+            if isinstance(divisor, str):
+                counts = np.bincount(owner, minlength=len(texts.lengths)).clip(1)[:, None]
+                divisor = np.sqrt(counts) if divisor == "root" else counts
+            means = _sums(table[rows], owner, len(texts.lengths)) / divisor
             return means if bias is None else means + bias
         return answer
 
-# %% ../nbs/60_runtime.ipynb #f6866e70
+# %% ../nbs/60_runtime.ipynb #cea12450
 @dataclass(frozen=True)
 class Dense(Operation):
     "A matrix and what may follow it: a bias, a ReLU; `[texts, outputs]`."
@@ -194,7 +196,7 @@ class Dense(Operation):
             return products.clip(0) if self.relu else products
         return answer
 
-# %% ../nbs/60_runtime.ipynb #ba9467b1
+# %% ../nbs/60_runtime.ipynb #3bfd2c9f
 @dataclass(frozen=True)
 class Add(Operation):
     "The sum of two or more results of the same size."
@@ -224,7 +226,7 @@ class Windows(Operation):
     "Each filter's largest response after the ReLU, Kim 2014; `[texts, filters * widths]`."
     table: str  # weight, [tokens, width]
     width: int  # numbers in a vector
-    kernels: list[str]  # weights NAME.weight [filters, width, places] and NAME.bias [filters], for each width of a filter
+    kernels: list[str]  # weights NAME.weight [filters, width, places] and NAME.bias [filters], a name for each filter width
     places: list[int]  # tokens that the filters of each kernel see
     filters: int  # filters of each kernel
     positions: int | None = None  # None: padding is ignored; a number: padded to it, and the padding votes
@@ -235,7 +237,7 @@ class Windows(Operation):
         _whole("filters", self.filters, _LARGEST)
         lists = isinstance(self.kernels, list) and isinstance(self.places, list)
         if not lists or not 1 <= len(self.kernels) == len(self.places) <= 64:
-            raise ValueError(f"kernels {self.kernels!r:.60} and places {self.places!r:.60} should be lists of the same length")
+            raise ValueError(f"kernels {self.kernels!r:.60} and places {self.places!r:.60} should be lists, equally long")
         for name, places in zip(self.kernels, self.places):
             _named(kernels=name)
             _whole("places", places, max(2 ** 16 // self.width, 1))
@@ -268,7 +270,8 @@ class Windows(Operation):
         for name, places in zip(self.kernels, self.places):
             kernel = weights[f"{name}.weight"].transpose(2, 1, 0).reshape(places * self.width, self.filters)
             kernels.append((places, np.ascontiguousarray(kernel), weights[f"{name}.bias"]))
-        reach, between = max(self.places) - 1, settings.pad_row if positions else -1  # -1: the row of zeros
+        reach = max(*self.places, 2) - 1  # at least one, so that an empty text has a place too
+        between = settings.pad_row if positions else -1  # -1: the row of zeros
 
         def answer(texts: Texts) -> np.ndarray:
             lengths = texts.lengths
@@ -291,8 +294,8 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return .5 * np.tanh(.5 * x) + .5  # does not overflow
 
 def _last_states(inputs: np.ndarray, running: np.ndarray, recurrent: np.ndarray) -> np.ndarray:
-    """Last states `[2, B, H]` of an LSTM in both directions; `inputs` `[T, 2, B, 4 H]` are the tokens' shares of the gates,
-    `running` `[T]` how many texts still take part in each step."""
+    """Last states `[2, B, H]` of an LSTM in both directions; `inputs` `[T, 2, B, 4 H]` are the tokens' shares of the
+    gates, `running` `[T]` how many texts still take part in each step."""
     size = recurrent.shape[1]
     h, c = np.zeros((2, 2, inputs.shape[2], size), np.float32)
     for step, texts in zip(inputs, running):
@@ -302,7 +305,7 @@ def _last_states(inputs: np.ndarray, running: np.ndarray, recurrent: np.ndarray)
         h[:, :texts] = o * np.tanh(c[:, :texts])
     return h
 
-# %% ../nbs/60_runtime.ipynb #385f67a7
+# %% ../nbs/60_runtime.ipynb #874860a7
 @dataclass(frozen=True)
 class LSTM(Operation):
     "The last states of a bidirectional LSTM, side by side; `[texts, 2 * hidden]`."
@@ -332,7 +335,8 @@ class LSTM(Operation):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         "Shape of each of its weights, tables aside."
         gates = 4 * self.hidden
-        shapes = {"weight_ih": (gates, self.width), "weight_hh": (gates, self.hidden), "bias_ih": (gates,), "bias_hh": (gates,)}
+        shapes = {"weight_ih": (gates, self.width), "weight_hh": (gates, self.hidden),
+                  "bias_ih": (gates,), "bias_hh": (gates,)}
         return {name: shape for kind, shape in shapes.items() for name in self._both(kind)}
 
     def compiled(self, weights: dict, settings: "Settings") -> Callable:
@@ -357,7 +361,7 @@ class LSTM(Operation):
             return np.concatenate(_last_states(inputs, running, recurrent), 1)[place]
         return answer
 
-# %% ../nbs/60_runtime.ipynb #7d5fdf21
+# %% ../nbs/60_runtime.ipynb #c7bd0dd1
 OPERATIONS = {"bag": Bag, "windows": Windows, "lstm": LSTM, "dense": Dense, "add": Add}
 
 class _OtherVersion(ValueError):
@@ -369,8 +373,8 @@ def _operation(entry: dict) -> Operation:
         raise ValueError(f"{entry!r:.60} is not an operation: give a dictionary with its name under 'operation'")
     name = entry["operation"]
     if name not in OPERATIONS:
-        raise _OtherVersion(f"comes from another version of distillnb, for it uses an operation {name!r:.60} that this one does not know "
-                            f"({', '.join(OPERATIONS)}): update distillnb")
+        raise _OtherVersion(f"comes from another version of distillnb, for it uses an operation {name!r:.60} "
+                            f"that this one does not know ({', '.join(OPERATIONS)}): update distillnb")
     try:
         return OPERATIONS[name](**{key: value for key, value in entry.items() if key != "operation"})
     except (TypeError, ValueError) as error:
@@ -422,7 +426,7 @@ class Settings:
         plain = vars(self) | {"format": FORMAT, "program": [_entry(operation) for operation in self.program]}
         return json.dumps(plain)
 
-# %% ../nbs/60_runtime.ipynb #d977b628
+# %% ../nbs/60_runtime.ipynb #62f9b96c
 def _check_settings(settings: Settings) -> None:
     "Raise `ValueError` for settings, the program aside, that cannot be."
     names = settings.names
@@ -467,21 +471,22 @@ def _check_program(settings: Settings) -> None:
     if both := weights & {*shared}:
         raise ValueError(f"its program uses {sorted(both)[0]} as a table and as something else")
     if name != "logits" or sizes[name] != len(settings.names):
-        raise ValueError(f"its program ends with {name!r} of size {sizes[name]}, not with logits for {len(settings.names)} classes")
+        raise ValueError(f"its program ends with {name!r} of size {sizes[name]}, not with logits for "
+                         f"{len(settings.names)} classes")
 
-# %% ../nbs/60_runtime.ipynb #b2e9c510
+# %% ../nbs/60_runtime.ipynb #40950e01
 def _compiled(settings: Settings, weights: dict[str, np.ndarray]) -> Callable:
     "The function that a program with its weights is: ids of texts end to end, their lengths -> logits `[texts, K]`."
     weights = dict(weights)
     rows = weights.get("rows", np.arange(settings.vocab_size)).astype(np.int64)
-    keys = weights.get("keys", rows).astype(np.int64)
+    keys = weights["keys"].astype(np.int64) if settings.hashed and "keys" in weights else None
     for name in {operation.table for operation in settings.program if isinstance(operation, Windows)}:
         weights[name] = np.pad(weights[name], ((0, 1), (0, 0)))  # the row of zeros
-    hashed = settings.hashed
     steps = [(each.result, each.reads, each.compiled(weights, settings)) for each in settings.program]
 
     def answer(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        texts, results = Texts(lengths, rows[ids], keys[ids] if hashed else None), {}
+        line, results = rows[ids], {}
+        texts = Texts(lengths, line, line if keys is None else keys[ids])
         for result, reads, step in steps:
             results[result] = step(texts, *[results[name] for name in reads])
         return results["logits"]
@@ -508,7 +513,8 @@ class Student:
         texts: Iterable[str],  # any number of them, a generator too
         block: int = 256,  # texts that are in the works at a time
     ) -> np.ndarray:  # float32, [n, K]
-        "Logits for each text. Raises `TypeError` for what is not a string, or for a single string, `ValueError` for broken text."
+        """Logits for each text. Raises `TypeError` for what is not a string, or for a single string, and `ValueError`
+        for broken text."""
         if isinstance(texts, str):
             raise TypeError("Give a list of texts: predict_proba([text]) for a single one")
         parts, rest, row = [np.empty((0, len(self.names)), np.float32)], iter(texts), 0
@@ -553,7 +559,8 @@ def _sealed(data: bytes) -> bytes:
 def _checked(data: bytes, name: str) -> bytes:
     "The bytes, if their digest is right. Raises `ValueError`."
     if _MARK not in data:
-        raise ValueError(f"{name} is not a student that distillnb has exported, or its end is missing: export it again, or copy it again")
+        raise ValueError(f"{name} is not a student that distillnb has exported, or its end is missing: "
+                         "export it again, or copy it again")
     if _sealed(data) != data:
         raise ValueError(f"{name} is damaged, its checksum is wrong: copy it again, or export it again")
     return data
@@ -585,7 +592,7 @@ class _Archive:
             if self.room < 0:
                 raise ValueError("it unpacks to far more than a student of its size would")
             data = bytearray()
-            while len(data) < count * dtype.itemsize and (part := file.read(4096)):  # in pieces, since a piece may unpack to much
+            while len(data) < count * dtype.itemsize and (part := file.read(4096)):  # even a piece may unpack to much
                 data += part
         array = np.frombuffer(data, dtype)
         return array.reshape(shape[::-1]).T if turned else array.reshape(shape)
@@ -616,7 +623,7 @@ def _read_weights(archive: _Archive, settings: Settings) -> dict[str, np.ndarray
             weights[name] = differences.astype(np.int64).cumsum()
     return weights
 
-# %% ../nbs/60_runtime.ipynb #ace65801
+# %% ../nbs/60_runtime.ipynb #514ad4f6
 def _check_fit(settings: Settings, weights: dict, tokenizer: Tokenizer) -> None:
     "Raise `ValueError` where weights, program and tokenizer don't fit together."
     for name, shape in settings.shapes.items():
@@ -627,7 +634,8 @@ def _check_fit(settings: Settings, weights: dict, tokenizer: Tokenizer) -> None:
             raise ValueError(f"{name} has values that are not finite")
     rows, ids = weights.get("rows", np.arange(settings.vocab_size)), max(tokenizer.get_vocab().values()) + 1
     if rows.ndim != 1 or len(rows) < ids or rows.min() < 0 or rows.max() >= settings.vocab_size:
-        raise ValueError(f"its row numbers don't fit a table of {settings.vocab_size:,} rows and a tokenizer of {ids:,} ids")
+        raise ValueError(f"its row numbers don't fit a table of {settings.vocab_size:,} rows "
+                         f"and a tokenizer of {ids:,} ids")
     if "keys" in weights and weights["keys"].shape != rows.shape:
         raise ValueError("its keys don't fit its rows")
 
@@ -654,12 +662,14 @@ def _first_format(old: dict) -> dict:
     "Settings of a file of format 1, with a program."
     classes, table, width = len(old["names"]), "embedding.weight", old["width"]
     runs = {"ngrams": old.get("ngrams", 1), "buckets": old.get("buckets", 0) if old.get("ngrams", 1) > 1 else 0}
-    top = {"operation": "dense", "result": "logits", "weight": "classifier.weight", "bias": "classifier.bias", "outputs": classes}
+    top = {"operation": "dense", "result": "logits", "weight": "classifier.weight", "bias": "classifier.bias",
+           "outputs": classes}
     kernels = [f"convolutions.{number}" for number in range(len(old.get("filter_widths", [])))]
     windows = {"operation": "windows", "result": "answers", "table": table, "width": width, "kernels": kernels,
                "places": old.get("filter_widths"), "filters": old.get("filters"), "positions": old.get("positions")}
     if old["kind"] == "linear":
-        bag = {"operation": "bag", "result": "means", "table": table, "width": width, "divide": old["positions"] or "count"} | runs
+        divide = old["positions"] or "count"
+        bag = {"operation": "bag", "result": "means", "table": table, "width": width, "divide": divide} | runs
         program = [bag, top | {"of": "means", "inputs": width}]
         if old["folded"]:
             program = [bag | {"result": "logits", "bias": "classifier.bias"}]
@@ -667,23 +677,27 @@ def _first_format(old: dict) -> dict:
         program = [windows, top | {"of": "answers", "inputs": old["filters"] * len(kernels)}]
     elif old["kind"] == "ensemble":
         program = [windows, top | {"of": "answers", "result": "scores", "inputs": old["filters"] * len(kernels)},
-                   {"operation": "bag", "result": "votes", "table": "votes.weight", "width": classes, "divide": "root"} | runs,
+                   {"operation": "bag", "result": "votes", "table": "votes.weight", "width": classes,
+                    "divide": "root"} | runs,
                    {"operation": "add", "result": "logits", "of": ["scores", "votes"], "size": classes}]
     elif old["kind"] == "bilstm":
-        program = [{"operation": "lstm", "result": "states", "table": table, "width": width, "weights": "lstm", "hidden": old["hidden"]},
-                   top | {"result": "units", "of": "states", "weight": "dense.weight", "bias": "dense.bias", "inputs": 2 * old["hidden"],
-                          "outputs": old["dense"], "relu": True},
+        program = [{"operation": "lstm", "result": "states", "table": table, "width": width, "weights": "lstm",
+                    "hidden": old["hidden"]},
+                   top | {"result": "units", "of": "states", "weight": "dense.weight", "bias": "dense.bias",
+                          "inputs": 2 * old["hidden"], "outputs": old["dense"], "relu": True},
                    top | {"of": "units", "inputs": old["dense"]}]
     else:
-        raise _OtherVersion(f"holds a student of the kind {old['kind']!r:.60}, which this version of distillnb does not know: update distillnb")
+        raise _OtherVersion(f"holds a student of the kind {old['kind']!r:.60}, which this version of distillnb "
+                            "does not know: update distillnb")
     return old | {"pad_row": old.get("pad_row", 0), "program": program}
 
-# %% ../nbs/60_runtime.ipynb #6a5092bd
+# %% ../nbs/60_runtime.ipynb #bc39d6ec
 def _read_settings(text: str) -> Settings:
-    "Settings from their JSON. Raises `_OtherVersion` for what this module cannot read, `ValueError` for what cannot be."
+    "Settings from their JSON. Raises `_OtherVersion` for what cannot be read here, `ValueError` for what cannot be."
     plain = json.loads(text)
     if plain["format"] not in (1, FORMAT):
-        raise _OtherVersion(f"comes from another version of distillnb (format {plain['format']!r:.60}, this one reads 1 and {FORMAT}): "
+        raise _OtherVersion(f"comes from another version of distillnb (format {plain['format']!r:.60}, "
+                            f"this one reads 1 and {FORMAT}): "
                             "export it again with this version, or install that one")
     if plain["format"] == 1:
         plain = _first_format(plain)
@@ -698,7 +712,8 @@ def _read_onnx(data: bytes, threads: int = 1) -> Student:
     try:
         import onnxruntime
     except ImportError:
-        raise ImportError('An .onnx file needs onnxruntime: run pip install "distillnb[onnx]", or export to .npz') from None
+        raise ImportError('An .onnx file needs onnxruntime: run pip install "distillnb[onnx]", '
+                          'or export to .npz') from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -727,7 +742,8 @@ def _student(data: bytes, name: str, threads: int = 1) -> Student:
     except ImportError:
         raise
     except Exception as error:
-        raise ValueError(f"{name} is not a student that can answer ({type(error).__name__}: {error}): export it again") from None
+        raise ValueError(f"{name} is not a student that can answer ({type(error).__name__}: {error}): "
+                         "export it again") from None
     return student
 
 # %% ../nbs/60_runtime.ipynb #fd8ec71a
@@ -735,8 +751,8 @@ def load(
     file: str | Path,  # a .npz or .onnx that `save_runtime`, `save_onnx`, `fit_size` or `distillnb export` wrote
     threads: int = 1,  # that ONNX may use; numpy takes what OMP_NUM_THREADS says
 ) -> Student:
-    """A student from its file. Raises `FileNotFoundError`, `ValueError` for a file that is damaged or from another version,
-    and `ImportError` for an .onnx file where onnxruntime is missing."""
+    """A student from its file. Raises `FileNotFoundError`, `ValueError` for a file that is damaged or from another
+    version, and `ImportError` for an .onnx file where onnxruntime is missing."""
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file: write one with distillnb export")

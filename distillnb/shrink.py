@@ -51,10 +51,12 @@ def _removable(tokenizer: Tokenizer, counts: np.ndarray) -> list[int]:
         prefix = model["continuing_subword_prefix"]
         letters = set("".join(piece for piece, number in model["vocab"].items() if counts[number]))
         bare = {number: piece.removeprefix(prefix) for piece, number in model["vocab"].items()}
-        free = [number for number, piece in bare.items() if number not in special and (len(piece) > 1 or piece not in letters)]
+        free = [number for number, piece in bare.items()
+                if number not in special and (len(piece) > 1 or piece not in letters)]
         return sorted(free, key=lambda number: (counts[number], -len(bare[number]), number))
     if model["type"] == "BPE" and not model.get("continuing_subword_prefix"):
-        made = [model["vocab"]["".join(pair if isinstance(pair, list) else pair.split(" "))] for pair in model["merges"]]
+        pairs = [pair if isinstance(pair, list) else pair.split(" ") for pair in model["merges"]]
+        made = [model["vocab"]["".join(pair)] for pair in pairs]
         return [number for number in dict.fromkeys(reversed(made)) if number not in special]
     return []
 
@@ -146,8 +148,11 @@ def _fewer_buckets(parts: Parts, usage: dict[str, np.ndarray], buckets: dict[str
         votes, used = weights[name][first:], usage[name][first:, None] + 1e-6
         merged = groups(votes * used) / groups(used)
         weights[name] = np.concatenate([weights[name][:first], merged.astype(np.float32)])
-    program = [replace(operation, buckets=buckets[operation.table]) if getattr(operation, "buckets", 0) and operation.table in buckets
-               else operation for operation in settings.program]
+    program = []
+    for operation in settings.program:
+        if getattr(operation, "buckets", 0) and operation.table in buckets:
+            operation = replace(operation, buckets=buckets[operation.table])
+        program.append(operation)
     return Parts(replace(settings, program=program), weights, tokenizer)
 
 # %% ../nbs/62_shrink.ipynb #9c8afa7b
@@ -160,15 +165,18 @@ def _removals(removable: list[int], counts: np.ndarray) -> list[int]:
 def _widths(settings: runtime.Settings) -> list[dict[str, int]]:
     "Widths of the tables that can be narrower, all of it first."
     tables = {name: width for name, (_, width) in settings.tables.items() if _absorbing(settings, name)}
-    options = [{name: min(max(width * share // 8, 4), width) for name, width in tables.items()} for share in (8, 6, 4, 3, 2, 1)]
+    options = [{name: min(max(width * share // 8, 4), width) for name, width in tables.items()}
+               for share in (8, 6, 4, 3, 2, 1)]
     return [option for number, option in enumerate(options) if option not in options[:number]]
+
+def _near_divisor(many: int, share: float) -> int:
+    "The divisor of a number that is nearest to a share of it."
+    return min((number for number in range(1, many + 1) if not many % number), key=lambda number: abs(number - many * share))
 
 def _bucket_numbers(settings: runtime.Settings) -> list[dict[str, int]]:
     "Buckets of the tables that have some, all of them first."
-    tables = {name: rows - settings.vocab_size for name, (rows, _) in settings.tables.items() if rows > settings.vocab_size}
-    divisors = {name: [number for number in range(1, many + 1) if not many % number] for name, many in tables.items()}
-    options = [{name: min(divisors[name], key=lambda number: abs(number - many * share)) for name, many in tables.items()}
-               for share in (1, .2, .05, .01)]
+    every = {name: rows - settings.vocab_size for name, (rows, _) in settings.tables.items()}
+    options = [{name: _near_divisor(many, share) for name, many in every.items() if many} for share in (1, .2, .05, .01)]
     return [option for number, option in enumerate(options) if option not in options[:number]]
 
 def _variants(parts: Parts, texts: list[str]) -> Iterator[Parts]:
@@ -183,10 +191,10 @@ def _variants(parts: Parts, texts: list[str]) -> Iterator[Parts]:
         trimmed = _trimmed(parts, set(removable[:removed])) if removed else parts
         _, usage = _usage(trimmed, texts)
         for widths, buckets in product(_widths(settings), _bucket_numbers(settings)):
-            tables = trimmed.settings.tables
-            small = _narrowed(trimmed, usage, {name: width for name, width in widths.items() if width < tables[name][1]})
-            fewer = {name: number for name, number in buckets.items() if number < tables[name][0] - trimmed.settings.vocab_size}
-            yield _fewer_buckets(small, usage, fewer)
+            tables, first = trimmed.settings.tables, trimmed.settings.vocab_size
+            narrower = {name: width for name, width in widths.items() if width < tables[name][1]}
+            fewer = {name: number for name, number in buckets.items() if number < tables[name][0] - first}
+            yield _fewer_buckets(_narrowed(trimmed, usage, narrower), usage, fewer)
 
 # %% ../nbs/62_shrink.ipynb #826680a2
 _BITS = (32, 16, 8, 6, 5, 4)
@@ -199,10 +207,12 @@ def _entropy(array: np.ndarray) -> float:
 def _estimate(coded: dict[str, np.ndarray], tokenizer: Tokenizer, packed: dict) -> float:
     "Bytes of the file, roughly; `packed` remembers what the tokenizers take."
     if id(tokenizer) not in packed:  # the tokenizer is kept too, so that its id stays its own
-        lines = [np.diff(coded[name], prepend=0).astype(np.int32).tobytes() for name in ("rows", "keys") if name in coded]
-        packed[id(tokenizer)] = sum(len(lzma.compress(part)) for part in (_tokenizer_text(tokenizer).encode(), *lines)), tokenizer
+        lines = [np.diff(coded[name], prepend=0).astype(np.int32) for name in ("rows", "keys") if name in coded]
+        parts = [_tokenizer_text(tokenizer).encode(), *(line.tobytes() for line in lines)]
+        packed[id(tokenizer)] = sum(len(lzma.compress(part)) for part in parts), tokenizer
     arrays = [array for name, array in coded.items() if name not in ("rows", "keys")]
-    return packed[id(tokenizer)][0] + 3_000 + sum(_entropy(array) if array.dtype == np.int8 else .93 * array.nbytes for array in arrays)
+    sizes = [_entropy(array) if array.dtype == np.int8 else .93 * array.nbytes for array in arrays]
+    return packed[id(tokenizer)][0] + 3_000 + sum(sizes)
 
 def _decoded(coded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     "Weights as the runtime will have them."
@@ -222,7 +232,9 @@ class _Candidate(NamedTuple):
     bits: int
     parts: Parts
 
-def _candidates(parts: Parts, limit: float, expected: np.ndarray, texts: list[str], corpus: list[str]) -> tuple[list[_Candidate], float]:
+def _candidates(
+    parts: Parts, limit: float, expected: np.ndarray, texts: list[str], corpus: list[str]
+) -> tuple[list[_Candidate], float]:
     "Shapes that fit into `limit` bytes, the best first, and the size of the smallest of all."
     found, packed, smallest = [], {}, np.inf
     for shape in tqdm(_variants(parts, corpus), desc="Trying shapes", unit=" shapes", leave=False, delay=2):
@@ -268,18 +280,20 @@ def fit_size(
     labels: Iterable | None = None,  # class names [n], or zeros and ones [n, K]; None: no accuracy is shown
     corpus: Iterable[str] | None = None,  # texts to count tokens in, those of the training say; None: `texts`
     agreement: float = .9,  # least share of texts that must keep their class
-) -> pd.DataFrame:  # a row a file: kB, bits, tokens, width, buckets, difference (mean, of a probability), agreement, accuracy, chosen
-    """Write the best file of that size for `distillnb.runtime`. Raises `Refused`, and writes nothing, when none will do;
-    `ValueError` for a request that cannot be met."""
+) -> pd.DataFrame:  # a row a file: kB, bits, tokens, width, buckets, difference (mean), agreement, accuracy, chosen
+    """Write the best file of that size for `distillnb.runtime`. Raises `Refused`, and writes nothing, when none will do,
+    and `ValueError` for a request that cannot be met."""
     file, texts = Path(file), list(texts)
     _check_request(file, ".npz", texts, 32)
     truth = None if labels is None else true_classes(classifier, labels, len(texts))
     if not max_size_kb > 0 or not 0 <= agreement <= 1:
-        raise ValueError(f"max_size_kb={max_size_kb}, agreement={agreement}: give a size above 0, and a share between 0 and 1")
+        raise ValueError(f"max_size_kb={max_size_kb}, agreement={agreement}: "
+                         "give a size above 0, and a share between 0 and 1")
+    corpus = texts if corpus is None else list(corpus)
     limit, whole = max_size_kb * 1000, _parts(classifier)
     expected = classifier.predict_proba(texts)
     few = np.linspace(0, len(texts) - 1, min(len(texts), 1000)).astype(int)  # to choose by
-    candidates, smallest = _candidates(whole, limit, expected[few], [texts[i] for i in few], texts if corpus is None else list(corpus))
+    candidates, smallest = _candidates(whole, limit, expected[few], [texts[i] for i in few], corpus)
     rows, best = [], None
     for bits in (32, 8):
         rows.append(_weighed(_packed(whole, bits), file.name, whole, bits, texts, expected, truth))
@@ -293,8 +307,8 @@ def fit_size(
         raise Refused(f"This student cannot be made to fit into {max_size_kb:g} kB, the smallest would take about "
                       f"{smallest / 1000:,.0f}: allow more, or train a smaller one, with its own small tokenizer")
     if rows[-1]["agreement"] < agreement:
-        raise Refused(f"Within {max_size_kb:g} kB only {rows[-1]['agreement']:.1%} of the texts would keep their class, and "
-                      f"{agreement:.1%} were asked for, so it was not written: allow more, or train a smaller student, with its own "
-                      "small tokenizer")
+        raise Refused(f"Within {max_size_kb:g} kB only {rows[-1]['agreement']:.1%} of the texts would keep their class, "
+                      f"and {agreement:.1%} were asked for, so it was not written: allow more, or train a smaller "
+                      "student, with its own small tokenizer")
     _write(file, best)
     return pd.DataFrame(rows)

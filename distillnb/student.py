@@ -68,10 +68,11 @@ class Student(PreTrainedModel):
         "Logits, and the cross entropy if there are labels."
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         logits = self.logits(self.table_rows(input_ids), mask)
-        return SequenceClassifierOutput(loss=None if labels is None else self._label_loss(logits, labels), logits=logits)
+        loss = None if labels is None else self._label_loss(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def _label_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        "Cross entropy of class ids, or the binary one of zeros and ones where the problem is multi_label_classification."
+        "Cross entropy of class ids, or the binary one of zeros and ones for a multi_label_classification."
         if self.config.problem_type == "multi_label_classification":
             return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         return F.cross_entropy(logits, labels)
@@ -119,7 +120,7 @@ class Recipe:
     sizes: dict = field(default_factory=dict)  # settings of its configuration: width, filters, ngrams, ...
     optimizer: str = "adam"  # "adam" or "sgd"
     rate: float = 1e-3  # learning rate of the first step
-    decay: float | str = "linear"  # "linear": the rate falls to zero; a number: it is multiplied by that after each epoch
+    decay: float | str = "linear"  # "linear": falls to zero; a number: what the rate is multiplied by after each epoch
     batch_size: int = 32  # texts a step
     epochs: int = 10  # passes over the texts, at most
     examples: int | None = None  # examples an epoch; None: as many as there are texts, and `least_examples` at least
@@ -136,8 +137,8 @@ class Recipe:
 
     def settings(self) -> dict[str, str]:
         "All of it in words, what was left open left out."
-        plain = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("student", "sizes")}
-        return {name: str(value) for name, value in (plain | self.sizes).items() if value is not None}
+        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)} | self.sizes
+        return {name: str(value) for name, value in plain.items() if value is not None and name not in ("student", "sizes")}
 
 # %% ../nbs/20_student.ipynb #4c69bebb
 _NO_SIZES = {"self", "kwargs", "vocab_size", "tokenizer_size", "pad_token_id"}  # what data and tokenizer decide
@@ -148,7 +149,8 @@ def _check_recipe(recipe: Recipe) -> None:
     own = config.__mro__[:config.__mro__.index(PretrainedConfig)]
     sizes = {name for part in own for name in inspect.signature(part.__init__).parameters} - _NO_SIZES
     if unknown := [name for name in recipe.sizes if name not in sizes]:
-        raise ValueError(f"A {recipe.student} student has no size {unknown[0]!r}: choose from {', '.join(sorted(sizes))}")
+        raise ValueError(f"A {recipe.student} student has no size {unknown[0]!r}: "
+                         f"choose from {', '.join(sorted(sizes))}")
     config(**recipe.sizes)
     if recipe.optimizer not in ("adam", "sgd"):
         raise ValueError(f"optimizer={recipe.optimizer!r}: choose 'adam' or 'sgd'")
@@ -187,10 +189,10 @@ def register_student(
     sentence: str,  # what it is, to follow "A ..." on its card
     **settings,  # of its default recipe, where they differ from the defaults of `Recipe`
 ) -> Callable:  # a decorator of the model's class
-    "Make a kind of student known, here and to transformers. Raises `ValueError` for a name that does not begin as ours do."
+    "Make a kind of student known, here and to transformers. Raises `ValueError` for a name that begins otherwise than ours."
     def register(model: type) -> type:
         if not config.model_type.startswith(PREFIX):
-            raise ValueError(f"model_type={config.model_type!r}: begin it with {PREFIX!r}, so that files say whose student it is")
+            raise ValueError(f"model_type={config.model_type!r}: begin it with {PREFIX!r}, so that files say whose it is")
         name = config.model_type.removeprefix(PREFIX)
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModelForSequenceClassification.register(config, model, exist_ok=True)

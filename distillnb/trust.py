@@ -17,7 +17,6 @@ from scipy.stats import binomtest
 from .metrics import brier_score, calibration_error, check_arrays, reliability
 from .significance import paired_bootstrap
 from .teacher import to_probabilities
-from .teacher import to_probabilities
 
 # %% ../nbs/42_trust.ipynb #c0d2fd7f
 def fit_temperature(

@@ -1,6 +1,9 @@
 """Any teacher: every kind of source, joins by text and id, asking once, and what must be refused."""
+import io
 import json
+import pickle
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -219,3 +222,118 @@ def test_a_clone_is_the_same_teacher(fitted):
     teacher = any_teacher(fitted)
     assert clone(teacher) is teacher and any_teacher(teacher) is teacher and isinstance(teacher, Teacher)
     assert json.dumps(teacher.names)
+
+
+class Oracle:
+    """A kind of teacher that only this test knows."""
+
+    def __init__(self, word):
+        self.word = word
+
+    def ask(self, batch):
+        return [[.2, .8] if self.word in text else [.9, .1] for text in batch]
+
+
+def test_a_kind_of_ones_own():
+    @register_teacher(lambda source: isinstance(source, Oracle))
+    def make(source, wishes):
+        return Teacher(wishes.names or ["no", "yes"], "probabilities", source.ask, what="the oracle")
+
+    try:
+        teacher = any_teacher(Oracle("fine"))
+        assert teacher.names == ["no", "yes"] and np.allclose(teacher(TEXTS)[:2], [[.2, .8], [.9, .1]], atol=1e-6)
+        assert any_teacher(Oracle("fine"), ["bad", "good"]).names == ["bad", "good"]
+        assert np.array_equal(pickle.loads(pickle.dumps(teacher))(TEXTS), teacher(TEXTS))
+    finally:
+        KINDS.pop(0)
+    with pytest.raises(TypeError, match="is no teacher"):
+        any_teacher(Oracle("fine"))
+
+
+def test_the_newest_kind_is_asked_first(fitted):
+    register_teacher(lambda source: source is fitted, lambda source, wishes: Teacher(["x", "y"], "probabilities", source.predict_proba))
+    try:
+        assert any_teacher(fitted).names == ["x", "y"]
+    finally:
+        KINDS.pop(0)
+    assert any_teacher(fitted).names == ["bad", "good"]
+
+
+def by_length(batch):
+    return [[1 / (1 + len(text)), len(text) / (1 + len(text))] for text in batch]
+
+
+def sources(kind, tiny_bert, fitted):
+    from transformers import pipeline
+
+    table = pd.DataFrame({"text": TEXTS, "no": .3, "yes": .7})
+    return {"folder": lambda: any_teacher(tiny_bert), "pipeline": lambda: any_teacher(pipeline("text-classification", str(tiny_bert), device="cpu")),
+            "table": lambda: any_teacher(table), "estimator": lambda: any_teacher(fitted),
+            "function": lambda: any_teacher(by_length, ["short", "long"])}[kind]()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipeline", "table", "estimator", "function"])
+def test_every_kind_can_be_pickled_after_use(kind, tiny_bert, fitted):
+    teacher = sources(kind, tiny_bert, fitted)
+    answers = teacher.probabilities(TEXTS)
+    again = pickle.loads(pickle.dumps(teacher))
+    assert np.array_equal(again.probabilities(TEXTS), answers) and (again.names, again.what) == (teacher.names, teacher.what)
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_a_classifier_can_be_dumped_with_its_teacher(kind, tiny_bert, fitted):
+    from distillnb.estimator import DistilledClassifier
+
+    texts = [text + " " + end for text in TEXTS for end in ("", "a", "b")]
+    teacher = any_teacher(pd.DataFrame({"text": texts, "no": .3, "yes": .7})) if kind == "table" else sources(kind, tiny_bert, fitted)
+    student, file = DistilledClassifier("linear", teacher, epochs=1).fit(texts), io.BytesIO()
+    joblib.dump(student, file)
+    file.seek(0)
+    assert np.array_equal(joblib.load(file).predict_proba(TEXTS), student.predict_proba(TEXTS))
+
+
+def test_a_lambda_is_only_refused_when_pickled():
+    teacher = any_teacher(lambda batch: by_length(batch), ["short", "long"])
+    assert np.allclose(teacher(TEXTS), by_length(TEXTS))
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda|local"):
+        pickle.dumps(teacher)
+
+
+def test_a_loaded_student_gives_its_logits(tiny_bert):
+    from distillnb.cnn import CNNConfig, CNNStudent
+    from distillnb.inference import Classifier
+
+    model = CNNStudent(CNNConfig(vocab_size=27, width=8, filters=4, num_labels=3, initial_std=30.))
+    student = Classifier(model, load_teacher(tiny_bert).tokenizer, max_length=5)
+    teacher = any_teacher(student)
+    assert teacher.gives == "logits" and teacher.tokenizer is student.tokenizer and teacher.answer.max_length == 5
+    assert np.allclose(teacher.probabilities(TEXTS), student.predict_proba(TEXTS), atol=1e-5)
+    assert np.ptp(teacher.logits(TEXTS)) > np.ptp(to_logits(student.predict_proba(TEXTS)))  # nothing is clipped
+    assert any_teacher(student, ["x", "y", "z"]).names == ["x", "y", "z"]
+
+
+def test_wishes_for_a_teacher_that_is_there(tiny_bert, tmp_path):
+    teacher = load_teacher(tiny_bert, max_length=7)
+    assert any_teacher(teacher) is teacher
+    other = any_teacher(teacher, cache=tmp_path)
+    assert (other.answer.cache, other.answer.max_length) == (tmp_path, 7) and other.model is teacher.model
+    assert teacher.answer.cache is None
+
+
+@pytest.mark.parametrize("answers", [
+    lambda n: pd.DataFrame({"good": [.9] * n, "bad": [.1] * n}), lambda n: pd.DataFrame([[.1, .9]] * n),
+    lambda n: __import__("torch").tensor([[.1, .9]] * n, requires_grad=True), lambda n: np.array([[.1, .9]] * n, np.float16)])
+def test_frames_and_tensors_as_answers(answers):
+    assert np.allclose(any_teacher(lambda batch: answers(len(batch)), ["bad", "good"])(TEXTS), [[.1, .9]] * 4, atol=1e-3)
+
+
+def test_a_frame_of_other_classes():
+    with pytest.raises(ValueError, match="columns a, b.*bad, good"):
+        any_teacher(lambda batch: pd.DataFrame({"a": [.1] * len(batch), "b": .9}), ["bad", "good"])(TEXTS)
+
+
+@pytest.mark.parametrize("names, match", [(["a", "a"], "several outputs"), (["a"], "two columns")])
+def test_names_that_cannot_be_told_apart(names, match):
+    for make in (lambda: any_teacher(len, names), lambda: Teacher(names, "logits", len)):
+        with pytest.raises(ValueError, match=match):
+            make()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import distillnb.runtime
 from distillnb.estimator import DistilledClassifier
 from distillnb.export import Refused, save_onnx, save_runtime
+from distillnb.linear import HASH, HASH_PRIME
 from distillnb.shrink import fit_size
 
 HARD = ["", " ", "good", "\u200b", "😀 très bon", "good " * 300, *sentences(30)]
@@ -79,6 +80,22 @@ def test_alone_without_torch_and_transformers(files, students, tmp_path):
 def test_importing_it_from_the_package_brings_no_torch():
     code = "import sys, distillnb.runtime; sys.exit(bool({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+FIRST = Path(__file__).parent / "data" / "format1"
+EXPECTED = json.loads((FIRST / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("name", EXPECTED["probabilities"])
+def test_files_of_the_first_format_answer_as_ever(name):
+    """Files that the code before programs wrote, with the answers that it gave: all kinds, trimmed, narrowed, folded, with several labels."""
+    loaded = distillnb.runtime.load(FIRST / name)
+    assert abs(loaded.predict_proba(EXPECTED["texts"]) - EXPECTED["probabilities"][name]).max() < 1e-6
+
+
+def test_runs_are_hashed_as_in_training():
+    """The runtime stands alone, so it has the numbers once more."""
+    assert (distillnb.runtime.HASH, distillnb.runtime.HASH_PRIME) == (HASH, HASH_PRIME)
 
 
 @pytest.mark.parametrize("ending", ["npz", "onnx"])

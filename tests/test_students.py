@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from distillnb.bilstm import BiLSTMConfig, BiLSTMStudent
 from distillnb.cnn import CNNConfig, CNNStudent
 from distillnb.ensemble import EnsembleConfig, EnsembleStudent
-from distillnb.linear import LinearConfig, LinearStudent, count_parameters
+from distillnb.linear import LinearConfig, LinearStudent
+from distillnb.student import STUDENTS, Recipe, count_parameters
 
 KINDS = {"linear": (LinearConfig, LinearStudent, {}), "linear, old": (LinearConfig, LinearStudent, {"average": "max_length"}),
          "cnn": (CNNConfig, CNNStudent, {"filters": 7}), "cnn, old": (CNNConfig, CNNStudent, {"filters": 7, "positions": 64}),
@@ -98,3 +99,25 @@ def test_walkthrough_cnn_sees_the_padding():
     h = student.embedding(padded).transpose(1, 2)
     answers = torch.cat([convolution(h).relu().amax(2) for convolution in student.convolutions], 1)
     assert torch.allclose(student(ids).logits, student.classifier(answers), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", STUDENTS)
+@pytest.mark.parametrize("setting, value", [
+    ("width", 0), ("width", -3), ("width", 2.5), ("width", True), ("filters", 0), ("hidden", 0), ("dense", -1), ("dropout", -.1), ("dropout", 1.1),
+    ("dropout", float("nan")), ("buckets", -1), ("ngrams", 0), ("positions", 0), ("initial_std", -1), ("filter_widths", ()),
+    ("filter_widths", (3, 0)), ("filter_widths", 3), ("vocab_size", 0)])
+def test_a_size_that_cannot_be_is_refused_by_name(kind, setting, value):
+    config = STUDENTS[kind].config
+    if setting in vars(config()):
+        with pytest.raises(ValueError, match=setting):
+            config(**{setting: value})
+        if setting != "vocab_size":  # what the data decide
+            with pytest.raises(ValueError, match=setting):
+                Recipe(kind, sizes={setting: value})
+
+
+def test_every_kind_has_a_program_that_names_its_weights():
+    for kind in KINDS:
+        student, state = build(kind), build(kind).state_dict()
+        named = [entry[setting] for entry in student.program() for setting in ("table", "weight", "bias") if entry.get(setting)]
+        assert named and {*named} <= {*state}, kind

@@ -1,10 +1,13 @@
 """The teacher: its cache, its class order, its safety, and what survives a killed process."""
+import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from conftest import sentences
 from distillnb.data import read_reviews, split
 from distillnb.teacher import (FineTuning, cached_fine_tune, fine_tune, load_classifier, load_teacher, match_labels, model_teacher,
                                teacher_logits)
-from distillnb.tokens import tokenize
+from distillnb.tokens import tokenize, vocabulary_size
 
 NAMES = ["negative", "neutral", "positive"]
 
@@ -305,3 +308,296 @@ def test_an_interrupted_file_of_logits_is_not_there(teacher, tokens, tmp_path):
     assert not (tmp_path / "logits.npy").exists()
     mapped = teacher_logits(teacher, tokens, NAMES, None, file=tmp_path / "logits.npy", device="cpu")
     assert np.array_equal(mapped, teacher_logits(teacher, tokens, NAMES, None, device="cpu"))
+
+
+def bias_of(teacher):
+    return teacher.model.classifier.bias
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("change", ["in place", "past the counter", "another tensor", "loaded"])
+def test_changed_weights_are_noticed(tiny_bert, tmp_path, change, precision):
+    teacher = load_teacher(tiny_bert, cache=tmp_path, precision=precision, device="cpu")
+    before = teacher(["a good film"])
+    assert np.array_equal(teacher(["a good film"]), before)
+    with torch.no_grad():
+        if change == "in place":
+            bias_of(teacher)[0] += 1
+        elif change == "past the counter":
+            bias_of(teacher).data[0] += 1
+        elif change == "another tensor":
+            teacher.model.classifier.bias = torch.nn.Parameter(bias_of(teacher) + torch.tensor([1., 0, 0]))
+        else:
+            teacher.model.load_state_dict(teacher.model.state_dict() | {"classifier.bias": bias_of(teacher) + torch.tensor([1., 0, 0])})
+    assert np.allclose(teacher(["a good film"]) - before, [[1, 0, 0]], atol=1e-5)
+
+
+def test_weights_are_digested_once_and_only_for_a_cache(tiny_bert, tmp_path, monkeypatch):
+    from distillnb import teacher as module
+
+    made, original = [], module._weights_digest
+    monkeypatch.setattr(module, "_weights_digest", lambda model: (made.append(1), original(model))[1])
+    monkeypatch.setattr(module, "_int8", lambda model, int8=module._int8: (made.append(8), int8(model))[1])
+    bare = load_teacher(tiny_bert, device="cpu")
+    for text in sentences(5):
+        bare([text])
+    assert made == []
+    kept = load_teacher(tiny_bert, cache=tmp_path, precision="int8", device="cpu")
+    for text in sentences(5):
+        kept([text])
+    assert sorted(made) == [1, 8]
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "int8"}, {"cache": "here"}])
+def test_many_threads_get_the_same_answers(tiny_bert, tmp_path, options):
+    if "cache" in options:
+        options = {"cache": tmp_path}
+    texts = [sentences(3, seed) for seed in range(200)]
+    one, many = (load_teacher(tiny_bert, device="cpu", max_length=12, **options) for _ in range(2))
+    expected = [one(part) for part in texts]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(many, texts))
+    assert all(np.array_equal(a, b) for a, b in zip(answers, expected))
+
+
+def test_many_threads_share_one_tokenizer(teacher):
+    jobs = [(sentences(4, seed), 6 + seed % 5) for seed in range(200)]
+    expected = [tokenize(texts, teacher.tokenizer, length).fingerprint for texts, length in jobs]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda job: tokenize(job[0], teacher.tokenizer, job[1]).fingerprint, jobs))
+    assert answers == expected
+    assert teacher.tokenizer.backend_tokenizer.truncation is None
+
+
+def test_a_tokenizer_that_gains_tokens_is_another_one(tiny_bert):
+    tokenizer = load_teacher(tiny_bert).tokenizer
+    before = tokenize(["good zzz"], tokenizer)
+    tokenizer.add_tokens(["zzz"])
+    after = tokenize(["good zzz"], tokenizer)
+    assert after.tokenizer_key != before.tokenizer_key and after.ids[2] == vocabulary_size(tokenizer) - 1
+
+
+def test_a_teacher_can_be_pickled_after_use(tiny_bert, tmp_path):
+    teacher = load_teacher(tiny_bert, cache=tmp_path, precision="int8", report=lambda text: None, device="cpu")
+    answers = teacher(sentences(20))
+    again = pickle.loads(pickle.dumps(teacher))
+    assert np.array_equal(again(sentences(20)), answers) and again.names == teacher.names
+
+
+@pytest.mark.parametrize("damage", ["a byte", "cut", "empty", "another chunk", "a pickle"])
+def test_damaged_chunks_are_computed_again(tiny_bert, tmp_path, damage):
+    teacher = load_teacher(tiny_bert, cache=tmp_path, device="cpu")
+    answers = teacher(sentences(20))
+    teacher(sentences(20, seed=1))
+    files = sorted((tmp_path / "logits").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    whole = files[0].read_bytes()
+    for place in range(0, len(whole), 7) if damage == "a byte" else [0]:
+        files[0].write_bytes({
+            "a byte": whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:], "cut": whole[:-5], "empty": b"",
+            "another chunk": files[1].read_bytes(), "a pickle": pickle.dumps(np.zeros((20, 3), np.float32)),
+        }[damage])
+        assert np.array_equal(teacher(sentences(20)), answers)
+        assert files[0].read_bytes() == whole
+
+
+def gpt2(folder, pad=None, config_pad=None, side="right"):
+    """A small GPT-2 classifier with random weights, its padding told to the tokenizer, to the model, to both or to none."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.train_from_iterator(sentences(60), trainers.BpeTrainer(vocab_size=400, special_tokens=["!", "<end>", "<pad>"], show_progress=False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", pad_token=pad, padding_side=side)
+    torch.manual_seed(0)
+    model = GPT2ForSequenceClassification(GPT2Config(
+        vocab_size=len(tokenizer), n_positions=64, n_embd=32, n_layer=1, n_head=2, num_labels=3, initializer_range=.5,
+        pad_token_id=None if config_pad is None else tokenizer.convert_tokens_to_ids(config_pad)))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pad, config_pad", [(None, None), ("<pad>", None), ("<pad>", "<pad>"), ("<pad>", "<end>"), ("<end>", "<end>")])
+def test_answers_of_a_batch_are_those_of_texts_alone(tmp_path, pad, config_pad, side):
+    teacher = load_teacher(gpt2(tmp_path, pad, config_pad, side), device="cpu")
+    texts = sentences(60)
+    alone = np.concatenate([teacher([text]) for text in texts])
+    assert np.allclose(teacher(texts), alone, atol=1e-4) and np.ptp(alone) > .1
+    if config_pad is None:
+        fresh = load_classifier(tmp_path)[0].eval()  # nothing was told to this one
+        with torch.inference_mode():
+            ids = [torch.from_numpy(tokenize([text], teacher.tokenizer)[0].astype(np.int64))[None] for text in texts]
+            assert np.allclose(np.concatenate([fresh(input_ids=row).logits.numpy() for row in ids]), alone, atol=1e-4)
+
+
+def test_a_model_whose_batches_depend_on_padding_gets_lengths_apart_or_is_refused(tiny_bert, monkeypatch):
+    from distillnb.teacher import model_teacher
+    from transformers import BertForSequenceClassification as Bert
+
+    class Careless(Bert):
+        def forward(self, input_ids, attention_mask=None):  # mean over the padding too
+            return super().forward(input_ids=input_ids)
+
+    class Hopeless(Bert):
+        def forward(self, input_ids, attention_mask=None):
+            output = super().forward(input_ids=input_ids, attention_mask=attention_mask)
+            output.logits = output.logits * len(input_ids)
+            return output
+
+    model, tokenizer = load_classifier(tiny_bert)
+    other = Careless(model.config)
+    other.load_state_dict({name: tensor * 5 for name, tensor in model.state_dict().items()})
+    teacher = model_teacher(other, tokenizer, device="cpu")
+    texts = sentences(40)
+    assert not teacher.answer.reader.mixed
+    assert np.allclose(teacher(texts), np.concatenate([teacher([text]) for text in texts]), atol=1e-4)
+    with pytest.raises(ValueError, match="pad_token"):
+        model_teacher(Hopeless(model.config), tokenizer)
+
+
+@pytest.mark.parametrize("kind, most", [("bert", 40), ("distilbert", 40), ("roberta", 38), ("xlm-roberta", 38), ("camembert", 38),
+                                        ("mpnet", 38), ("longformer", 38), ("electra", 40)])
+def test_as_many_tokens_as_there_are_positions(tiny_bert, kind, most):
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    tokenizer = load_classifier(tiny_bert)[1]
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "dim": 32, "n_layers": 1,
+             "n_heads": 2, "hidden_dim": 64, "embedding_size": 32, "attention_window": 8}
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=40, num_labels=3, **small)
+    model = AutoModelForSequenceClassification.from_config(config)
+    long = ["good " * 100]
+    assert np.isfinite(model_teacher(model, tokenizer, max_length=most, device="cpu")(long)).all()
+    with pytest.raises(ValueError, match=f"takes {most}: use max_length={most}"):
+        model_teacher(model, tokenizer, max_length=most + 1, device="cpu")(long)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2", "distilbert"])
+def test_a_folder_without_its_tokenizer_is_refused(tmp_path, kind):
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "dim": 32, "n_layers": 1,
+             "n_heads": 2, "hidden_dim": 64, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, num_labels=3, **small)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="its files are missing"):
+        load_teacher(tmp_path)
+
+
+def test_ids_must_have_embeddings_and_may_have_gaps(tiny_bert, tmp_path):
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    model, tokenizer = load_classifier(tiny_bert)
+    tokenizer.add_tokens(["zzz"])
+    with pytest.raises(ValueError, match="25 embeddings"):
+        model_teacher(model, tokenizer)
+    vocabulary = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "good": 50, "bad": 99}
+    gaps = BertTokenizer(vocab=vocabulary)
+    config = BertConfig(vocab_size=100, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=3)
+    assert vocabulary_size(gaps) == 100 > len(gaps)
+    assert np.isfinite(model_teacher(BertForSequenceClassification(config), gaps, device="cpu")(["good bad"])).all()
+    config.vocab_size = 99
+    with pytest.raises(ValueError, match="ids up to 99"):
+        model_teacher(BertForSequenceClassification(config), gaps)
+
+
+def test_names_and_outputs_are_checked_whichever_door(tiny_bert):
+    from transformers import BertForSequenceClassification
+
+    model, tokenizer = load_classifier(tiny_bert)
+    with pytest.raises(ValueError, match="2 names given"):
+        model_teacher(model, tokenizer, ["a", "b"])
+    with pytest.raises(ValueError, match="several outputs are called 'a'"):
+        model_teacher(model, tokenizer, ["a", "b", "a"])
+    with pytest.raises(ValueError, match="not a list of strings"):
+        model_teacher(model, tokenizer, [0, 1, 2])
+    model.config.problem_type = "regression"
+    with pytest.raises(ValueError, match="is a number"):
+        model_teacher(model, tokenizer)
+    one = type(model.config)(**model.config.to_dict() | {"problem_type": None, "id2label": {0: "x"}, "label2id": {"x": 0}})
+    with pytest.raises(ValueError, match=r"\[1 - p, p\]"):
+        model_teacher(BertForSequenceClassification(one), tokenizer)
+
+
+STUDENT = """
+import sys
+from distillnb.teacher import load_teacher
+print(load_teacher(sys.argv[1], device="cpu").logits(["a good film"]).tolist())
+assert "distillnb.inference" not in sys.modules
+"""
+
+
+def test_a_saved_student_is_a_teacher_with_its_own_logits(tiny_bert, tmp_path):
+    from distillnb.cnn import CNNConfig, CNNStudent
+
+    tokenizer = load_classifier(tiny_bert)[1]
+    torch.manual_seed(0)
+    student = CNNStudent(CNNConfig(vocab_size=len(tokenizer), width=8, filters=4, num_labels=3)).eval()
+    student.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    result = subprocess.run([sys.executable, "-c", STUDENT, str(tmp_path)], capture_output=True, text=True)
+    with torch.inference_mode():
+        expected = student(input_ids=torch.tensor([tokenizer(["a good film"]).input_ids[0]])).logits
+    assert np.allclose(json.loads(result.stdout), expected, atol=1e-5), result.stderr
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "distillnb-../evil"}))
+    with pytest.raises(ValueError, match="Cannot load"):
+        load_classifier(tmp_path)
+
+
+def test_a_damaged_teacher_in_the_cache_is_made_anew(tiny_bert, parts, tmp_path):
+    options = {"epochs": 1, "freeze_layers": 1, "max_length": 32, "device": "cpu"}
+    folder = cached_fine_tune(tiny_bert, parts.train[:64], parts.validation, tmp_path, **options)
+    whole = load_teacher(folder).answer.reader.key
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-10] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    assert load_teacher(folder).answer.reader.key != whole
+    assert cached_fine_tune(tiny_bert, parts.train[:64], parts.validation, tmp_path, **options) == folder
+    assert load_teacher(folder).answer.reader.key == whole
+    (folder / "digests.json").unlink()
+    assert load_teacher(cached_fine_tune(tiny_bert, parts.train[:64], parts.validation, tmp_path, **options)).answer.reader.key == whole
+
+
+TWICE = """
+import sys, time
+import pandas as pd
+from distillnb.data import read_reviews, split
+from distillnb import teacher as module
+frame = pd.read_pickle(sys.argv[2])
+parts = split(read_reviews(frame, report=None), test=100, validation=100, report=None)
+original = module._Bar.on_step_end
+
+def slowly(self, args, state, control, **more):
+    original(self, args, state, control, **more)
+    print("step", state.global_step, flush=True)
+    time.sleep(.05)
+
+module._Bar.on_step_end = slowly
+print(module.cached_fine_tune(sys.argv[1], parts.train, parts.validation, sys.argv[3], epochs=2, freeze_layers=0, max_length=32, device="cpu"))
+"""
+
+
+def test_two_processes_make_one_teacher_and_a_killed_one_leaves_no_lock(tiny_bert, toy_reviews, tmp_path):
+    toy_reviews.to_pickle(tmp_path / "frame.pkl")
+
+    def start():
+        return subprocess.Popen([sys.executable, "-c", TWICE, str(tiny_bert), str(tmp_path / "frame.pkl"), str(tmp_path / "cache")],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=Path(__file__).parent)
+    killed = start()
+    for line in killed.stdout:
+        if line.startswith("step 15"):  # 13 steps an epoch
+            break
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    said = [process.communicate()[0] for process in [start(), start()]]
+    assert said[0].splitlines()[-1] == said[1].splitlines()[-1] and "teachers" in said[0].splitlines()[-1], said
+    assert "".join(said).count("step 14") == 1 and "step 13\n" not in "".join(said), said
+    assert "waiting for it" in "".join(said), said
+
+
+def test_settings_of_a_fine_tuning():
+    with pytest.raises(ValueError, match="epochs=0"):
+        FineTuning(epochs=0)
+    with pytest.raises(TypeError, match="epoch"):
+        FineTuning(epoch=3)
