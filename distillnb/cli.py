@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 from . import __version__
 
-# %% ../nbs/90_cli.ipynb #81f9fcdf
+# %% ../nbs/90_cli.ipynb #56098741
 class Setting(NamedTuple):
     "A parameter or a field, as it is documented."
     name: str  # "max_length"
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
 
 REQUIRED = object()
 
-# %% ../nbs/90_cli.ipynb #8d4d986e
+# %% ../nbs/90_cli.ipynb #edfcbdcf
 def _value(node: ast.expr | None):
     "The default that an expression stands for."
     if node is None:
@@ -75,7 +75,7 @@ def _comments(lines: list[str], first: int, last: int) -> dict[int, str]:
     tokens = tokenize.generate_tokens(iter(lines[first - 1:last]).__next__)
     return {first - 1 + token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
 
-# %% ../nbs/90_cli.ipynb #5ff32af2
+# %% ../nbs/90_cli.ipynb #f4c188f9
 @cache
 def documented(
     thing: str,  # a function or a class of the package, with its module: "export.save_onnx"
@@ -136,7 +136,7 @@ def _weights(text: str) -> str | dict:
     "`balanced`, or a table of classes and their weights."
     return text if text == "balanced" else _table_of_settings(text)
 
-# %% ../nbs/90_cli.ipynb #13f73879
+# %% ../nbs/90_cli.ipynb #9269b968
 _REGISTERS = {"student": ("student", "STUDENTS"), "way": ("lesson", "WAYS"), "loss": ("losses", "LOSSES"),
               "preset": ("experiment", "PRESETS")}
 
@@ -182,7 +182,7 @@ def _import(modules: Iterable[str]) -> None:
         except ImportError as error:
             raise ValueError(f"--import {module}: {error}: give a module that Python finds from this folder") from None
 
-# %% ../nbs/90_cli.ipynb #8999e5a5
+# %% ../nbs/90_cli.ipynb #cbd84073
 _BY_ANNOTATION = {
     "int": (int, "N"), "float": (float, "X"), "float | int": (_share_or_count, "N"), "str": (str, "NAME"),
     "list[str]": (_names, "A,B,C"), "tuple[float, ...]": (_numbers, "X,Y"), "dict": (_table_of_settings, "JSON"),
@@ -197,7 +197,9 @@ _BY_NAME = {
     "cache": (str, "DIR"), "output": (str, "PATH"),
 }
 _LISTS_OF = {"students": "student", "student": "student", "ways": "way", "loss": "loss", "preset": "preset"}
+_SHOWN_AS = {"folder": "STUDENT", "texts": "[TEXTS]"}  # arguments, in a help text; the others are their name in capitals
 _ALONE = {"tune": ".3,1,3"}  # what an option means without a value
+_TYPED = {"tune": f"; --tune alone: {_ALONE['tune']}", "seeds": "; 3 for seeds 0 to 2, or a list of them: 7,8"}
 
 def _form(setting: Setting) -> tuple[Callable, str]:
     "How a word becomes a value of this setting, and what stands for it in a help text."
@@ -206,9 +208,9 @@ def _form(setting: Setting) -> tuple[Callable, str]:
     annotation = setting.annotation.removesuffix(" | None") or type(setting.default).__name__
     return _BY_ANNOTATION.get(annotation, (str, "NAME"))
 
-# %% ../nbs/90_cli.ipynb #cd8caf3e
+# %% ../nbs/90_cli.ipynb #209dae04
 _IN_A_SHELL = {  # what a comment says of Python -> what a help text says
-    "what `read_reviews` takes": "a table", "what else `any_teacher` takes": "a table of its answers, or module:function",
+    "what `read_reviews` takes": "a table", "or what else `any_teacher` takes": "a table of its answers, or module:function",
     ", from `WAYS`": "", "; `False` if there are none": "", "found with `COLUMN_PAIRS`": "by its name",
     "{class: weight}": "a table of weights in the file of --config", '"': "", "`": "",
 }
@@ -225,9 +227,7 @@ def _help(
         said, default = said[:found.start()], default or found[1] or found[2]
     if setting.name in _LISTS_OF:
         said = (f"which {setting.name}" if setting.comment.startswith('"') else said) + ": {names}"
-    if setting.name in _ALONE:
-        said += f"; --{setting.name} alone: {_ALONE[setting.name]}"
-    return said + (f" ({default})" if default else "")
+    return said + _TYPED.get(setting.name, "") + (f" ({default})" if default else "")
 
 def _shown(default) -> str:
     "A default in words, empty where it says nothing."
@@ -237,7 +237,7 @@ def _shown(default) -> str:
         return re.sub(r"^0(?=\.)", "", f"{default:g}")
     return default if isinstance(default, str) else ",".join(map(str, default)) if isinstance(default, tuple) else ""
 
-# %% ../nbs/90_cli.ipynb #6c89bb9a
+# %% ../nbs/90_cli.ipynb #b9de90d4
 class Command(NamedTuple):
     "What there is to say of a command."
     run: Callable  # takes the arguments; returns the exit status, None for 0
@@ -262,7 +262,7 @@ def _settings(command: Command) -> Iterator[tuple[str, Setting]]:
                     name, _, option = word.partition("=")
                     yield title, documented(entry[0])[name]._replace(name=option or name)
 
-# %% ../nbs/90_cli.ipynb #02544dfa
+# %% ../nbs/90_cli.ipynb #8d13c929
 _JSON = Setting("json", "flag", False, "print the result as JSON")
 _CONFIG = Setting("config", "", None, "take settings from this TOML file; what is typed wins")
 _IMPORT = Setting("import", "", [], "import this module first: it may register students, losses, metrics or ways of teaching")
@@ -278,7 +278,7 @@ def _given(
     options = {name: called.get(name, name) for name in documented(thing) if name not in without.split()}
     return {name: getattr(args, option) for name, option in options.items() if hasattr(args, option)}
 
-# %% ../nbs/90_cli.ipynb #20e3a380
+# %% ../nbs/90_cli.ipynb #c2fae0ca
 class _Parser(argparse.ArgumentParser):
     "An `ArgumentParser` that raises `ValueError`, and reads the registers only when it has to show what is in them."
 
@@ -297,7 +297,7 @@ def _layout(prog: str) -> argparse.HelpFormatter:
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width)
 
-# %% ../nbs/90_cli.ipynb #ba1e598b
+# %% ../nbs/90_cli.ipynb #f5f5f498
 def _add(
     group,  # of a parser
     setting: Setting,
@@ -313,7 +313,8 @@ def _add(
         options["default"] = setting.default
     if setting.name in command.arguments.split():
         several = {"nargs": "*"} if setting.annotation == "list[str]" else {}
-        group.add_argument(setting.name, metavar=setting.name.upper(), **options | several)
+        shown = _SHOWN_AS.get(setting.name, setting.name.upper())
+        group.add_argument(setting.name, metavar=shown, **options | several)
     elif setting.annotation == "flag":
         group.add_argument(flag, action="store_true", **options)
     elif setting.annotation.removesuffix(" | None") == "bool":
@@ -331,7 +332,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"distillnb {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        usage = " ".join(["distillnb", name, *command.arguments.upper().replace("TEXTS", "[TEXTS]").split(), "[options]"])
+        arguments = [_SHOWN_AS.get(word, word.upper()) for word in command.arguments.split()]
+        usage = " ".join(["distillnb", name, *arguments, "[options]"])
         what = textwrap.fill(command.description, 98)
         own = commands.add_parser(name, help=command.summary, description=what, usage=usage, allow_abbrev=False,
                                   epilog=f"examples:\n{command.examples}", formatter_class=_layout)
@@ -341,7 +343,7 @@ def _parser() -> argparse.ArgumentParser:
             _add(group, setting, command)
     return parser
 
-# %% ../nbs/90_cli.ipynb #b3b7b93a
+# %% ../nbs/90_cli.ipynb #cbb92cea
 def _read_settings(path: Path, command: str, known: dict[str, argparse.Action]) -> dict:
     "What a TOML file says to a command. Raises `FileNotFoundError`, or `ValueError` for a file that is not TOML."
     if not path.is_file():
@@ -417,7 +419,7 @@ def _switched(value, action: argparse.Action) -> list[str]:
         raise ValueError("it is a switch, write true or false")
     return action.option_strings[:1] if value else action.option_strings[1:]
 
-# %% ../nbs/90_cli.ipynb #decf50e6
+# %% ../nbs/90_cli.ipynb #2c01f159
 _OLD = {"teacher-labels": "names"}  # what an option was called, and is now
 
 def _modern(argv: list[str]) -> list[str]:
@@ -481,7 +483,7 @@ def _recipes(tables: dict) -> dict:
         made[name] = replace(recipe, **table | {"sizes": recipe.sizes | table.get("sizes", {})})
     return made
 
-# %% ../nbs/90_cli.ipynb #8796f069
+# %% ../nbs/90_cli.ipynb #8507d2d8
 def _experiment(args: argparse.Namespace):
     "The `Experiment` that the arguments describe. Raises `ValueError`."
     from dataclasses import replace
@@ -541,7 +543,7 @@ def _records(frame) -> list[dict]:
 def _json(value) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
-# %% ../nbs/90_cli.ipynb #58412f79
+# %% ../nbs/90_cli.ipynb #0c380a78
 _TABLE = "a .tsv, .csv, .jsonl, .parquet or .txt file (.gz too)"
 _DATA = Setting("data", "", REQUIRED, _TABLE + ", a folder with train and test files, hf://owner/name, or demo")
 _LADDER = Setting("ladder", "flag", False, "the long comparison: four students, taught in four ways, tuned, with baselines")
@@ -562,7 +564,7 @@ _STORY = {
     "output and machine": [_OUTPUT, (_EXPERIMENT, "cache workers device"), *_MANNERS],
 }
 
-# %% ../nbs/90_cli.ipynb #41e56533
+# %% ../nbs/90_cli.ipynb #cb1c860f
 COMMANDS["demo"] = Command(
     _run_command, "the whole story on texts that come with it",
     "Fine-tune a teacher on 3,000 labelled tweets, let it label 13,346 more, train students with and without it.",
@@ -655,7 +657,7 @@ def _label_command(args: argparse.Namespace) -> None:
     else:
         table.to_csv(sys.stdout, index=False, float_format="%.6g", lineterminator="\n")
 
-# %% ../nbs/90_cli.ipynb #06716993
+# %% ../nbs/90_cli.ipynb #2e9220da
 _ASKED = Setting("teacher", "", REQUIRED, "folder or hub name of a sequence classifier, a table with its answers (.csv, .tsv, "
                  ".jsonl, .parquet), a student of ours, or module:function, which takes a list of texts and gives an array "
                  "[texts, classes]")
@@ -701,7 +703,7 @@ def _student(args: argparse.Namespace):
         asked["recipe"] = _recipes({kind: args.recipe})[kind]
     return DistilledClassifier(**asked | _loss(args) | {"teacher": _teacher(args)})
 
-# %% ../nbs/90_cli.ipynb #6ce7655c
+# %% ../nbs/90_cli.ipynb #c6c97595
 def _distill_command(args: argparse.Namespace) -> int | None:
     "`distill`: read, hold out, train, keep, say how good it is."
     _say("Loading PyTorch and transformers ...")
@@ -741,7 +743,7 @@ def _print_scores(facts, output: Path, as_json: bool) -> None:
     for sentence in facts.verdicts:
         print(sentence)
 
-# %% ../nbs/90_cli.ipynb #b6d8aba3
+# %% ../nbs/90_cli.ipynb #640bd01e
 _CLASSIFIER = "estimator.DistilledClassifier"
 
 COMMANDS["distill"] = Command(
@@ -788,7 +790,7 @@ def _texts(args: argparse.Namespace) -> Iterable[str | None]:
         raise ValueError("There are no texts: write some behind the folder, or use --file, or pipe them in")
     return _lines(args.file)
 
-# %% ../nbs/90_cli.ipynb #c13431ae
+# %% ../nbs/90_cli.ipynb #d5a668bc
 def _answered(student, texts: list[str | None]) -> Iterator[tuple]:
     "Each text with the student's probabilities, None where there is no text."
     rows = iter(student.predict_proba([text for text in texts if text is not None]))
@@ -819,7 +821,7 @@ def _fields(text: str | None, row, student) -> list[str]:
     labels = _labels(row, student.names, student.multilabel)
     return ["|".join(labels), "" if row is None else f"{row.max():.4f}", text or ""]
 
-# %% ../nbs/90_cli.ipynb #84e49f86
+# %% ../nbs/90_cli.ipynb #be990427
 def _harmless(field: str) -> str:
     "A field that a spreadsheet does not take for a formula."
     return "'" + field if field.startswith(("=", "+", "-", "@", "\t", "\r")) else field
@@ -840,14 +842,14 @@ def _predict_command(args: argparse.Namespace) -> None:
     if args.format not in (None, "plain", "csv", "jsonl"):
         raise ValueError(f"--format {args.format}: choose plain, csv or jsonl")
     texts = iter(_texts(args))
-    if args.student.endswith((".npz", ".onnx")):
+    if args.folder.endswith((".npz", ".onnx")):
         from distillnb.runtime import load
 
-        student = load(args.student)
+        student = load(args.folder)
     else:
         from distillnb.inference import load_student
 
-        student = load_student(args.student, **_given(args, "inference.load_student"))
+        student = load_student(args.folder, **_given(args, "inference.load_student"))
     form = "jsonl" if args.json else args.format or ("plain" if sys.stdout.isatty() or args.texts else "csv")
     answered = 0
     while block := list(islice(texts, 4096)):
@@ -858,8 +860,8 @@ def _predict_command(args: argparse.Namespace) -> None:
     if not answered:
         raise ValueError(f"{args.file or 'Standard input'} holds no text: write one text a line")
 
-# %% ../nbs/90_cli.ipynb #aba8eca2
-_FOLDER = Setting("student", "", REQUIRED, "folder of the student")
+# %% ../nbs/90_cli.ipynb #b923267d
+_FOLDER = Setting("folder", "", REQUIRED, "folder of the student")
 
 COMMANDS["predict"] = Command(
     _predict_command, "answer with a student",
@@ -873,7 +875,7 @@ COMMANDS["predict"] = Command(
                Setting("file", "Path", None, _TABLE + "; a .txt file has one text a line"), ("data.read_texts", "text encoding separator")],
      "output": [Setting("format", "", None, "how to print: plain, csv or jsonl; None: plain on a screen, else csv"),
                 Setting("safe_csv", "flag", False, "put ' before what a spreadsheet would take for a formula"), *_MANNERS]},
-    "student texts")
+    "folder texts")
 
 # %% ../nbs/90_cli.ipynb #0bb73487
 def _known_labels(table, student, column: str | None) -> list | None:
@@ -895,7 +897,7 @@ def _export_command(args: argparse.Namespace) -> None:
 
     fits = hasattr(args, "max_size_kb")
     _check_export(args, fits)
-    student, table = load_student(args.student, "cpu"), _table(args.check, **_columns(args))
+    student, table = load_student(args.folder, "cpu"), _table(args.check, **_columns(args))
     texts = table.text.tolist()
     if fits:
         asked = _given(args, "shrink.fit_size", "classifier texts")
@@ -922,7 +924,7 @@ def _check_export(args: argparse.Namespace, fits: bool) -> None:
         raise ValueError("--max-size-kb makes a .npz file and chooses the bits itself: leave --bits out, and say --agreement "
                          "instead of --bound")
 
-# %% ../nbs/90_cli.ipynb #9937ced9
+# %% ../nbs/90_cli.ipynb #b099c771
 _CHECK = Setting("check", "", REQUIRED, "a table of real texts to compare the answers on, some hundreds or more; or demo")
 
 COMMANDS["export"] = Command(
@@ -936,22 +938,22 @@ exit status 1: the file's answers differed too much, or nothing fits the budget;
      "texts": [_CHECK, _COLUMNS],
      "weights": [("export.save_onnx", "bits bound opset")],
      "or a size, for which bits, vocabulary and width are chosen": [("shrink.fit_size", "max_size_kb agreement")],
-     "output": _MANNERS}, "student file", "check")
+     "output": _MANNERS}, "folder file", "check")
 
-# %% ../nbs/90_cli.ipynb #afcf0eaa
+# %% ../nbs/90_cli.ipynb #3136a448
 def _bench_command(args: argparse.Namespace) -> None:
     "`bench`: measure, keep, print."
     from distillnb.bench import bench
     from distillnb.inference import load_student
 
-    student = load_student(args.student, "cpu")
+    student = load_student(args.folder, "cpu")
     table = _table(args.data, **_columns(args))
     labels = _known_labels(table, student, getattr(args, "label", None))
     asked = _given(args, "bench.bench", "texts labels")
     if "files" in asked:
         asked["files"] = [name for names in args.files for name in names]
-    found = bench(args.student, table.text.tolist(), labels, **asked)
-    _say(f"Written to {args.student}: bench.csv, bench.json, bench.svg")
+    found = bench(texts=table.text.tolist(), labels=labels, **asked)
+    _say(f"Written to {args.folder}: bench.csv, bench.json, bench.svg")
     print(_json(_records(found)) if args.json else found.to_string(index=False))
 
 COMMANDS["bench"] = Command(
@@ -962,23 +964,23 @@ COMMANDS["bench"] = Command(
     {"student": [_FOLDER._replace(comment="folder of the student; bench.csv, bench.json and bench.svg go into it")],
      "texts": [_DATA._replace(comment=_TABLE + ", or demo"), _COLUMNS],
      "measuring": [("bench.bench", "teacher files seconds")],
-     "output": _MANNERS}, "student", "data")
+     "output": _MANNERS}, "folder", "data")
 
-# %% ../nbs/90_cli.ipynb #d7f59921
+# %% ../nbs/90_cli.ipynb #772db13f
 def _card_command(args: argparse.Namespace) -> None:
     "`card`: write it, say where."
     from distillnb.card import write_card
 
-    file = write_card(args.student, **_given(args, "card.write_card"))
+    file = write_card(**_given(args, "card.write_card"))
     print(_json({"file": str(file)}) if args.json else file)
 
 COMMANDS["card"] = Command(
     _card_command, "write a student's model card",
     "Write README.md into a student's folder, as the hub shows it: data, teacher, scores with intervals, size, latency, limits, use.",
     "  distillnb card runs/demo/students/cnn-distilled --licence apache-2.0 --language en",
-    {"student": [_FOLDER], "card": [("card.write_card", "licence language overwrite")], "output": _MANNERS}, "student")
+    {"student": [_FOLDER], "card": [("card.write_card", "licence language overwrite")], "output": _MANNERS}, "folder")
 
-# %% ../nbs/90_cli.ipynb #4bae1f2a
+# %% ../nbs/90_cli.ipynb #cecc9d9f
 INTERRUPTED, TERMINATED = 130, 143  # exit statuses: 128 and the number of the signal, as shells have it
 
 def _explained(error: Exception) -> str:
@@ -990,7 +992,7 @@ def _explained(error: Exception) -> str:
         return said
     return f"{type(error).__name__}: {said or 'no more is known'} (DISTILLNB_TRACEBACK=1 shows where)"
 
-# %% ../nbs/90_cli.ipynb #a0414978
+# %% ../nbs/90_cli.ipynb #b5be1a3b
 @contextmanager
 def _ends_well() -> Iterator[list]:
     "SIGTERM ends like Ctrl-C; the list is then no longer empty."
@@ -1009,7 +1011,7 @@ def _ends_well() -> Iterator[list]:
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
-# %% ../nbs/90_cli.ipynb #fbd9ce86
+# %% ../nbs/90_cli.ipynb #a2581338
 def _writes_anything() -> None:
     "Make standard output and standard error take any character."
     for stream in (sys.stdout, sys.stderr):
