@@ -52,29 +52,29 @@ def versions_used(
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
 
 # %% ../nbs/46_card.ipynb #8f1c3966
-FORMAT = 1  # of the file
+FORMAT = 1  # version of the file's format
 
 @dataclass(frozen=True)
 class Facts:
     "What is known of a student."
     student: str  # which kind, "cnn" say
-    names: list[str]  # of the classes
+    names: list[str]  # names of the classes
     multilabel: bool  # whether a text may have several labels
     max_length: int  # most tokens in a text
-    parameters: int  # all of them
-    parameters_without_embeddings: int
-    size_mb: float  # of the weights, in 10^6 bytes
+    parameters: int  # how many there are
+    parameters_without_embeddings: int  # how many are not in the table of embeddings
+    size_mb: float  # size of the weights, in 10^6 bytes
     teacher: str = ""  # in words; empty: none
     data: str = ""  # in words
-    texts: int = 0  # that it learned from, augmented ones not counted
-    labelled: int = 0  # of these, whose label it was shown
+    texts: int = 0  # how many it learned from, augmented ones not counted
+    labelled: int = 0  # those texts whose label it was shown
     loss: str = ""  # what it was told to minimise
     recipe: dict = field(default_factory=dict)  # how it was trained
-    scores: list[dict] = field(default_factory=list)  # of several models, the student's own first; rows of `Score`
+    scores: list[dict] = field(default_factory=list)  # rows of `Score`: the student's own, then others to compare
     verdicts: list[str] = field(default_factory=list)  # sentences on what the teacher has brought
     versions: dict = field(default_factory=dict)  # what `versions_used` says
-    licence: str = ""  # of the student
-    language: str = ""  # of the texts, as a code
+    licence: str = ""  # the student's licence
+    language: str = ""  # what the texts are written in, as a code
     weights: str = ""  # SHA-256 of the file of weights that all this is said of
     format: int = FORMAT
 
@@ -93,15 +93,15 @@ def student_facts(
 FACTS = "distillnb.json"  # beside the weights
 
 def weights_digest(
-    folder: str | Path,  # of a student
+    folder: str | Path,  # where a student is
 ) -> str:  # 64 hexadecimal digits, empty where there are no weights
     "SHA-256 of a student's weights."
     file = Path(folder) / "model.safetensors"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 def write_facts(
-    facts: Facts,  # of the student
-    folder: str | Path,  # of the student, where its weights are
+    facts: Facts,  # what is known of the student
+    folder: str | Path,  # where the student's weights are
 ) -> Facts:  # the same with the digest of the weights, and without scores that are not finite
     "Write the facts beside a student."
     scores = [{key: value for key, value in row.items() if isinstance(value, str) or math.isfinite(value)}
@@ -145,7 +145,7 @@ def _wrong_fields(state: dict) -> list[str]:
 
 # %% ../nbs/46_card.ipynb #1cd9b75b
 def check_weights(
-    folder: str | Path,  # of a student
+    folder: str | Path,  # where a student is
 ) -> None:
     "Raise `ValueError` where facts stand beside other weights than they are about. Without facts, nothing is checked."
     file = Path(folder) / FACTS
@@ -153,7 +153,7 @@ def check_weights(
         raise ValueError(f"{file} is about other weights than those beside it: {_MEND}")
 
 def read_facts(
-    folder: str | Path,  # of the student
+    folder: str | Path,  # where the student is
 ) -> Facts:
     "The facts beside a student. Raises `ValueError` for none, damaged ones, another version's, and other weights'."
     file = Path(folder) / FACTS
@@ -169,7 +169,7 @@ def read_facts(
 _MARK = "<!-- Written by distillnb from what is known of this student. `distillnb card` writes it anew. -->"
 
 def template_text(
-    name: str,  # of the file
+    name: str,  # the file's name
 ) -> str:
     "A template that comes with the package."
     return (files("distillnb") / "templates" / name).read_text(encoding="utf-8")
@@ -233,7 +233,7 @@ def _head(facts: Facts, name: str) -> ModelCardData:
         pipeline_tag="text-classification", tags=tags, model_name=name, eval_results=results or None)
 
 def model_card(
-    facts: Facts,  # of the student
+    facts: Facts,  # what is known of the student
     place: str,  # where the student is: a folder, or owner/name on the hub
     bench: dict | None = None,  # what `distillnb bench` has measured
 ) -> ModelCard:
@@ -262,16 +262,16 @@ def _measured(folder: Path) -> dict | None:
         raise ValueError(f"{folder / BENCH} is damaged: run distillnb bench again, or delete it") from None
 
 def has_other_card(
-    folder: str | Path,  # of a student
+    folder: str | Path,  # where a student is
 ) -> bool:
     "Whether a README.md is there that somebody else has written."
     file = Path(folder) / "README.md"
     return file.is_file() and _MARK not in file.read_text(encoding="utf-8", errors="replace")
 
 def write_card(
-    folder: str | Path,  # of a student
+    folder: str | Path,  # where a student is
     licence: str | None = None,  # "apache-2.0", say; None: as it was
-    language: str | None = None,  # of the texts, "en", say; None: as it was
+    language: str | None = None,  # what the texts are written in, "en" say; None: as it was
     overwrite: bool = False,  # overwrite a README.md that somebody else has written
 ) -> Path:  # the README.md
     "Write a card into a student's folder. Raises `ValueError` for no student, damaged facts or another's card."

@@ -29,7 +29,7 @@ from .inference import Classifier
 from .labelling import any_teacher
 from .lesson import (WALKTHROUGH_RECIPES, WAYS, Lesson, Run, adjusted, class_weights, fitting_loss, load_tokenizer,
                               possible, start_vectors, tokens_and_answers, way_of_teaching)
-from .losses import Loss, Mix, SquaredEMD
+from .losses import Loss, Mix, SquaredEMD, make_loss
 from .results import Results, texts_per_second
 from .significance import pooled_bootstrap
 from .student import Recipe, architecture
@@ -69,7 +69,7 @@ class Experiment:
     width: int | None = None  # numbers in a token's vector; None: the recipe's
     embeddings: str | Path | None = None  # to start from: "teacher", a file of word vectors, or "noise"; None: the recipe's
     ways: tuple[str, ...] = ("direct", "distilled")  # of teaching them, from `WAYS`
-    loss: Loss | None = None  # of the distillation; None: what fits the teacher
+    loss: Loss | str | None = None  # of the distillation, from `LOSSES` by its name, or as it is; None: what fits the teacher
     alpha: float = 0.0  # weight of the labels beside the teacher, 0 to 1
     class_weight: dict | str | None = None  # how often texts of a class are seen: {class: weight}, or "balanced"
     tokenizer: object = None  # of the students: object, folder, or "own" to train one; None: the teacher's, else "own"
@@ -359,7 +359,8 @@ def _run(experiment: Experiment, say: Callable) -> Results:
     def note(text):
         notes.append(text)
         say(text)
-    experiment = replace(experiment, recipes=student_recipes(experiment))
+    loss = experiment.loss and make_loss(experiment.loss)
+    experiment = replace(experiment, recipes=student_recipes(experiment), loss=loss)
     _check(experiment)
     splits = experiment.splits(note)
     _check_parts(experiment, splits)

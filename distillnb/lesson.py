@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 import distillnb.bilstm, distillnb.cnn, distillnb.ensemble, distillnb.linear  # noqa: E401, F401  they register themselves
 from .embeddings import start_from, teacher_embeddings
-from .losses import CrossEntropy, LogitMSE, Loss, Mix, SoftBinaryCrossEntropy, SoftCrossEntropy
+from .losses import CrossEntropy, LogitMSE, Loss, Mix, SoftBinaryCrossEntropy, SoftCrossEntropy, make_loss
 from .student import Recipe, architecture
 from .teacher import ModelAnswer, Teacher, match_labels
 from .tokens import Tokens, join_tokens, tokenize, tokenizer_fingerprint, train_tokenizer, trim_vocabulary
@@ -164,11 +164,11 @@ def default_loss(
 def fitting_loss(
     gives: str | None,  # "logits" or "probabilities", what the teacher gives; None: there are labels only
     multilabel: bool = False,  # whether the classes are independent of each other
-    loss: Loss | None = None,  # asked for; None: the default
+    loss: Loss | str | None = None,  # asked for, by its name or as it is; None: the default
     alpha: float = 0.0,  # weight of the labels beside the teacher, 0 to 1
 ) -> Loss:
     "The loss that was asked for. Raises `ValueError` where it needs what there is not."
-    loss = loss or default_loss(gives, multilabel)
+    loss = make_loss(loss) if loss else default_loss(gives, multilabel)
     if alpha:
         if gives is None or multilabel:
             raise ValueError(f"alpha={alpha} mixes labels with a teacher: it needs both, and one label for each text")
