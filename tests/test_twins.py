@@ -2,10 +2,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from distillnb.data import Splits
 from distillnb.estimator import DistilledClassifier
+from distillnb.experiment import Experiment
 from distillnb.labelling import any_teacher
 from distillnb.lesson import WAYS, build_student
 from distillnb.student import architecture
@@ -54,7 +57,29 @@ def by_estimator(monkeypatch, student, teacher, texts, labels, transfer, **setti
     return calls
 
 
-DOORS = {"estimator": by_estimator}
+def by_experiment(monkeypatch, student, teacher, texts, labels, transfer, **settings):
+    """The same by an experiment, where texts without a label are the transfer set."""
+    calls = []
+
+    def spy(lesson, recipe, seed, **more):
+        calls.append((lesson, recipe, seed, more, train(lesson, recipe, seed, **more)))
+        return calls[-1][-1]
+    monkeypatch.setattr("distillnb.experiment.train", spy)
+    recipe = replace(architecture(student).recipe, least_examples=1, epochs=2, batch_size=16)
+    recipe = replace(recipe, sizes=recipe.sizes | {"width": 16})
+
+    def frame(rows):
+        return pd.DataFrame({"text": [text for text, _ in rows], "label": pd.Categorical([label for _, label in rows], teacher.names)})
+    own = [(text, label) for text, label in zip(texts, labels) if label is not None]
+    rest = [(text, None) for text, label in zip(texts, labels) if label is None] + [(text, None) for text in transfer or []]
+    chosen = round(len(own) * settings.get("validation", 0))
+    parts = Splits(frame(own[chosen:]), frame(own[:chosen]), frame([(f"{text} again", label) for text, label in own[:30]]), frame(rest))
+    Experiment(parts, teacher=teacher, recipes={student: recipe}, vocab_size=400, seeds=(3,), tune=(1.,) if chosen else None,
+               device="cpu").run(say=None)
+    return calls[::-1]
+
+
+DOORS = {"estimator": by_estimator, "experiment": by_experiment}
 
 
 @pytest.fixture(scope="module")
