@@ -226,7 +226,7 @@ class Windows(Operation):
     "Each filter's largest response after the ReLU, Kim 2014; `[texts, filters * widths]`."
     table: str  # weight, [tokens, width]
     width: int  # numbers in a vector
-    kernels: list[str]  # weights NAME.weight [filters, width, places] and NAME.bias [filters], a name for each filter width
+    kernels: list[str]  # NAME.weight [filters, width, places] and NAME.bias [filters]; a name for each filter width
     places: list[int]  # tokens that the filters of each kernel see
     filters: int  # filters of each kernel
     positions: int | None = None  # None: padding is ignored; a number: padded to it, and the padding votes
@@ -237,7 +237,8 @@ class Windows(Operation):
         _whole("filters", self.filters, _LARGEST)
         lists = isinstance(self.kernels, list) and isinstance(self.places, list)
         if not lists or not 1 <= len(self.kernels) == len(self.places) <= 64:
-            raise ValueError(f"kernels {self.kernels!r:.60} and places {self.places!r:.60} should be lists, equally long")
+            raise ValueError(f"kernels {self.kernels!r:.60} and places {self.places!r:.60} should be lists, "
+                             "one entry for each filter width")
         for name, places in zip(self.kernels, self.places):
             _named(kernels=name)
             _whole("places", places, max(2 ** 16 // self.width, 1))
