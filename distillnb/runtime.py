@@ -192,8 +192,8 @@ class Dense(Operation):
         def answer(texts: Texts, vectors: np.ndarray) -> np.ndarray:
             products = vectors @ matrix
             if bias is not None:
-                products = products + bias
-            return products.clip(0) if self.relu else products
+                products += bias
+            return np.maximum(products, 0) if self.relu else products
         return answer
 
 # %% ../nbs/60_runtime.ipynb #3bfd2c9f
@@ -285,8 +285,8 @@ class Windows(Operation):
                 windows = np.concatenate([vectors[shift:shift + room.sum() + 1] for shift in range(places)], 1)
                 ends = starts + (positions - places + 1 if positions else lengths.clip(1))
                 edges = np.stack([starts, ends], 1).ravel()
-                largest = np.maximum.reduceat(windows @ kernel, edges)[::2] + bias
-                strongest.append(largest.clip(0) if positions else largest.clip(0) * (lengths > 0)[:, None])
+                largest = np.maximum(np.maximum.reduceat(windows @ kernel, edges)[::2] + bias, 0)
+                strongest.append(largest if positions else largest * (lengths > 0)[:, None])
             return np.concatenate(strongest, 1)
         return answer
 
