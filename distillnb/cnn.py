@@ -44,7 +44,7 @@ def _strongest_windows(products, index, offsets, widths, bias, answers, best):
 # %% ../nbs/22_cnn.ipynb #0b877d37
 @machine_code
 def _winners_gradient(rows, offsets, widths, best, gradient, table, lines, table_gradient, lines_gradient):
-    "Add each strongest window's share; `lines` `[places, C, W]` are the filters, `gradient` `[B, C * widths]` is known."
+    "Add each strongest window's share; `lines` `[places, C, W]` are the filters, `gradient` is `[B, C * widths]`."
     filters, width = lines.shape[1], lines.shape[2]
     for text in range(len(gradient)):
         place = 0
@@ -64,7 +64,7 @@ def _winners_gradient(rows, offsets, widths, best, gradient, table, lines, table
 
 # %% ../nbs/22_cnn.ipynb #a3d751bf
 class StrongestWindows(torch.autograd.Function):
-    "Each filter's largest response after the ReLU, `[B, C * widths]`; texts are end to end in `rows`, from `offsets` on."
+    "Each filter's largest response after the ReLU, `[B, C * widths]`; texts end to end in `rows`, from `offsets` on."
 
     @staticmethod
     def forward(ctx, table, lines, bias, rows, offsets, widths):
@@ -183,4 +183,5 @@ class CNNStudent(Student):
              "kernels": [f"convolutions.{number}" for number in range(len(config.filter_widths))],
              "places": list(config.filter_widths), "filters": config.filters, "positions": config.positions},
             {"operation": "dense", "result": "logits", "of": "answers", "weight": "classifier.weight",
-             "bias": "classifier.bias", "inputs": config.filters * len(config.filter_widths), "outputs": config.num_labels}]
+             "bias": "classifier.bias", "inputs": config.filters * len(config.filter_widths),
+             "outputs": config.num_labels}]

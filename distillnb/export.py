@@ -26,7 +26,7 @@ from .student import Student
 class Parts(NamedTuple):
     "A student taken to pieces."
     settings: runtime.Settings
-    weights: dict[str, np.ndarray]  # by name, float32; and, where they matter, "rows" and "keys" of the tokens, integers
+    weights: dict[str, np.ndarray]  # by name, float32; where they matter, "rows" and "keys" of the tokens too, integers
     tokenizer: Tokenizer
 
 def _parts(classifier: Classifier) -> Parts:
@@ -138,8 +138,8 @@ def _compare(classifier: Classifier, student: runtime.Student, texts: list[str],
              "agreement": _share(classifier.predict(texts), student.predict(texts))}
     if not found["largest_difference"] <= limit:
         raise Refused(f"The file's answers differ from the student's by up to {found['largest_difference']:.2g} in a "
-                      f"probability (bound {limit:g}; {found['agreement']:.1%} of {len(texts):,} texts have the same class), "
-                      "so it was not written: use more bits, or raise the bound")
+                      f"probability (bound {limit:g}; {found['agreement']:.1%} of {len(texts):,} texts have the same "
+                      "class), so it was not written: use more bits, or raise the bound")
     return found
 
 def _check_request(file: Path, ending: str, texts: list[str], bits: int) -> None:
@@ -366,9 +366,9 @@ def save_onnx(
     opset: int = 18,  # of ONNX, 18 or later
     bound: float | None = None,  # largest difference of a probability; None: that of `BOUNDS`
 ) -> dict:  # "bytes", "texts", "largest_difference" (of a probability), "agreement" (share of texts, same class)
-    """Write a student as ONNX: `input_ids` and `attention_mask`, int64 `[batch, tokens]`, padding on the right -> `logits`
-    `[batch, K]`. Raises `Refused`, and writes nothing, when its answers differ by more than `bound`; `ValueError` for a
-    request that cannot be met; `ImportError` without the extra `onnx`."""
+    """Write a student as ONNX: `input_ids` and `attention_mask`, int64 `[batch, tokens]`, padding on the right ->
+    `logits` `[batch, K]`. Raises `Refused`, and writes nothing, when its answers differ by more than `bound`;
+    `ValueError` for a request that cannot be met; `ImportError` without the extra `onnx`."""
     onnx = optional("onnx", "onnx", "An .onnx file")
     optional("onnxruntime", "onnx", "Checking an .onnx file")
     file, texts = Path(file), list(texts)

@@ -192,8 +192,8 @@ class Dense(Operation):
         def answer(texts: Texts, vectors: np.ndarray) -> np.ndarray:
             products = vectors @ matrix
             if bias is not None:
-                products = products + bias
-            return products.clip(0) if self.relu else products
+                products += bias
+            return np.maximum(products, 0) if self.relu else products
         return answer
 
 # %% ../nbs/60_runtime.ipynb #3bfd2c9f
@@ -226,7 +226,7 @@ class Windows(Operation):
     "Each filter's largest response after the ReLU, Kim 2014; `[texts, filters * widths]`."
     table: str  # weight, [tokens, width]
     width: int  # numbers in a vector
-    kernels: list[str]  # weights NAME.weight [filters, width, places] and NAME.bias [filters], a name for each filter width
+    kernels: list[str]  # NAME.weight [filters, width, places] and NAME.bias [filters]; a name for each filter width
     places: list[int]  # tokens that the filters of each kernel see
     filters: int  # filters of each kernel
     positions: int | None = None  # None: padding is ignored; a number: padded to it, and the padding votes
@@ -237,7 +237,8 @@ class Windows(Operation):
         _whole("filters", self.filters, _LARGEST)
         lists = isinstance(self.kernels, list) and isinstance(self.places, list)
         if not lists or not 1 <= len(self.kernels) == len(self.places) <= 64:
-            raise ValueError(f"kernels {self.kernels!r:.60} and places {self.places!r:.60} should be lists, equally long")
+            raise ValueError(f"kernels {self.kernels!r:.60} and places {self.places!r:.60} should be lists, "
+                             "one entry for each filter width")
         for name, places in zip(self.kernels, self.places):
             _named(kernels=name)
             _whole("places", places, max(2 ** 16 // self.width, 1))
@@ -284,8 +285,8 @@ class Windows(Operation):
                 windows = np.concatenate([vectors[shift:shift + room.sum() + 1] for shift in range(places)], 1)
                 ends = starts + (positions - places + 1 if positions else lengths.clip(1))
                 edges = np.stack([starts, ends], 1).ravel()
-                largest = np.maximum.reduceat(windows @ kernel, edges)[::2] + bias
-                strongest.append(largest.clip(0) if positions else largest.clip(0) * (lengths > 0)[:, None])
+                largest = np.maximum(np.maximum.reduceat(windows @ kernel, edges)[::2] + bias, 0)
+                strongest.append(largest if positions else largest * (lengths > 0)[:, None])
             return np.concatenate(strongest, 1)
         return answer
 

@@ -171,12 +171,14 @@ def _widths(settings: runtime.Settings) -> list[dict[str, int]]:
 
 def _near_divisor(many: int, share: float) -> int:
     "The divisor of a number that is nearest to a share of it."
-    return min((number for number in range(1, many + 1) if not many % number), key=lambda number: abs(number - many * share))
+    divisors = (number for number in range(1, many + 1) if not many % number)
+    return min(divisors, key=lambda number: abs(number - many * share))
 
 def _bucket_numbers(settings: runtime.Settings) -> list[dict[str, int]]:
     "Buckets of the tables that have some, all of them first."
     every = {name: rows - settings.vocab_size for name, (rows, _) in settings.tables.items()}
-    options = [{name: _near_divisor(many, share) for name, many in every.items() if many} for share in (1, .2, .05, .01)]
+    options = [{name: _near_divisor(many, share) for name, many in every.items() if many}
+               for share in (1, .2, .05, .01)]
     return [option for number, option in enumerate(options) if option not in options[:number]]
 
 def _variants(parts: Parts, texts: list[str]) -> Iterator[Parts]:
@@ -281,8 +283,8 @@ def fit_size(
     corpus: Iterable[str] | None = None,  # texts to count tokens in, those of the training say; None: `texts`
     agreement: float = .9,  # least share of texts that must keep their class
 ) -> pd.DataFrame:  # a row a file: kB, bits, tokens, width, buckets, difference (mean), agreement, accuracy, chosen
-    """Write the best file of that size for `distillnb.runtime`. Raises `Refused`, and writes nothing, when none will do,
-    and `ValueError` for a request that cannot be met."""
+    """Write the best file of that size for `distillnb.runtime`. Raises `Refused`, and writes nothing, when none will
+    do, and `ValueError` for a request that cannot be met."""
     file, texts = Path(file), list(texts)
     _check_request(file, ".npz", texts, 32)
     truth = None if labels is None else true_classes(classifier, labels, len(texts))
@@ -307,8 +309,8 @@ def fit_size(
         raise Refused(f"This student cannot be made to fit into {max_size_kb:g} kB, the smallest would take about "
                       f"{smallest / 1000:,.0f}: allow more, or train a smaller one, with its own small tokenizer")
     if rows[-1]["agreement"] < agreement:
-        raise Refused(f"Within {max_size_kb:g} kB only {rows[-1]['agreement']:.1%} of the texts would keep their class, "
-                      f"and {agreement:.1%} were asked for, so it was not written: allow more, or train a smaller "
-                      "student, with its own small tokenizer")
+        raise Refused(f"Within {max_size_kb:g} kB only {rows[-1]['agreement']:.1%} of the texts would keep their "
+                      f"class, and {agreement:.1%} were asked for, so it was not written: allow more, or train a "
+                      "smaller student, with its own small tokenizer")
     _write(file, best)
     return pd.DataFrame(rows)

@@ -138,7 +138,8 @@ class Recipe:
     def settings(self) -> dict[str, str]:
         "All of it in words, what was left open left out."
         plain = {entry.name: getattr(self, entry.name) for entry in fields(self)} | self.sizes
-        return {name: str(value) for name, value in plain.items() if value is not None and name not in ("student", "sizes")}
+        left_out = ("student", "sizes")
+        return {name: str(value) for name, value in plain.items() if value is not None and name not in left_out}
 
 # %% ../nbs/20_student.ipynb #4c69bebb
 _NO_SIZES = {"self", "kwargs", "vocab_size", "tokenizer_size", "pad_token_id"}  # what data and tokenizer decide
@@ -189,10 +190,10 @@ def register_student(
     sentence: str,  # what it is, to follow "A ..." on its card
     **settings,  # of its default recipe, where they differ from the defaults of `Recipe`
 ) -> Callable:  # a decorator of the model's class
-    "Make a kind of student known, here and to transformers. Raises `ValueError` for a name that begins otherwise than ours."
+    "Make a kind of student known, here and to transformers. Raises `ValueError` for a name that begins otherwise."
     def register(model: type) -> type:
         if not config.model_type.startswith(PREFIX):
-            raise ValueError(f"model_type={config.model_type!r}: begin it with {PREFIX!r}, so that files say whose it is")
+            raise ValueError(f"model_type={config.model_type!r}: begin it with {PREFIX!r}")
         name = config.model_type.removeprefix(PREFIX)
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModelForSequenceClassification.register(config, model, exist_ok=True)
