@@ -290,7 +290,7 @@ def any_teacher(
 def label_texts(
     teacher: AnyTeacher,  # who is asked
     texts: Iterable[str],  # about what
-    file: str | Path | None = None,  # .csv, .tsv, .jsonl (or with .gz), written as it goes and gone on with; None: nothing is kept
+    file: str | Path | None = None,  # .csv, .tsv or .jsonl, also with .gz: written as it goes, and gone on with; or nothing
     gives: str = "probabilities",  # or "logits"
     block: int = 1024,  # texts between two writes
 ) -> pd.DataFrame:  # columns `text` and one for each class, a row for each text given
