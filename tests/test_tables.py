@@ -19,7 +19,7 @@ from distillnb.data import read_reviews, read_texts
 from distillnb.tables import (ENDINGS, WRITTEN, alone, begun_table, ending, has_fasttext_labels, list_of_texts, read_table, whole_text,
                               with_numbers, write_table)
 
-FUZZ = int(os.environ.get("DISTILLNB_FUZZ", 3000))
+FUZZ = int(os.environ.get("DISTILLNB_FUZZ", 2000))
 WRITABLE = [kind + packed for kind in WRITTEN for packed in ("", ".gz")]
 ODD = ["", " ", "NA", "nan", "None", "null", "True", "007", "1e5", "1.10", "=1+1", "-", '"', '""', '"a"', '"a ""b"""', '"a\tb"', "a,b", "a;b|c",
        " blanks ", "\ttab", "\ufeffmark", "two\nlines", "cr\r", "\rcr", "cr\r\nlf", "a\r\n", "nul\0", "\u2028", "\x85", "\ufffd", "sep=;", "text", "label", "0",
