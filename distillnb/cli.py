@@ -781,14 +781,14 @@ def _texts(args: argparse.Namespace) -> Iterable[str | None]:
         raise ValueError("--text names a column of the table that --file names: add that, or leave it out")
     if args.texts:
         return args.texts
-    if args.file and args.file.suffix != ".txt":
+    if args.file and not args.file.lower().endswith(".txt"):
         from distillnb.data import read_texts
 
         table = read_texts(args.file, report=_say, **_given(args, "data.read_texts", "source"))
         return [text if text.strip() else None for text in table.text]
     if args.file is None and sys.stdin.isatty():
         raise ValueError("There are no texts: write some behind the folder, or use --file, or pipe them in")
-    return _lines(args.file)
+    return _lines(Path(args.file) if args.file else None)
 
 # %% ../nbs/90_cli.ipynb #d5a668bc
 def _answered(student, texts: list[str | None]) -> Iterator[tuple]:
@@ -871,7 +871,7 @@ COMMANDS["predict"] = Command(
   cat texts.txt | distillnb predict student.npz --json""",
     {"student": [_FOLDER._replace(comment="folder of the student, or the .npz or .onnx file that export made"),
                  ("inference.load_student", "device")],
-     "texts": [Setting("texts", "list[str]", REQUIRED, "texts to label"),
+     "texts": [Setting("texts", "list[str]", [], "texts to label"),
                Setting("file", "Path", None, _TABLE + "; a .txt file has one text a line"), ("data.read_texts", "text encoding separator")],
      "output": [Setting("format", "", None, "how to print: plain, csv or jsonl; None: plain on a screen, else csv"),
                 Setting("safe_csv", "flag", False, "put ' before what a spreadsheet would take for a formula"), *_MANNERS]},
