@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'Wishes', 'Kind', 'register_teacher', 'Unanswered', 'any_tea
 # %% ../nbs/12_labelling.ipynb #4394e686
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -151,10 +151,12 @@ def _from_folder(source: str | Path, wishes: Wishes) -> Teacher:
 @register_teacher(lambda source: isinstance(source, Teacher))
 def _from_teacher(source: Teacher, wishes: Wishes) -> Teacher:
     "The teacher itself, or one that shares its model where the wishes say how to ask it"
-    plain = {entry.name: entry.default for entry in fields(Wishes) if entry.default is not MISSING}
+    plain = Wishes().asking
     wanted = {name: value for name, value in wishes.asking.items() if value != plain[name]}
     if wanted and isinstance(source.answer, ModelAnswer):
         source = replace(source, answer=replace(source.answer, **wanted))
+    if wishes.multilabel not in (None, source.multilabel):
+        source = replace(source, multilabel=wishes.multilabel)
     return source
 
 # %% ../nbs/12_labelling.ipynb #e1595fc3
