@@ -619,14 +619,12 @@ def _teacher(args: argparse.Namespace):
 def _table(data: str, text: str | None = None, label: str | None = None):
     "Texts, with their labels where there are any, as `read_reviews` gives them."
     from distillnb.data import demo_reviews, read_reviews
+    from distillnb.tables import ending, has_fasttext_labels
 
     if data == "demo":
         return demo_reviews(report=_say)
-    path = Path(data)
-    if path.name.endswith(".txt") and label is None and path.is_file():
-        with path.open(errors="replace") as lines:
-            labelled = next(filter(str.strip, lines), "").startswith("__label__")
-        return read_reviews(path, text, None if labelled else False, report=_say)
+    if ending(data) == ".txt" and label is None and Path(data).is_file():
+        return read_reviews(data, text, None if has_fasttext_labels(Path(data)) else False, report=_say)
     try:
         return read_reviews(data, text, label, report=_say)
     except ValueError as error:
