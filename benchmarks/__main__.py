@@ -277,7 +277,7 @@ def inference(demo: Demo) -> dict:
     classifiers = {name: Classifier(model, demo.tokenizer) for name, model in students.items()}
     classifiers["teacher"] = Classifier(untrained_teacher().model, demo.tokenizer)
     tfidf = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True), LogisticRegression(max_iter=1000))
-    fit = seconds(lambda: tfidf.fit(demo.texts, demo.labels))
+    fitting = seconds(lambda: tfidf.fit(demo.texts, demo.labels))
     long = [" ".join(demo.test_texts[i : i + 12]) for i in range(0, 4000, 4)]
     core, result = classifiers["linear"]._core, {}
     for data, texts in (("demo texts", demo.test_texts), ("128-token texts", long)):
@@ -311,7 +311,7 @@ def inference(demo: Demo) -> dict:
     accuracy["tf-idf + logistic regression"] = scores(demo.test_labels, tfidf.predict(demo.test_texts), 3)["acc"]
     sizes = {name: sum(array.nbytes for array in model.state_dict().values()) / 1e6 for name, model in students.items()}
     sizes["tf-idf + logistic regression"] = (tfidf[-1].coef_.nbytes + sum(map(len, tfidf[0].vocabulary_))) / 1e6
-    return result | {"accuracy, all training texts": accuracy, "size in MB": sizes, "seconds to fit tf-idf + logistic regression": fit}
+    return result | {"accuracy, all training texts": accuracy, "size in MB": sizes, "seconds to fit tf-idf + logistic regression": fitting}
 
 
 def growth(demo: Demo) -> list[dict]:
