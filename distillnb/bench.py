@@ -109,8 +109,9 @@ def _in_process(order: _Order) -> dict:
     settings = dict.fromkeys(_THREADS, str(order.threads))
     settings |= {"TOKENIZERS_PARALLELISM": str(order.threads > 1).lower(), "TQDM_DISABLE": "1"}
     settings["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run([sys.executable, "-c", "from distillnb.bench import _worker; _worker()"], text=True, capture_output=True,
-                          input=json.dumps(asdict(order)), env={**os.environ, **settings})
+    code = "from distillnb.bench import _worker; _worker()"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, input=json.dumps(asdict(order)),
+                          env={**os.environ, **settings})
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(f"Measuring {order.form} stopped with status {done.returncode}: {last}")
@@ -133,7 +134,8 @@ def machine() -> str:
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    return f"{name}, {joblib.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {', '.join(versions)}"
+    system = f"{platform.system()}, Python {platform.python_version()}"
+    return f"{name}, {joblib.cpu_count()} cores, {system}, {', '.join(versions)}"
 
 # %% ../nbs/64_bench.ipynb #c474cc74
 def _forms(student: Classifier, folder: Path, texts: list[str], temporary: Path) -> Iterator[tuple[str, str, str]]:
@@ -158,7 +160,7 @@ def bench(
     files: Iterable[str | Path] = (),  # exported files of the student, to measure these too
     seconds: float = 2.,  # of measuring for each form, number of threads, and kind of asking
 ) -> pd.DataFrame:  # form, threads, p50_ms, p95_ms, texts_per_second, file_kb, parameters, accuracy, low, high
-    "Measure a student in every form on one thread and on all; write bench.csv, bench.json, bench.svg and the card. `ValueError`."
+    "Measure a student in every form on one thread and on all; write bench.* and the card. Raises `ValueError`."
     folder, texts, files = Path(folder), list(texts), [Path(file) for file in files]
     student = load_student(folder, "cpu")
     if not texts or not seconds > 0:

@@ -75,6 +75,7 @@ def _names(student) -> list[str]:
 
 _counting = Lock()  # one for all cascades, so that a cascade can be pickled
 
+# %% ../nbs/54_cascade.ipynb #4d9cb11f
 class CascadeClassifier(TextClassifier):
     "A ready student that asks a ready teacher about the texts it is least sure of."
 

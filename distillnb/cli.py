@@ -270,8 +270,8 @@ def _settings(command: Command) -> Iterator[tuple[str, Setting]]:
 # %% ../nbs/90_cli.ipynb #8d13c929
 _JSON = Setting("json", "flag", False, "print the result as JSON")
 _CONFIG = Setting("config", "", None, "take settings from this TOML file; what is typed wins")
-_IMPORT = Setting("import", "", [], "import this module first: it may register students, losses, metrics, ways of teaching "
-                  "or kinds of teachers")
+_IMPORT = Setting("import", "", [], "import this module first: it may register students, losses, metrics, ways of "
+                  "teaching or kinds of teachers")
 _MANNERS = [_JSON, _CONFIG, _IMPORT]
 
 def _given(
@@ -623,8 +623,8 @@ def _source(args: argparse.Namespace):
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"--teacher {source}: {error}: it must be a module that Python finds from here, and a function "
-                         "in it") from None
+        raise ValueError(f"--teacher {source}: {error}: it must be a module that Python finds from here, and a "
+                         "function in it") from None
 
 def _teacher(args: argparse.Namespace):
     "The teacher that the arguments describe. Raises `ValueError`, `FileNotFoundError`."
@@ -671,17 +671,17 @@ def _label_command(args: argparse.Namespace) -> None:
         table.to_csv(sys.stdout, index=False, float_format="%.6g", lineterminator="\n")
 
 # %% ../nbs/90_cli.ipynb #2e9220da
-_ASKED = Setting("teacher", "", REQUIRED, "folder or hub name of a sequence classifier, a table with its answers (.csv, "
-                 ".tsv, .jsonl, .parquet), a student of ours, or module:function, which takes a list of texts and gives "
-                 "an array [texts, classes]")
+_ASKED = Setting("teacher", "", REQUIRED, "folder or hub name of a sequence classifier, a table with its answers "
+                 "(.csv, .tsv, .jsonl, .parquet), a student of ours, or module:function, which takes a list of texts "
+                 "and gives an array [texts, classes]")
 _TEACHER = [_ASKED, ("labelling.any_teacher", "names gives multilabel"), _ZERO_SHOT,
             ("labelling.any_teacher", "key"), (_EXPERIMENT, "precision"), ("labelling.any_teacher", "max_length")]
 _COLUMNS = [(_EXPERIMENT, "text label"), ("data.read_reviews", "encoding separator")]
 
 COMMANDS["label"] = Command(
     _label_command, "ask a teacher about texts",
-    "Ask any teacher about the texts of a table and write its answers: a column of texts, and a column of probabilities "
-    "for each class.",
+    "Ask any teacher about the texts of a table and write its answers: a column of texts, and a column of "
+    "probabilities for each class.",
     """  distillnb label reviews.csv --teacher ./my-bert > answers.csv
   distillnb label tickets.jsonl --teacher my_llm:ask --names refund,delivery,other --output answers.csv
 with --output, a second call goes on where the first was stopped""",
@@ -947,8 +947,8 @@ _CHECK = Setting("check", "", REQUIRED, "a table of real texts to compare the an
 
 COMMANDS["export"] = Command(
     _export_command, "make one small file of a student",
-    "Write a student into one file, for the torch-free runtime (.npz) or for ONNX (.onnx), once its answers on real texts "
-    "agree.",
+    "Write a student into one file, for the torch-free runtime (.npz) or for ONNX (.onnx), once its answers on real "
+    "texts agree.",
     """  distillnb export STUDENT student.npz --check reviews.csv
   distillnb export STUDENT student.onnx --bits 8 --check reviews.csv
   distillnb export STUDENT small.npz --max-size-kb 300 --check reviews.csv
@@ -996,8 +996,8 @@ def _card_command(args: argparse.Namespace) -> None:
 
 COMMANDS["card"] = Command(
     _card_command, "write a student's model card",
-    "Write README.md into a student's folder, as the hub shows it: data, teacher, scores with intervals, size, latency, "
-    "limits, use.",
+    "Write README.md into a student's folder, as the hub shows it: data, teacher, scores with intervals, size, "
+    "latency, limits, use.",
     "  distillnb card runs/demo/students/cnn-distilled --licence apache-2.0 --language en",
     {"student": [_FOLDER], "card": [("card.write_card", "licence language overwrite")], "output": _MANNERS}, "folder")
 

@@ -18,7 +18,10 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from transformers import AutoTokenizer, PreTrainedModel
 
-import distillnb.bilstm, distillnb.cnn, distillnb.ensemble, distillnb.linear  # noqa: E401, F401  they register themselves
+import distillnb.bilstm  # noqa: F401  the four kinds of students register themselves
+import distillnb.cnn  # noqa: F401
+import distillnb.ensemble  # noqa: F401
+import distillnb.linear  # noqa: F401
 from .embeddings import start_from, teacher_embeddings
 from .losses import CrossEntropy, LogitMSE, Loss, Mix, SoftBinaryCrossEntropy, SoftCrossEntropy, make_loss
 from .student import Recipe, architecture
@@ -35,7 +38,7 @@ class Lesson:
     logits: np.ndarray | None = None  # the teacher's, or those of soft labels, [n, K]; None: there are labels only
     loss: Loss = CrossEntropy()  # what the student is told to minimise
     weights: np.ndarray | None = None  # how often each text is seen, relative to the others, [n]; None: equally often
-    vectors: dict[str, np.ndarray] = field(default_factory=dict)  # embeddings to start from, by the name that recipes use
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)  # embeddings to start from, as recipes call them
     vocab_size: int | None = None  # ids that the tokenizer has; None: one more than the largest
     vocabulary: np.ndarray | None = None  # rows of a trimmed table, of `trim_vocabulary`; None: made of these texts
     multilabel: bool = False  # whether the classes are independent of each other
@@ -56,8 +59,9 @@ class Lesson:
 
     def __getitem__(self, rows: np.ndarray) -> "Lesson":
         "The lesson on some of its texts; vocabulary, start and examples an epoch stay those of all."
-        part = {name: value if (value := getattr(self, name)) is None else value[rows] for name in ("labels", "logits", "weights")}
-        return replace(self, tokens=self.tokens[rows], **part)
+        logits = None if self.logits is None else self.logits[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, tokens=self.tokens[rows], labels=self.labels[rows], logits=logits, weights=weights)
 
     def direct(self) -> "Lesson":
         "The twin's lesson: the labels alone, with the same vocabulary, start and examples an epoch."
@@ -119,7 +123,7 @@ def way_of_teaching(
 def _direct(lesson: Lesson) -> Lesson:
     return lesson.direct()
 
-@register_way("distilled on the same texts", "the labelled texts and the teacher's logits", rows="labelled", dash=(2, 3))
+@register_way("distilled on the same texts", "the labelled texts and the teacher's logits", "labelled", dash=(2, 3))
 def _distilled_on_the_same_texts(lesson: Lesson) -> Lesson:
     return lesson[lesson.labelled]
 
@@ -221,7 +225,8 @@ def load_tokenizer(
             return AutoTokenizer.from_pretrained(tokenizer)
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"tokenizer={tokenizer}: cannot be loaded ({reason}): give a folder, a hub name, or 'own'") from None
+            raise ValueError(f"tokenizer={tokenizer}: cannot be loaded ({reason}): give a folder, a hub name, or "
+                             "'own'") from None
     return tokenizer
 
 # %% ../nbs/34_lesson.ipynb #66622ed8
@@ -233,10 +238,12 @@ def class_weights(
 ) -> np.ndarray:  # [n]
     "How often each text is seen, by its class. Raises `ValueError` for a class that there is not."
     ids = labels if logits is None else np.where(labels >= 0, labels, logits.argmax(1))
-    values = np.asarray(classes)[ids]
+    weights, known = np.ones(len(ids)), ids >= 0
+    values = np.asarray(classes)[ids[known]]
     present = np.unique(values)
     by_class = dict(zip(present.tolist(), compute_class_weight(class_weight, classes=present, y=values)))
-    return np.array([by_class[value] for value in values.tolist()])
+    weights[known] = [by_class[value] for value in values.tolist()]
+    return weights
 
 # %% ../nbs/34_lesson.ipynb #2119699c
 def adjusted(
@@ -244,7 +251,7 @@ def adjusted(
     epochs: int | None = None,  # passes over the texts, at most; None: the recipe's
     rate: float | None = None,  # learning rate of the first step; None: the recipe's
     width: int | None = None,  # numbers in a token's vector; None: the recipe's
-    embeddings: str | Path | None = None,  # to start from: "teacher", a file of word vectors, or "noise"; None: the recipe's
+    embeddings: str | Path | None = None,  # "teacher", a file of word vectors, or "noise"; None: the recipe's
 ) -> Recipe:
     "The recipe with other settings. Raises `ValueError` for those that cannot be."
     changes = {name: value for name, value in (("epochs", epochs), ("rate", rate)) if value is not None}
@@ -263,11 +270,13 @@ def possible(
         return recipe, ""
     vectors, width = lesson.vectors.get("teacher"), recipe.sizes.get("width")
     if vectors is None:
-        return replace(recipe, embeddings=None), f"The teacher has no embeddings, so {recipe.student} starts from noise."
-    if width and vectors.shape[1] < width:
-        return replace(recipe, embeddings=None), (f"The teacher's embeddings have {vectors.shape[1]} numbers and those of {recipe.student} "
-                                                  f"{width}, so it starts from noise.")
-    return recipe, ""
+        why = f"The teacher has no embeddings, so {recipe.student} starts from noise."
+    elif width and vectors.shape[1] < width:
+        why = (f"The teacher's embeddings have {vectors.shape[1]} numbers and those of {recipe.student} {width}, "
+               "so it starts from noise.")
+    else:
+        return recipe, ""
+    return replace(recipe, embeddings=None), why
 
 def build_student(
     recipe: Recipe,  # which student, which sizes
@@ -282,8 +291,8 @@ def build_student(
         sizes["positions"] = lesson.tokens.max_length
     if lesson.multilabel:
         sizes["problem_type"] = "multi_label_classification"
-    config = kind.config(vocab_size=lesson.vocab_size, pad_token_id=lesson.tokens.pad_id, id2label=dict(enumerate(lesson.names)),
-                         label2id={name: i for i, name in enumerate(lesson.names)}, **sizes)
+    names = {"id2label": dict(enumerate(lesson.names)), "label2id": {name: i for i, name in enumerate(lesson.names)}}
+    config = kind.config(vocab_size=lesson.vocab_size, pad_token_id=lesson.tokens.pad_id, **names, **sizes)
     student = kind.model(config, lesson.vocabulary if recipe.trim else None)
     if recipe.embeddings is not None:
         if (vectors := lesson.vectors.get(str(recipe.embeddings))) is None:

@@ -54,7 +54,7 @@ except ImportError:  # the extra `fast` is not installed
 def machine_code(
     function: Callable,  # plain loops over arrays
 ) -> Callable:
-    "Machine code where numba is installed, else the function as it is. Sums may be reordered; infinities stay infinities."
+    "Machine code where numba is installed, else the function as it is. Sums may be reordered, infinities stay."
     if numba is None:
         return function
     options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}

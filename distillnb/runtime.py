@@ -221,6 +221,24 @@ class Add(Operation):
         return lambda texts, *results: sum(results[1:], results[0])
 
 # %% ../nbs/60_runtime.ipynb #852e2a8e
+def _strongest(texts: Texts, table: np.ndarray, kernels: list, positions: int | None, pad_row: int) -> np.ndarray:
+    """Each filter's largest response after the ReLU, `[texts, filters * widths]`; `kernels` are (places, matrix
+    `[places * W, filters]`, bias), the last row of the table is of zeros."""
+    lengths, reach = texts.lengths, max(2, *(places for places, _, _ in kernels)) - 1  # an empty text has a place too
+    room = np.full_like(lengths, positions) if positions else lengths + reach
+    starts = room.cumsum() - room
+    line = np.full(room.sum() + reach + 1, pad_row if positions else -1)  # -1: the row of zeros
+    line[np.arange(len(texts.rows)) + (starts - lengths.cumsum() + lengths).repeat(lengths)] = texts.rows
+    vectors, strongest = table[line], []
+    for places, matrix, bias in kernels:
+        windows = np.concatenate([vectors[shift:shift + room.sum() + 1] for shift in range(places)], 1)
+        ends = starts + (positions - places + 1 if positions else lengths.clip(1))
+        edges = np.stack([starts, ends], 1).ravel()
+        largest = np.maximum(np.maximum.reduceat(windows @ matrix, edges)[::2] + bias, 0)
+        strongest.append(largest if positions else largest * (lengths > 0)[:, None])
+    return np.concatenate(strongest, 1)
+
+# %% ../nbs/60_runtime.ipynb #b5e4c67e
 @dataclass(frozen=True)
 class Windows(Operation):
     "Each filter's largest response after the ReLU, Kim 2014; `[texts, filters * widths]`."
@@ -267,28 +285,11 @@ class Windows(Operation):
 
     def compiled(self, weights: dict, settings: "Settings") -> Callable:
         "The function of texts that this is; the last row of its table is of zeros."
-        table, positions, kernels = weights[self.table], self.positions, []
+        table, kernels = weights[self.table], []
         for name, places in zip(self.kernels, self.places):
             kernel = weights[f"{name}.weight"].transpose(2, 1, 0).reshape(places * self.width, self.filters)
             kernels.append((places, np.ascontiguousarray(kernel), weights[f"{name}.bias"]))
-        reach = max(*self.places, 2) - 1  # at least one, so that an empty text has a place too
-        between = settings.pad_row if positions else -1  # -1: the row of zeros
-
-        def answer(texts: Texts) -> np.ndarray:
-            lengths = texts.lengths
-            room = np.full_like(lengths, positions) if positions else lengths + reach
-            starts = room.cumsum() - room
-            line = np.full(room.sum() + reach + 1, between)
-            line[np.arange(len(texts.rows)) + (starts - lengths.cumsum() + lengths).repeat(lengths)] = texts.rows
-            vectors, strongest = table[line], []
-            for places, kernel, bias in kernels:
-                windows = np.concatenate([vectors[shift:shift + room.sum() + 1] for shift in range(places)], 1)
-                ends = starts + (positions - places + 1 if positions else lengths.clip(1))
-                edges = np.stack([starts, ends], 1).ravel()
-                largest = np.maximum(np.maximum.reduceat(windows @ kernel, edges)[::2] + bias, 0)
-                strongest.append(largest if positions else largest * (lengths > 0)[:, None])
-            return np.concatenate(strongest, 1)
-        return answer
+        return lambda texts: _strongest(texts, table, kernels, self.positions, settings.pad_row)
 
 # %% ../nbs/60_runtime.ipynb #552cdc98
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ __all__ = ['fit_size']
 # %% ../nbs/62_shrink.ipynb #56e278fc
 import json
 import lzma
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import product

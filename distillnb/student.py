@@ -22,6 +22,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Pretrai
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 # %% ../nbs/20_student.ipynb #0e4448c7
+def _label_loss(config: PretrainedConfig, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    "Cross entropy of class ids, or the binary one of zeros and ones for a multi_label_classification."
+    if config.problem_type == "multi_label_classification":
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    return F.cross_entropy(logits, labels)
+
+# %% ../nbs/20_student.ipynb #50190f4e
 class Student(PreTrainedModel):
     "What students share: a table of embeddings, whole or trimmed, and the call that transformers expects."
     base_model_prefix = "student"
@@ -68,14 +75,8 @@ class Student(PreTrainedModel):
         "Logits, and the cross entropy if there are labels."
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         logits = self.logits(self.table_rows(input_ids), mask)
-        loss = None if labels is None else self._label_loss(logits, labels)
+        loss = None if labels is None else _label_loss(self.config, logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
-
-    def _label_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        "Cross entropy of class ids, or the binary one of zeros and ones for a multi_label_classification."
-        if self.config.problem_type == "multi_label_classification":
-            return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-        return F.cross_entropy(logits, labels)
 
     def logits(
         self,

@@ -53,13 +53,13 @@ def predict_logits(
 def validate(
     model: PreTrainedModel,  # a student
     tokens: Tokens,  # the texts
-    labels: np.ndarray,  # class ids, -1 where unknown [n], or zeros and ones [n, K] where a text may have several labels
-) -> dict[str, float]:  # "loss" (cross entropy, nats a text), "acc", "f1_macro"
-    "Scores of the student on labelled texts; with several labels, `acc` is the share of texts that have all of them right."
+    labels: np.ndarray,  # class ids, -1 where unknown [n]; zeros and ones [n, K] where a text may have several labels
+) -> dict[str, float]:  # "loss" (cross entropy, nats a text), "acc" (with several labels, all must be right), "f1_macro"
+    "Scores of the student on labelled texts."
     logits = predict_logits(model, tokens)
     if labels.ndim == 2:
-        loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits), torch.from_numpy(labels.astype(np.float32))).item()
-        said = logits >= 0
+        targets, said = torch.from_numpy(labels.astype(np.float32)), logits >= 0
+        loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits), targets).item()
         return {"loss": loss, "acc": float((said == labels).all(1).mean()),
                 "f1_macro": float(f1_score(labels, said, average="macro", zero_division=0))}
     loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), ignore_index=-1).item()
@@ -155,7 +155,7 @@ def epoch_rows(
     seed: int = 0,  # of the shuffles
     weights: np.ndarray | None = None,  # how often each of `rows` is seen, relative to the others; None: equally often
 ) -> np.ndarray:  # rows in the order of training, [examples]
-    "The rows of one epoch, dealt from a stream of shuffled decks, so that every row is seen as often as its weight says."
+    "The rows of one epoch, dealt from a stream of shuffled decks: each is seen as often as its weight says."
     examples = examples or len(rows)
     first, start = divmod(epoch * examples, len(rows))
     decks = [np.random.default_rng([seed, first + deck]) for deck in range(-(-(start + examples) // len(rows)))]
@@ -201,7 +201,8 @@ def _usable(lesson: Lesson) -> np.ndarray:
         if logits is None:
             raise ValueError(f"{loss} needs the teacher's logits: give the lesson logits=, or a loss that does without")
         if not np.isfinite(logits).all():
-            raise ValueError(f"The logits of text {int(np.argwhere(~np.isfinite(logits))[0, 0])} are not finite: label it again")
+            row = int(np.argwhere(~np.isfinite(logits))[0, 0])
+            raise ValueError(f"The logits of text {row} are not finite: label it again")
         refuse_probabilities(logits)
         rows = np.arange(len(lesson))
     else:
@@ -226,13 +227,14 @@ def _judges(model: PreTrainedModel, texts: tuple | None, choosing: bool) -> tupl
     tokens, labels = texts[0], np.asarray(texts[1], np.int64)
     check_rows(model, tokens, labels if labels.ndim == 1 else None)
     if choosing and labels.ndim == 1 and not (labels >= 0).any():
-        raise ValueError("No validation text has a label, so they cannot choose the epoch: pass validation=None, or labelled texts")
+        raise ValueError("No validation text has a label, so they cannot choose the epoch: pass validation=None, or "
+                         "labelled texts")
     return tokens, labels
 
 # %% ../nbs/35_training.ipynb #3df0b0ba
 @contextmanager
 def _listening():
-    "A list that fills when Ctrl-C is pressed, even where a compiler calls back through code that swallows the exception."
+    "A list that fills when Ctrl-C is pressed, even where a compiler's callback swallows the exception."
     pressed, listens = [], threading.current_thread() is threading.main_thread()
     if not listens or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield pressed
@@ -275,8 +277,8 @@ class _Epochs:
         order = epoch_rows(self.rows, epoch, self.examples, recipe.shuffle, self.seed, self.weights)
         rates = step_rates(recipe.rate, recipe.decay, epoch, recipe.epochs, self.steps)
         if self.by_hand:
-            value, predictions = sgd_epoch(self.model, tokens, lesson.loss, order, recipe.batch_size, rates, lesson.labels,
-                                           lesson.logits, epoch, bar, recipe.threads)
+            value, predictions = sgd_epoch(self.model, tokens, lesson.loss, order, recipe.batch_size, rates,
+                                           lesson.labels, lesson.logits, epoch, bar, recipe.threads)
             return {"loss": value, **scores(lesson.labels[order], predictions, self.model.config.num_labels)}
         sorts = recipe.shuffle and recipe.bucket != 1
         groups = batches(tokens.lengths, order, recipe.batch_size, bucket=recipe.bucket if sorts else 1,
@@ -295,7 +297,7 @@ def fit(
     run: Run | None = None,  # goes into the history; None: found from recipe, loss and seed
     device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
 ) -> Trained:
-    "Train a student and tell how it went. Ctrl-C keeps the epochs that finished. Raises `ValueError`, `FloatingPointError`."
+    "Train a student and tell how it went; Ctrl-C keeps what finished. Raises `ValueError`, `FloatingPointError`."
     run = run or Run(recipe.student, "distilled" if lesson.loss.needs_teacher else "direct", seed)
     check_rows(model, lesson.tokens, lesson.labels, lesson.logits)
     validation, watch = _judges(model, validation, True), _judges(model, watch, False)
@@ -303,8 +305,8 @@ def fit(
     torch.manual_seed(seed)
     epochs = _Epochs(model, lesson, recipe, seed)
     rows, choosing, kept, interrupted = [], [], copy.deepcopy(model.state_dict()), False
-    start = time.perf_counter()
-    with tqdm(total=recipe.epochs * epochs.steps, desc=run.model, unit=" steps", leave=False) as bar, _listening() as pressed:
+    start, steps = time.perf_counter(), recipe.epochs * epochs.steps
+    with tqdm(total=steps, desc=run.model, unit=" steps", leave=False) as bar, _listening() as pressed:
         try:
             for epoch in range(recipe.epochs):
                 if pressed:
@@ -312,8 +314,8 @@ def fit(
                 train = epochs.run(epoch, bar)
                 test = {} if watch is None else validate(model, *watch)
                 choosing.append({} if validation is None else validate(model, *validation))
-                rows.append({"epoch": epoch, **{f"train_{key}": value for key, value in train.items()},
-                             **{f"test_{key}": value for key, value in test.items()}, "model": run.model, **run._asdict()})
+                rows.append({"epoch": epoch, **_named("train", train), **_named("test", test), "model": run.model,
+                             **run._asdict()})
                 if validation is None or _best(choosing) == epoch:
                     kept = copy.deepcopy(model.state_dict())
                 bar.set_postfix_str(f"loss {train['loss']:.3f}" + (f", test {test['acc']:.3f}" if test else ""))
@@ -321,9 +323,13 @@ def fit(
             interrupted = True
             print(f"{run.model}: stopped in epoch {len(rows)}; the {len(rows)} finished epochs are kept")
     model.load_state_dict(kept)
-    history = pd.DataFrame(rows, columns=HISTORY_COLUMNS)
-    return Trained(run, model.eval(), recipe, lesson.loss, history, _best(choosing[:len(rows)]),
-                   () if validation is None else tuple(choosing[:len(rows)]), interrupted, seconds=time.perf_counter() - start)
+    history, chosen = pd.DataFrame(rows, columns=HISTORY_COLUMNS), tuple(choosing[:len(rows)])
+    return Trained(run, model.eval(), recipe, lesson.loss, history, _best(chosen), () if validation is None else chosen,
+                   interrupted, seconds=time.perf_counter() - start)
+
+def _named(part: str, scores: dict) -> dict:
+    "Scores with the name of the texts that they are of."
+    return {f"{part}_{name}": value for name, value in scores.items()}
 
 # %% ../nbs/35_training.ipynb #a5e5eb97
 def train(
@@ -331,17 +337,18 @@ def train(
     recipe: Recipe,  # which student, and how
     seed: int = 0,  # of weights, order and dropout
     *,
-    validation: tuple | None = None,  # tokens and class ids of texts that choose epoch and rate; None: the last epoch is kept
+    validation: tuple | None = None,  # tokens and class ids of texts that choose epoch and rate; None: the last epoch
     watch: tuple | None = None,  # tokens and class ids of test texts to look at after each epoch; None: nobody looks
     factors: tuple[float, ...] = (1.0,),  # of the rate, to choose from
     run: Run | None = None,  # goes into the history; None: found from recipe, loss and seed
     device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
 ) -> Trained:
-    "Build and train one student. Raises `FloatingPointError` if it dies at every rate, `ValueError` for a setting that can't be."
+    "Build and train one student. Raises `FloatingPointError` if it dies at every rate, `ValueError` for bad settings."
     if not factors or min(factors) <= 0:
         raise ValueError(f"factors={factors}: give factors above 0, (.3, 1, 3) say")
     if len(factors) > 1 and (validation is None or not len(validation[0])):
-        raise ValueError("There are no validation texts to choose rate and epoch with: set some aside, or do without tuning")
+        raise ValueError("There are no validation texts to choose rate and epoch with: set some aside, or do without "
+                         "tuning")
     best, failed, start = None, None, time.perf_counter()
     for factor in factors:
         try:

@@ -8,7 +8,7 @@ from transformers import PretrainedConfig
 
 from distillnb.labelling import register_teacher
 from distillnb.lesson import register_way
-from distillnb.losses import register_loss
+from distillnb.losses import Loss, register_loss
 from distillnb.metrics import register_metric
 from distillnb.student import Student, register_student
 from distillnb.teacher import Teacher
@@ -67,10 +67,7 @@ def lexicon_teacher(source, wishes):
 
 @register_loss("absolute", "the teacher's logits, by absolute differences")
 @dataclass(frozen=True)
-class AbsoluteError:
-    needs_labels = False
-    needs_teacher = True
-
+class AbsoluteError(Loss):
     def __call__(self, student_logits, labels, teacher_logits):
         return F.l1_loss(student_logits, teacher_logits)
 

@@ -59,6 +59,16 @@ class ToyStudent(Student):
              "inputs": c.hidden, "outputs": c.num_labels}]
 
 
+TOY = STUDENTS.pop("toy")  # so that no other test file meets it
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_is_registered():
+    STUDENTS["toy"] = TOY
+    yield
+    del STUDENTS["toy"]
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_tokenizer(sentences(60, seed=3), 320)

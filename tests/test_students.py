@@ -101,7 +101,7 @@ def test_walkthrough_cnn_sees_the_padding():
     assert torch.allclose(student(ids).logits, student.classifier(answers), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", STUDENTS)
+@pytest.mark.parametrize("kind", ["linear", "cnn", "bilstm", "ensemble"])
 @pytest.mark.parametrize("setting, value", [
     ("width", 0), ("width", -3), ("width", 2.5), ("width", True), ("filters", 0), ("hidden", 0), ("dense", -1), ("dropout", -.1), ("dropout", 1.1),
     ("dropout", float("nan")), ("buckets", -1), ("ngrams", 0), ("positions", 0), ("initial_std", -1), ("filter_widths", ()),
