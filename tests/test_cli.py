@@ -398,8 +398,7 @@ def test_what_somebody_registers_is_a_choice(place, table, tmp_path):
     shown = command(folder, "distill", "--import", "toys", "--help").stdout
     assert "toy" in shown and "absolute (the teacher's logits, far ones as well)" in " ".join(shown.split())
     (folder / "toys.toml").write_text('import = ["toys"]\n[run]\nstudents = ["toy"]\nways = ["direct", "backwards"]\nloss = "absolute"\n')
-    done = command(folder, "run", table, "--config", "toys.toml", "--teacher", "words:ask", "--names", "negative,neutral,positive",
-                   "--output", tmp_path / "run", "--cache", tmp_path / "cache", "--json")
+    done = command(folder, "run", table, "--config", "toys.toml", *teacher, "--output", tmp_path / "run", "--cache", tmp_path / "cache", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["summary"]
     assert {"toy direct", "toy backwards"} <= {row["model"] for row in rows} and all(0 < row["sureness"] <= 1 for row in rows)
