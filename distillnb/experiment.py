@@ -444,8 +444,8 @@ def _check_parts(experiment: Experiment, splits: Splits) -> None:
                          "leave tune out")
     loss = experiment.loss
     if loss is not None and loss.needs_order and not splits.train["label"].cat.ordered:
-        raise ValueError(f"{loss} is for classes in an order, and {', '.join(label_names(splits.train))} have none: "
-                         "give the order with labels=")
+        raise ValueError(f"{type(getattr(loss, 'soft', loss)).__name__} is for classes in an order, and "
+                         f"{', '.join(label_names(splits.train))} have none: give the order with labels=")
 
 # %% ../nbs/50_experiment.ipynb #1d5a8bdd
 def learning_curve(

@@ -2,11 +2,11 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-from extension import Lexicon, MeanStudent
 
 from distillnb.bench import bench
 from distillnb.card import write_card
@@ -15,10 +15,27 @@ from distillnb.estimator import DistilledClassifier
 from distillnb.experiment import Experiment
 from distillnb.export import save_onnx, save_runtime
 from distillnb.inference import load_student
+from distillnb.labelling import KINDS
+from distillnb.lesson import WAYS
+from distillnb.losses import LOSSES
+from distillnb.metrics import METRICS
 from distillnb.runtime import load
 from distillnb.shrink import fit_size
+from distillnb.student import STUDENTS
 
 HERE = Path(__file__).parent
+REGISTERS = STUDENTS, WAYS, LOSSES, METRICS, KINDS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def extension():
+    """The module with the new things, which no other test shall meet."""
+    before = [register.copy() for register in REGISTERS]
+    sys.modules.pop("extension", None)
+    yield import_module("extension")
+    for register, content in zip(REGISTERS, before):
+        register.clear()
+        register.extend(content) if isinstance(register, list) else register.update(content)
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +46,16 @@ def table(toy_reviews, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def results(toy_reviews):
+def results(toy_reviews, extension):
     ways = ("direct", "distilled", "distilled where the teacher is sure")
-    return Experiment(toy_reviews, teacher=Lexicon(), students=("mean", "linear"), ways=ways, loss="absolute", labelled=150,
+    return Experiment(toy_reviews, teacher=extension.Lexicon(), students=("mean", "linear"), ways=ways, loss="absolute", labelled=150,
                       vocab_size=400, max_length=32, epochs=3, device="cpu").run(say=None)
 
 
-def test_the_experiment_knows_all_of_them(results, tmp_path):
+def test_the_experiment_knows_all_of_them(results, extension, tmp_path):
     assert {run.model for run in results.runs} == {
         f"{student} {way}" for student in ("mean", "linear") for way in ("direct", "distilled", "distilled where the teacher is sure")}
-    assert isinstance(results.students["mean", "distilled", 0].model, MeanStudent)
+    assert isinstance(results.students["mean", "distilled", 0].model, extension.MeanStudent)
     assert str(results.lesson.loss) == "AbsoluteError()"
     assert "top two" in results.table() and results.summary.top_two.between(.3, 1).all()
     assert len(results.pairs) == 4 and {"curves mean", "ladder"} <= set(results.charts())
@@ -52,8 +69,8 @@ def test_the_experiment_knows_all_of_them(results, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def student(toy_reviews):
-    model = DistilledClassifier("mean", Lexicon(), vocab_size=400, max_length=32, loss="absolute")
+def student(toy_reviews, extension):
+    model = DistilledClassifier("mean", extension.Lexicon(), vocab_size=400, max_length=32, loss="absolute")
     return model.fit(toy_reviews.text[:400])
 
 
@@ -90,12 +107,12 @@ def test_benchmark_and_card(student, toy_reviews, tmp_path):
 @pytest.mark.parametrize("arguments", [
     ["distill", "--student", "mean", "--loss", "absolute", "--vocab-size", "400"],
     ["run", "--students", "mean", "--ways", "direct,distilled where the teacher is sure", "--loss", "absolute", "--vocab-size", "400"]])
-def test_the_command_line(arguments, table, tmp_path, capsys):
+def test_the_command_line(arguments, table, extension, tmp_path, capsys):
     command, *options = arguments
     status = main([command, str(table), "--import", "extension", "--teacher", "lexicon", "--output", str(tmp_path / "out"), "--device", "cpu",
                    "--epochs", "2", "--max-length", "32", *options])
     said = capsys.readouterr()
     assert status == 0, said.err
     folder = tmp_path / "out" if command == "distill" else tmp_path / "out" / "students" / "mean-distilled-where-the-teacher-is-sure"
-    assert isinstance(load_student(folder, "cpu").model, MeanStudent)
+    assert isinstance(load_student(folder, "cpu").model, extension.MeanStudent)
     assert "top two" in (folder / "README.md").read_text()
