@@ -122,7 +122,7 @@ def _in_process(order: _Order) -> dict:
 
 # %% ../nbs/64_bench.ipynb #bab0d45a
 def machine() -> str:
-    "Processor, cores, system and versions, in a line"
+    "Processor, cores, system and versions, in a line."
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -68,7 +68,7 @@ def _names(student) -> list[str]:
         student = student.estimator  # scikit-learn's FrozenEstimator
     names = student.classes_ if hasattr(student, "classes_") else getattr(student, "names", None)
     if names is None or not hasattr(student, "predict_proba"):
-        raise TypeError(f"A {type(student).__name__} is no student that can answer: give a fitted "
+        raise TypeError(f"A {type(student).__name__} is not a student that can answer: give a fitted "
                         "DistilledClassifier, what load_student or distillnb.runtime.load gives, or a fitted "
                         "classifier of texts")
     return [str(name) for name in names]

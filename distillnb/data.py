@@ -376,7 +376,7 @@ def _size(name: str, share: int | float, available: int) -> int:
     if size != int(size) or not 0 <= size <= available:
         raise ValueError(f"{name}={share}: give a share from 0.0 to 1.0, or a number of rows up to {available:,}")
     if share and not size:
-        raise ValueError(f"{name}={share} of {available:,} rows is no row at all: ask for a larger share")
+        raise ValueError(f"{name}={share} of {available:,} rows is not even one: ask for a larger share")
     return int(size)
 
 # %% ../nbs/02_data.ipynb #8a9cb957

@@ -57,7 +57,7 @@ class Settings:
     names: list[str] | None = None  # the teacher's classes in the order of its outputs, where it does not say
     fine_tune: bool | None = None  # train the teacher on the labelled texts first; None: only the demo's
     teacher_options: dict = field(default_factory=dict)  # of its fine-tuning: epochs, learning_rate, freeze_layers, ...
-    precision: str | None = None  # of its answers: "float32", "float16" (CUDA), "int8" (CPU); None: what suits the device
+    precision: str | None = None  # of its answers: "float32", "float16" (CUDA), "int8" (CPU); None: what suits
     max_length: int = 128  # most tokens in a text
     transfer: object = None  # further texts without labels, for distillation only: what `read_reviews` takes
     unlabelled: int | None = None  # most texts without labels; None: all
@@ -75,7 +75,7 @@ class Settings:
     class_weight: dict | str | None = None  # how often texts of a class are seen: {class: weight}, or "balanced"
     tokenizer: object = None  # of the students: object, folder, or "own" to train one; None: the teacher's, else "own"
     vocab_size: int = 8_000  # entries of an own tokenizer
-    tune: tuple[float, ...] | None = None  # factors on the rate; validation chooses one, and the epoch. None: the recipe's
+    tune: tuple[float, ...] | None = None  # factors on the rate; validation chooses one, and the epoch. None: neither
     baselines: bool = False  # tf-idf with logistic regression too, on the labels and on the teacher's classes
     seeds: tuple[int, ...] = (0,)  # of weights, order and dropout of the students
     workers: int = 1  # students trained at the same time, each on its share of the processors
@@ -142,8 +142,8 @@ def _refuse(experiment: Experiment, *settings: str) -> None:
     "Raise `ValueError` for a setting that cannot apply, because the data bring their own parts."
     for setting in settings:
         if getattr(experiment, setting) != getattr(Experiment, setting):
-            raise ValueError(f"{setting}={getattr(experiment, setting)} does not apply: the data bring their own train and "
-                             "test parts. Name one part alone, hf://owner/name:train or a file, to have it split here")
+            raise ValueError(f"{setting}={getattr(experiment, setting)} does not apply: the data bring their own train "
+                             "and test parts. Name one part alone, hf://owner/name:train or a file, to have it split")
 
 # %% ../nbs/50_experiment.ipynb #ec1905ee
 def _fine_tunes(experiment: Experiment) -> bool:
@@ -158,8 +158,8 @@ def _teacher(experiment: Experiment, splits: Splits, report: Callable | None) ->
         source = demo_model()
     if _fine_tunes(experiment):
         if not isinstance(source, (str, Path)):
-            raise ValueError(f"A {type(source).__name__} cannot be fine-tuned here: say fine_tune=False, or give a model's "
-                             "folder or hub name")
+            raise ValueError(f"A {type(source).__name__} cannot be fine-tuned here: say fine_tune=False, or give a "
+                             "model's folder or hub name")
         source = cached_fine_tune(source, splits.train, splits.validation, experiment.cache, device=device,
                                   max_length=experiment.max_length, **experiment.teacher_options)
     teacher = any_teacher(source, experiment.names, max_length=experiment.max_length, cache=experiment.cache,
@@ -308,7 +308,7 @@ class _Job:
     factors: tuple[float, ...]  # of the rate
 
     def __call__(self) -> Trained | FloatingPointError:
-        "Train it; a student that dies is no reason to stop the others."
+        "Train it; a student that dies does not stop the others."
         experiment, lesson = self.results.experiment, WAYS[self.run.way].lesson(self.results.lesson)
         validation = self.results.validation if experiment.tune else None
         try:
@@ -415,8 +415,8 @@ def _check(experiment: Experiment) -> None:
         raise ValueError(f"ways={experiment.ways}: choose from {', '.join(WAYS)}")
     ways = [way_of_teaching(name) for name in experiment.ways]
     if experiment.rounds < 0 or any(way.rows == "augmented" for way in ways) != (experiment.rounds > 0):
-        raise ValueError(f"rounds={experiment.rounds} and ways={', '.join(experiment.ways)}: augmentation needs 1 or more "
-                         "rounds and the way 'distilled with augmentation', both or neither")
+        raise ValueError(f"rounds={experiment.rounds} and ways={', '.join(experiment.ways)}: augmentation needs 1 or "
+                         "more rounds and the way 'distilled with augmentation', both or neither")
     if experiment.rounds and "tagger" not in experiment.augmentation:
         lexicon_tags([])  # raises where its package is not there
     for recipe in experiment.recipes.values():
@@ -440,8 +440,8 @@ def _check_parts(experiment: Experiment, splits: Splits) -> None:
     if classes < 2:
         raise ValueError(f"The test part has {len(splits.test)} texts of {classes} class: hold out more with test=")
     if experiment.tune and not len(splits.validation):
-        raise ValueError("There are no validation texts to choose rate and epoch with: set some aside with validation=, or "
-                         "leave tune out")
+        raise ValueError("There are no validation texts to choose rate and epoch with: set some aside with "
+                         "validation=, or leave tune out")
     loss = experiment.loss
     if loss is not None and loss.needs_order and not splits.train["label"].cat.ordered:
         raise ValueError(f"{type(getattr(loss, 'soft', loss)).__name__} is for classes in an order, and "

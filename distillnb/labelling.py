@@ -137,8 +137,8 @@ def _from_pipeline(source: Pipeline, wishes: Wishes) -> Teacher:
         return Teacher(answer.names, "probabilities", answer, answer.multilabel, what="the zero-shot pipeline",
                        block=32)
     if source.task != "text-classification":
-        raise ValueError(f"A pipeline for {source.task} is no classifier: wrap it in a function that takes a list of "
-                         "texts and returns probabilities [texts, classes]")
+        raise ValueError(f"A pipeline for {source.task} is not a classifier: wrap it in a function that takes a list "
+                         "of texts and returns probabilities [texts, classes]")
     return model_teacher(source.model.float(), source.tokenizer, wishes.names, wishes.multilabel, **wishes.asking)
 
 # %% ../nbs/12_labelling.ipynb #6acf95c7
@@ -163,7 +163,7 @@ def _from_teacher(source: Teacher, wishes: Wishes) -> Teacher:
 _TABLES = ENDINGS  # of files that are tables of answers rather than models
 
 def _read_table(source: pd.DataFrame | str | Path, key: str, names: list[str] | None) -> pd.DataFrame:
-    "A table of answers, its numbers made numbers. Raises `FileNotFoundError`, or `ValueError` for one that can't be read."
+    "A table of answers, its numbers made numbers. Raises `FileNotFoundError`, `ValueError` for one that can't be read."
     if isinstance(source, pd.DataFrame):
         return with_numbers(source, key, names, "the table of answers")
     path = Path(source)
@@ -219,7 +219,7 @@ def _class_columns(table: pd.DataFrame, key: str, where: str) -> tuple[pd.DataFr
     others = [column for column in table.columns if column != key]
     odd = [str(column) for column in others if not pd.api.types.is_numeric_dtype(table[column]) or column == "label"]
     if odd:
-        raise ValueError(f"{where}: the columns {', '.join(odd)} are no classes: say which columns are, with "
+        raise ValueError(f"{where}: the columns {', '.join(odd)} are not classes: say which columns are, with "
                          "names=[...]")
     if not others:
         raise ValueError(f"{where}: there is no column beside {key!r}: there must be one for each class")
@@ -278,8 +278,8 @@ def any_teacher(
     wishes = Wishes(names, gives, multilabel, key, texts, max_length, cache, precision, report, device)
     kind = next((kind for kind in KINDS if kind.fits(source)), None)
     if kind is None:
-        raise TypeError(f"A {type(source).__name__} is no teacher: give a path or hub name, pipeline, estimator with "
-                        "predict_proba, student, function, table, or Teacher")
+        raise TypeError(f"A {type(source).__name__} is not a teacher: give a path or hub name, pipeline, estimator "
+                        "with predict_proba, student, function, table, or Teacher")
     teacher = kind.make(source, wishes)
     if names is not None and sorted(teacher.names) != sorted(map(str, names)):
         raise ValueError(f"The teacher's classes ({', '.join(teacher.names)}) are not {', '.join(map(str, names))}")

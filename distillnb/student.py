@@ -58,11 +58,8 @@ class Student(PreTrainedModel):
         elif isinstance(module, (nn.Linear, nn.Conv1d, nn.LSTM)):
             module.reset_parameters()
 
-    def table_rows(
-        self,
-        input_ids: torch.Tensor,  # token ids
-    ) -> torch.Tensor:  # rows of the table of embeddings, same shape
-        "Where each token's vector is."
+    def table_rows(self, input_ids: torch.Tensor) -> torch.Tensor:
+        "Rows of the table of embeddings where each token's vector is, same shape."
         return input_ids if self.rows is None else self.rows[input_ids]
 
     def forward(

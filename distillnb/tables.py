@@ -440,7 +440,7 @@ def _all_there(numbers: list, values: list, column, key: pd.Series | None, where
             of = "" if key is None else f", of {str(key.iloc[row])[:40]!r},"
             what, mend = "is missing", "fill it in, or leave the row out"
             if number is None:
-                what = f"is {values[row]!r}, which is no number"
+                what = f"is {values[row]!r}, which is not a number"
                 mend = "mend it, or say with names=[...] which columns are numbers"
             raise ValueError(f"{where}: the number in row {row}{of} and column {column!r} {what}: {mend}")
     return np.array(numbers, np.float64)

@@ -84,7 +84,7 @@ def check_answers(
             answers = answers.detach().cpu().double()
         answers = np.asarray(answers, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{where}: the answers are no table of numbers: give an array [texts, classes]") from None
+        raise ValueError(f"{where}: the answers are not a table of numbers: give an array [texts, classes]") from None
     if answers.shape != (n, n_classes):
         raise ValueError(f"{where}: answers of shape {answers.shape} for {n:,} texts and {n_classes} classes: they "
                          f"must be [{n}, {n_classes}], one row a text, one column a class")
@@ -643,14 +643,12 @@ def _test_texts(tokenizer) -> list[str]:
     return [words[0], " ".join(words)]
 
 # %% ../nbs/10_teacher.ipynb #024ac98e
-class _Reader:
-    "A sequence classifier and its tokenizer, tried together, with what was found out about the two"
-
-    def __init__(self, model: PreTrainedModel, tokenizer, what: str = "the teacher"):
-        _check_vocabulary(model, tokenizer, what)
-        self.weights, self.tokenizer, self.longest = _Weights(model.eval()), tokenizer, _longest(model)
-        self.fill, self.mixed = 0, True  # the id that pads, and whether texts of different lengths share a batch
-        self._try_padding(what)
+class _Pair:
+    "A sequence classifier and its tokenizer, asked about rows of a store of tokens."
+    weights: "_Weights"  # the model's
+    tokenizer: object  # a fast tokenizer of transformers
+    fill: int = 0  # the id that pads
+    mixed: bool = True  # whether texts of different lengths share a batch
 
     @property
     def model(self) -> PreTrainedModel:
@@ -682,6 +680,15 @@ class _Reader:
         most = 1e-6 + 1e-3 * float(alone.nan_to_num().abs().max())
         return torch.allclose(together, alone[rows], rtol=0, atol=most, equal_nan=True)
 
+# %% ../nbs/10_teacher.ipynb #17f3d8bb
+class _Reader(_Pair):
+    "The same, tried together, with what was found out about the two."
+
+    def __init__(self, model: PreTrainedModel, tokenizer, what: str = "the teacher"):
+        _check_vocabulary(model, tokenizer, what)
+        self.weights, self.tokenizer, self.longest = _Weights(model.eval()), tokenizer, _longest(model)
+        self._try_padding(what)
+
     def _try_padding(self, what: str) -> None:
         "Settle which id pads, and whether lengths may be mixed. Raises `ValueError` where a batch changes answers."
         tokens = tokenize(_test_texts(self.tokenizer), self.tokenizer, min(self.longest, 32))
@@ -709,8 +716,8 @@ class _Reader:
 
 # %% ../nbs/10_teacher.ipynb #fa6fef3c
 @dataclass(eq=False)
-class ModelAnswer:
-    "Answers of a transformers classifier: a list of texts, or their tokens, to logits. Safe from several threads."
+class _Asking:
+    "How a transformers classifier is asked."
     reader: _Reader  # model and tokenizer
     max_length: int = 128  # most tokens in a text
     cache: str | Path | None = None  # folder for finished chunks; None: keep nothing
@@ -719,6 +726,37 @@ class ModelAnswer:
     device: str | None = None  # "cuda", "mps", "cpu", or None for the best there is
     chunk: int = 32_768  # tokens labelled between two writes to the cache
     max_tokens: int | None = None  # most cells in a batch's rectangle; None: 2,048 on a processor, 16,384 elsewhere
+
+    def _from_cache(self, ask: Callable, part: Tokens, model, key: str | None, rows: np.ndarray) -> np.ndarray:
+        "Logits of one chunk, computed if they are not there"
+        try:
+            if key is None:
+                return ask(part, model)
+            key = hashlib.sha256(f"{part.fingerprint} {key}".encode()).hexdigest()
+            file = Path(self.cache) / "logits" / f"{key}.npy"
+            logits = _kept(file, key, (len(part), model.config.num_labels))
+            if logits is None:
+                logits = ask(part, model)
+                _keep(file, key, logits)
+            return logits
+        except _NotFinite as error:
+            raise ValueError(f"The teacher's logits for text {rows[error.args[0]]} are not finite: check the teacher's "
+                             "weights, or use precision='float32'") from None
+
+    def _say_what_changes(self, ask: Callable, tokens: Tokens, exact, rounded) -> None:
+        "Report once by how much int8 moves the logits of a sample"
+        report, self.report = self.report, None
+        if report is None:
+            return
+        sample = tokens[np.linspace(0, len(tokens) - 1, min(len(tokens), 256)).astype(int)]
+        a, b = ask(sample, exact), ask(sample, rounded)
+        report(f"int8 moves the logits of {len(sample)} texts by {abs(a - b).mean():.3f} on average and "
+               f"{abs(a - b).max():.3f} at most (their spread is {a.std():.2f}); "
+               f"{(a.argmax(1) == b.argmax(1)).mean():.1%} keep their class.")
+
+# %% ../nbs/10_teacher.ipynb #53809d6c
+class ModelAnswer(_Asking):
+    "Answers of a transformers classifier: a list of texts, or their tokens, to logits. Safe from several threads."
 
     def __getstate__(self):
         return self.__dict__ | {"report": None}
@@ -756,33 +794,6 @@ class ModelAnswer:
                 logits[rows] = answers if columns is None else answers[:, columns]
                 bar.update(len(part.ids))
         return logits
-
-    def _from_cache(self, ask: Callable, part: Tokens, model, key: str | None, rows: np.ndarray) -> np.ndarray:
-        "Logits of one chunk, computed if they are not there"
-        try:
-            if key is None:
-                return ask(part, model)
-            key = hashlib.sha256(f"{part.fingerprint} {key}".encode()).hexdigest()
-            file = Path(self.cache) / "logits" / f"{key}.npy"
-            logits = _kept(file, key, (len(part), model.config.num_labels))
-            if logits is None:
-                logits = ask(part, model)
-                _keep(file, key, logits)
-            return logits
-        except _NotFinite as error:
-            raise ValueError(f"The teacher's logits for text {rows[error.args[0]]} are not finite: check the teacher's "
-                             "weights, or use precision='float32'") from None
-
-    def _say_what_changes(self, ask: Callable, tokens: Tokens, exact, rounded) -> None:
-        "Report once by how much int8 moves the logits of a sample"
-        report, self.report = self.report, None
-        if report is None:
-            return
-        sample = tokens[np.linspace(0, len(tokens) - 1, min(len(tokens), 256)).astype(int)]
-        a, b = ask(sample, exact), ask(sample, rounded)
-        report(f"int8 moves the logits of {len(sample)} texts by {abs(a - b).mean():.3f} on average and "
-               f"{abs(a - b).max():.3f} at most (their spread is {a.std():.2f}); "
-               f"{(a.argmax(1) == b.argmax(1)).mean():.1%} keep their class.")
 
 # %% ../nbs/10_teacher.ipynb #f7c7769b
 def model_teacher(

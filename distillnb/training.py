@@ -54,7 +54,7 @@ def validate(
     model: PreTrainedModel,  # a student
     tokens: Tokens,  # the texts
     labels: np.ndarray,  # class ids, -1 where unknown [n]; zeros and ones [n, K] where a text may have several labels
-) -> dict[str, float]:  # "loss" (cross entropy, nats a text), "acc" (with several labels, all must be right), "f1_macro"
+) -> dict[str, float]:  # "loss" (cross entropy, nats a text), "acc" (of several labels, all right), "f1_macro"
     "Scores of the student on labelled texts."
     logits = predict_logits(model, tokens)
     if labels.ndim == 2:

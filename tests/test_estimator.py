@@ -192,7 +192,7 @@ def test_a_transformers_teacher_lends_its_tokenizer_and_embeddings(taught, tiny_
     (ValueError, "sum to", {}, ["a", "b"], [[.5, .6], [.5, .5]]),
     (ValueError, "between 0", {}, ["a", "b"], [[2.5, -.6], [.5, .5]]),
     (ValueError, "NaN", {}, ["a", "b"], [[np.nan, .5], [.5, .5]]),
-    (ValueError, "no student 'svm': choose from linear", {"student": "svm"}, ["a", "b"], ["x", "y"]),
+    (ValueError, "no student 'svm': choose from .*linear", {"student": "svm"}, ["a", "b"], ["x", "y"]),
     (ValueError, "cannot be loaded", {"tokenizer": "no/such"}, ["a", "b"], ["x", "y"]),
     (ValueError, "300 or more", {"vocab_size": 10}, ["a", "b"], ["x", "y"]),
     (ValueError, "not fitted", {"teacher": LogisticRegression()}, ["a", "b"], ["x", "y"]),

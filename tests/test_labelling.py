@@ -138,9 +138,9 @@ def test_files_of_answers(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("content, match", [
-    ("", "not a table"), ("text\na\n", "one for each class"), ("text,x,y\na,.5,\n", "are no classes"), ("text,x,y\na,.5,.9\n", "sum to"),
+    ("", "not a table"), ("text\na\n", "one for each class"), ("text,x,y\na,.5,\n", "are not classes"), ("text,x,y\na,.5,.9\n", "sum to"),
     ("text,x,y\na,2,-1\n", "gives='logits'"), ("review,x,y\na,.5,.5\n", "no column 'text'"), ("text,x,y\na,.5,.5\na,.4,.6\n", "differ"),
-    ("text,x,y\n,.5,.5\n", "has no answer"), ("text,x,label\na,.5,.5\n", "are no classes"),
+    ("text,x,y\n,.5,.5\n", "has no answer"), ("text,x,label\na,.5,.5\n", "are not classes"),
 ])
 def test_bad_tables_are_refused(tmp_path, content, match):
     path = tmp_path / "answers.csv"
@@ -181,9 +181,9 @@ def test_logits_can_be_written_too(fitted, tmp_path):
 
 
 @pytest.mark.parametrize("answer, match", [
-    (lambda batch: None, "shape|numbers"), (lambda batch: np.ones((len(batch), 3)) / 3, "shape"), (lambda batch: [["a", "b"]] * len(batch), "no table of numbers"),
+    (lambda batch: None, "shape|numbers"), (lambda batch: np.ones((len(batch), 3)) / 3, "shape"), (lambda batch: [["a", "b"]] * len(batch), "not a table of numbers"),
     (lambda batch: [[np.nan, 1]] * len(batch), "NaN"), (lambda batch: [[.5, .5]], "shape"), (lambda batch: [[3., -3.]] * len(batch), "gives='logits'"),
-    (lambda batch: [{"a": .5}] * len(batch), "no table of numbers"),
+    (lambda batch: [{"a": .5}] * len(batch), "not a table of numbers"),
 ])
 def test_a_function_that_answers_nonsense(answer, match):
     with pytest.raises(ValueError, match=match):
@@ -205,12 +205,12 @@ def test_the_experiment_takes_a_table(toy_reviews, tmp_path):
     from dataclasses import replace
 
     from distillnb.experiment import Experiment
-    from distillnb.lesson import LADDER_RECIPES
+    from distillnb.student import architecture
     good = make_pipeline(CountVectorizer(), LogisticRegression(C=10)).fit(toy_reviews.text, toy_reviews.label)
     table = label_texts(any_teacher(good), toy_reviews.text)
     notes = []
     results = Experiment(toy_reviews, teacher=table, fine_tune=False, labelled=200, cache=tmp_path, device="cpu",
-                         recipes={"cnn": replace(LADDER_RECIPES["cnn"], epochs=3)}).run(notes.append)
+                         recipes={"cnn": replace(architecture("cnn").recipe, epochs=3)}).run(notes.append)
     assert any("start from noise" in note for note in notes)
     assert results.ladder().accuracy.iloc[-1] > .6 and "a DataFrame in memory" in results.report()
     with pytest.raises(ValueError, match="cannot be fine-tuned"):
@@ -246,7 +246,7 @@ def test_a_kind_of_ones_own():
         assert np.array_equal(pickle.loads(pickle.dumps(teacher))(TEXTS), teacher(TEXTS))
     finally:
         KINDS.pop(0)
-    with pytest.raises(TypeError, match="is no teacher"):
+    with pytest.raises(TypeError, match="is not a teacher"):
         any_teacher(Oracle("fine"))
 
 
