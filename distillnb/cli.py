@@ -9,6 +9,7 @@ __all__ = ['REQUIRED', 'COMMANDS', 'INTERRUPTED', 'TERMINATED', 'Setting', 'docu
 import argparse
 import ast
 import csv
+import inspect
 import json
 import os
 import re
@@ -40,7 +41,7 @@ class Setting(NamedTuple):
     default: object  # `REQUIRED` where there is none, `...` where it is not a constant
     comment: str  # what it is
 
-REQUIRED = object()
+REQUIRED = inspect.Parameter.empty
 
 # %% ../nbs/90_cli.ipynb #edfcbdcf
 def _value(node: ast.expr | None):
@@ -217,7 +218,7 @@ _IN_A_SHELL = {  # what a comment says of Python -> what a help text says
     "or what else `any_teacher` takes": "a table of its answers, or module:function",
     ", from `WAYS`": "", ", from `LOSSES` by its name, or as it is": "",
     "{class: weight}": "a table of weights in the file of --config",
-    "found with `COLUMN_PAIRS`": "by its name", '"': "", "`": "",
+    "found with `COLUMN_PAIRS`": "found by its name", '"': "", "`": "",
 }
 _WHEN_NONE = re.compile(r"[;,.]? *(?:or |where )?(?:None|empty)(?::| for| means) (.+)$|[;,] by default (.+)$")
 
