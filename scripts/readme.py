@@ -42,7 +42,8 @@ def blocks(notebook):
 
 def render() -> str:
     notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4)
-    return "<!-- Made from nbs/index.ipynb by scripts/readme.py: edit that. -->\n\n" + "\n\n".join(blocks(notebook)) + "\n"
+    note = "<!-- Made from nbs/index.ipynb by scripts/readme.py: edit that. -->"
+    return "\n\n".join([note, *blocks(notebook)]) + "\n"
 
 
 if __name__ == "__main__":
