@@ -732,12 +732,13 @@ def _distill_command(args: argparse.Namespace) -> int | None:
     with redirect_stdout(sys.stderr):
         labels = train.label.astype(object) if len(own) and not several else None
         student.fit(train.text, labels, transfer=further or None)
-        student.save(output, held_out, data=Path(args.data).name)
-        interrupted = student.trained_.interrupted
+        student.save(output, data=Path(args.data).name)  # before anything can go wrong
+        twin, interrupted = None, student.trained_.interrupted
         if held_out and not interrupted:
             _say(f"Its direct twin: the same on {len(own):,} labels alone")
             twin = student.twin().fit(own.text, own.label.astype(object))
             interrupted = twin.trained_.interrupted
+        if held_out:
             student.save(output, held_out, None if interrupted else twin, Path(args.data).name)
         if card := _given(args, "card.write_card"):
             write_card(output, **card)
