@@ -96,7 +96,8 @@ def test_files(student, toy_reviews, tmp_path):
     assert (tmp_path / "small.npz").stat().st_size <= .8 * whole
 
 
-def test_benchmark_and_card(student, toy_reviews, tmp_path):
+def test_benchmark_and_card(student, toy_reviews, tmp_path, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)  # each form once
     texts, labels = toy_reviews.text[400:].tolist(), toy_reviews.label[400:].tolist()
     folder = student.save(tmp_path / "mean", test=(texts, labels))
     measured = bench(folder, texts, labels, seconds=.01)
