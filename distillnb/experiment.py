@@ -9,6 +9,7 @@ __all__ = ['LADDER', 'PRESETS', 'Settings', 'Experiment', 'student_recipes', 'le
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class Settings:
     rate: float | None = None  # learning rate of the first step; None: the recipe's
     width: int | None = None  # numbers in a token's vector; None: the recipe's
     embeddings: str | Path | None = None  # "teacher", a file of word vectors, or "noise"; None: the recipe's
-    ways: tuple[str, ...] = ("direct", "distilled")  # of teaching them, from `WAYS`
+    ways: tuple[str, ...] = ("direct", "distilled")  # ways of teaching them, from `WAYS`
     loss: Loss | str | None = None  # of the distillation, by its name or as it is; None: what fits the teacher
     alpha: float = 0.0  # weight of the labels beside the teacher, 0 to 1
     class_weight: dict | str | None = None  # how often texts of a class are seen: {class: weight}, or "balanced"
@@ -307,6 +308,11 @@ class _Job:
     results: Results  # lesson, test and validation texts
     factors: tuple[float, ...]  # of the rate
 
+    @property
+    def modules(self) -> set[str]:
+        "Where student and way are registered."
+        return {architecture(self.recipe.student).model.__module__, WAYS[self.run.way].lesson.__module__}
+
     def __call__(self) -> Trained | FloatingPointError:
         "Train it; a student that dies does not stop the others."
         experiment, lesson = self.results.experiment, WAYS[self.run.way].lesson(self.results.lesson)
@@ -317,8 +323,10 @@ class _Job:
         except FloatingPointError as error:
             return error
 
-def _in_process(job: _Job) -> Trained | FloatingPointError:
-    "The job in a process of its own, which has its share of the processors."
+def _in_process(job: _Job, modules: set[str]) -> Trained | FloatingPointError:
+    "The job in a process of its own, which has its share of the processors, and has to know what is registered."
+    for module in modules - {"__main__"}:
+        import_module(module)
     torch.set_num_threads(max(1, joblib.cpu_count() // int(os.environ["DISTILLNB_WORKERS"])))
     return job()
 
@@ -331,7 +339,7 @@ def _each(jobs: list[_Job], workers: int) -> Iterator:
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
-        done = joblib.Parallel(workers, return_as="generator")(joblib.delayed(_in_process)(job) for job in jobs)
+        done = joblib.Parallel(workers, return_as="generator")(joblib.delayed(_in_process)(job, job.modules) for job in jobs)
         yield from tqdm(done, total=len(jobs), desc="Students", unit=" students", leave=False)
     finally:
         for name, value in before.items():
