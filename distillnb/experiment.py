@@ -339,7 +339,8 @@ def _each(jobs: list[_Job], workers: int) -> Iterator:
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
-        done = joblib.Parallel(workers, return_as="generator")(joblib.delayed(_in_process)(job, job.modules) for job in jobs)
+        tasks = (joblib.delayed(_in_process)(job, job.modules) for job in jobs)
+        done = joblib.Parallel(workers, return_as="generator")(tasks)
         yield from tqdm(done, total=len(jobs), desc="Students", unit=" students", leave=False)
     finally:
         for name, value in before.items():

@@ -7,7 +7,6 @@ __all__ = ['pick_device', 'optional', 'machine_code', 'written_whole']
 
 # %% ../nbs/00_machine.ipynb #3ed9717d
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,6 +80,6 @@ def written_whole(
         os.replace(new, path)
 
 def _flush(file: Path) -> None:
-    "Wait until the file is on the disk"
+    "Wait until the file is on the disk."
     with file.open("rb") as opened:
         os.fsync(opened.fileno())

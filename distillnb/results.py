@@ -247,7 +247,7 @@ def _short(value: float) -> str:
     return f"{value:.0f}"
 
 def _means(results: Results) -> list[dict]:
-    "The summary with one row a model: means over the seeds, the interval that knows that seeds vary"
+    "The summary with one row a model: means over the seeds, the interval that knows that seeds vary."
     rows, metrics = [], [metric.name for metric in fitting(False, results.ordered)]
     for model, group in results.summary.groupby("model", sort=False):
         row = group.iloc[0].to_dict() | group[metrics].mean().to_dict()
@@ -259,7 +259,7 @@ def _means(results: Results) -> list[dict]:
     return rows
 
 def _readable(results: Results) -> pd.DataFrame:
-    "The summary rounded and in words, one row a model, all cells strings"
+    "The summary rounded and in words, one row a model, all cells strings."
     rows = _means(results)
 
     def cell(key, form):
@@ -280,14 +280,14 @@ def _readable(results: Results) -> pd.DataFrame:
 
 # %% ../nbs/48_results.ipynb #ef773cd8
 def _gain(results: Results, model: str, other: str | None) -> dict:
-    "What a model is ahead of another by: difference, interval, p"
+    "What a model is ahead of another by: difference, interval, p."
     if other in (None, model) or not results.seeds(model, other):
         return {}
     gain = results.compare(model, other).accuracy
     return {"": gain.difference, "_low": gain.low, "_high": gain.high, "_p": gain.p_value}
 
 def _ladder(results: Results) -> pd.DataFrame:
-    "See `Results.ladder`"
+    "See `Results.ladder`."
     teacher, rows = results.answers[Run("teacher")].score.accuracy, []
     before = None
     for run in dict.fromkeys(run._replace(seed=None) for run in results.runs if run in results.logits):
@@ -304,7 +304,7 @@ def _ladder(results: Results) -> pd.DataFrame:
 
 # %% ../nbs/48_results.ipynb #cb639db8
 def _trust(results: Results, run: Run) -> TrustReport:
-    "See `Results.trust`"
+    "See `Results.trust`."
     if run not in results.logits or run not in results.students:
         raise ValueError(f"There is no finished student {run.model!r} with seed {run.seed}: choose from "
                          f"{', '.join(sorted({other.model for other in results.runs}))}")
@@ -320,7 +320,7 @@ def _trust(results: Results, run: Run) -> TrustReport:
 
 # %% ../nbs/48_results.ipynb #0b7fc266
 def _curves(results: Results, teacher: float) -> dict:
-    "Learning curves: one chart, or, where there would be many lines, one a student"
+    "Learning curves: one chart, or, where there would be many lines, one a student."
     history, dashes = results.history, {way.name: list(way.dash) for way in WAYS.values()}
     if history.empty:
         return {}
@@ -330,7 +330,7 @@ def _curves(results: Results, teacher: float) -> dict:
             for student, lines in history.groupby("student", sort=False)}
 
 def _charts(results: Results) -> dict:
-    "Every chart of the report, by name"
+    "Every chart of the report, by name."
     experiment, first = results.experiment, results.experiment.seeds[0]
     teacher = results.answers[Run("teacher")].score.accuracy
     charts = _curves(results, teacher)
@@ -356,7 +356,7 @@ def check_writable(folder: Path) -> None:
     "Raise `ValueError` if `folder` holds what is not ours, or nothing can be written into it; leave nothing behind."
     existed = folder.is_dir()
     if existed and any(folder.iterdir()) and not (folder / "summary.csv").is_file():
-        raise ValueError(f"{folder} holds other files, and no earlier run: choose another output folder")
+        raise ValueError(f"{folder} holds other files, not an earlier run: choose another output folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -367,7 +367,7 @@ def check_writable(folder: Path) -> None:
 
 # %% ../nbs/48_results.ipynb #91b0d398
 def _save_student(results: Results, run: Run, folder: Path) -> None:
-    "Write one student with its facts and its card"
+    "Write one student with its facts and its card."
     lesson, trained, (data, teacher) = results.lesson, results.students[run], in_words(results.experiment)
     way, compared = WAYS[run.way], [other for other in (run, run.twin, Run("teacher")) if other in results.logits]
     facts = student_facts(
@@ -382,12 +382,12 @@ def _save_student(results: Results, run: Run, folder: Path) -> None:
 
 # %% ../nbs/48_results.ipynb #b0811840
 def _is_student(folder: Path) -> bool:
-    "Whether the folder holds a student of this project"
+    "Whether the folder holds a student of this project."
     config = folder / "config.json"
     return config.is_file() and str(json.loads(config.read_text()).get("model_type")).startswith("distillnb-")
 
 def _save(results: Results, folder: Path) -> Path:
-    "Write to a temporary folder inside `folder`, then move everything into place"
+    "Write to a temporary folder inside `folder`, then move everything into place."
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:

@@ -164,7 +164,7 @@ def epoch_rows(
     return np.concatenate(deal)[start:start + examples]
 
 def _systematic(weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    "As many places as there are weights, each drawn its share's floor or ceiling times, in order"
+    "As many places as there are weights, each drawn its share's floor or ceiling times, in order."
     ends = np.cumsum(weights, dtype=np.float64)
     marks = (np.arange(len(weights)) + generator.random()) * (ends[-1] / len(weights))
     return np.searchsorted(ends, marks, side="right").clip(max=np.flatnonzero(weights)[-1])
