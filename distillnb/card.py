@@ -19,7 +19,6 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment

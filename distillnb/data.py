@@ -8,7 +8,6 @@ __all__ = ['RATING_COLUMNS', 'COLUMN_PAIRS', 'label_names', 'label_ids', 'align_
 
 # %% ../nbs/02_data.ipynb #f85ad6eb
 import re
-from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
