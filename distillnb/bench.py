@@ -7,118 +7,28 @@ __all__ = ['machine', 'bench']
 
 # %% ../nbs/64_bench.ipynb #dcc9db5b
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
-from importlib import import_module
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from .card import BENCH, has_other_card, model_size, weights_digest, write_card
 from .charts import latency_chart
+from .clock import Order, measure
 from .export import save_onnx, save_runtime
 from .inference import Classifier, load_student
 from .machine import written_whole
 from .metrics import true_classes
 from .runtime import load
 from .significance import score
-from .teacher import load_classifier, match_labels
-
-# %% ../nbs/64_bench.ipynb #9f078d4d
-def _clock(
-    answer: Callable,  # list of texts -> probabilities
-    texts: list[str],  # real ones
-    seconds: float,  # of measuring, for each of the two kinds of asking
-    batch: int = 64,  # texts asked about together
-) -> dict:  # p50_ms, p95_ms (one text), texts_per_second (in batches)
-    "Latency and throughput of something that answers."
-    for text in texts[:20]:
-        answer([text])
-    times, start = [], time.perf_counter()
-    while time.perf_counter() - start < seconds or len(times) < 20:
-        before = time.perf_counter()
-        answer([texts[len(times) % len(texts)]])
-        times.append(time.perf_counter() - before)
-    many = texts * (batch // len(texts) + 1)
-    batches = [many[first:first + batch] for first in range(0, len(texts), batch)]
-    answer(batches[0])
-    count, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < seconds or not count:
-        answer(batches[count % len(batches)])
-        count += 1
-    answered = sum(len(batches[i % len(batches)]) for i in range(count))
-    return {"p50_ms": 1000 * float(np.median(times)), "p95_ms": 1000 * float(np.quantile(times, .95)),
-            "texts_per_second": answered / spent}
-
-# %% ../nbs/64_bench.ipynb #b2ff2e31
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
-
-@dataclass(frozen=True)
-class _Order:
-    "What a process of its own is asked to measure."
-    form: str  # its name in the table
-    kind: str  # "file" for the torch-free runtime, "model" for PyTorch
-    source: str  # the file, or the folder or hub name of the model
-    texts: list[str]  # real ones
-    truth: list | None  # class ids, or zeros and ones; None: the accuracy is left out
-    names: list[str]  # classes, in the order of the ids
-    max_length: int  # most tokens in a text
-    seconds: float  # of measuring
-    modules: list[str]  # to import first, because they register the kind of student
-    threads: int = 1  # that it may use
-
-def _measure(order: _Order) -> dict:
-    "Size, speed and accuracy of one form on so many threads."
-    for module in order.modules:
-        import_module(module)
-    if order.kind == "file":
-        student = load(order.source, order.threads)
-        size = {"file_kb": os.path.getsize(order.source) / 1000}
-    else:
-        torch.set_num_threads(order.threads)
-        student = Classifier(*load_classifier(order.source), order.max_length)
-        counts, tokenizer = model_size(student.model), student.tokenizer.backend_tokenizer.to_str()
-        size = {"file_kb": 1000 * counts.pop("size_mb") + len(tokenizer.encode()) / 1000, **counts}
-    columns = match_labels(student.names, order.names)
-    found = size | _clock(student.predict_proba, order.texts, order.seconds)
-    if order.truth is not None:
-        own = score(order.form, np.array(order.truth), np.asarray(student.predict_proba(order.texts))[:, columns])
-        found |= {"accuracy": own.accuracy, "low": own.low, "high": own.high}
-    return found
-
-def _worker() -> None:
-    "Orders from standard input, the answer to standard output."
-    try:
-        print(json.dumps(_measure(_Order(**json.load(sys.stdin)))))
-    except (ValueError, OSError, ImportError) as error:
-        print(json.dumps({"error": str(error)}))
-
-def _in_process(order: _Order) -> dict:
-    "`_measure` in a process with so many threads. Raises `ValueError` for what cannot be measured."
-    settings = dict.fromkeys(_THREADS, str(order.threads))
-    settings |= {"TOKENIZERS_PARALLELISM": str(order.threads > 1).lower(), "TQDM_DISABLE": "1"}
-    settings["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    code = "from distillnb.bench import _worker; _worker()"
-    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, input=json.dumps(asdict(order)),
-                          env={**os.environ, **settings})
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"Measuring {order.form} stopped with status {done.returncode}: {last}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    if "error" in found:
-        raise ValueError(f"{order.form}: {found['error']}")
-    return found
+from .teacher import match_labels
 
 # %% ../nbs/64_bench.ipynb #bab0d45a
 def machine() -> str:
@@ -167,17 +77,27 @@ def bench(
         raise ValueError(f"{len(texts)} texts, {seconds} seconds: give some hundreds of texts, and a time above 0")
     for file in files:
         load(file)
-    truth = None if labels is None else true_classes(student, labels, len(texts)).tolist()
-    common = (texts, truth, student.names, student.max_length, seconds, [type(student.model).__module__])
+    truth = None if labels is None else true_classes(student, labels, len(texts))
+    common = (texts, student.max_length, seconds, type(student.model).__module__, truth is not None)
     with tempfile.TemporaryDirectory() as temporary:
         forms = [] if teacher is None else [("teacher", "model", str(teacher))]
         forms += [*_forms(student, folder, texts, Path(temporary)), *((file.name, "file", str(file)) for file in files)]
-        orders = [_Order(*form, *common, threads) for form in forms for threads in sorted({1, joblib.cpu_count()})]
+        orders = [Order(*form, *common, threads) for form in forms for threads in sorted({1, joblib.cpu_count()})]
         bar = tqdm(orders, desc="Measuring", unit=" forms", leave=False)
-        rows = [{"form": order.form, "threads": order.threads} | _in_process(order) for order in bar]
+        rows = [_measured(order, student.names, truth) for order in bar]
     frame = _bench_table(rows, student)
     _keep(folder, frame, len(texts))
     return frame
+
+def _measured(order: Order, names: list[str], truth: np.ndarray | None) -> dict:
+    "A row of the table."
+    found = measure(order)
+    columns = match_labels(found.pop("names"), names)
+    row = {"form": order.form, "threads": order.threads} | found
+    if truth is not None:
+        own = score(order.form, truth, np.array(row.pop("probabilities"))[:, columns])
+        row |= {"accuracy": own.accuracy, "low": own.low, "high": own.high}
+    return row
 
 def _bench_table(rows: list[dict], student: Classifier) -> pd.DataFrame:
     "The rows as a table; every form of the student has the student's parameters."

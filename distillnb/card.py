@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import re
+import shutil
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib.metadata import version
@@ -295,6 +296,9 @@ def save_student(
     "Write a student with its facts and its card. Raises `ValueError`, and writes nothing, over somebody's own card."
     if has_other_card(folder):
         raise ValueError(f"{Path(folder) / 'README.md'} is somebody's own: move it away, or save to another folder")
-    facts = write_facts(facts, classifier.save(folder))
-    write_card(folder)
+    with written_whole(folder) as new:
+        facts = write_facts(facts, classifier.save(new))
+        if (old := Path(folder) / BENCH).is_file():
+            shutil.copy(old, new / BENCH)
+        write_card(new)
     return facts

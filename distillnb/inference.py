@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from .machine import pick_device
-from .teacher import load_classifier, to_probabilities
+from .machine import pick_device, seal, written_whole
+from .teacher import load_classifier, quiet_transformers, to_probabilities
 from .tokens import Tokens, encode, refuse_no_text
 from .training import predict_logits
 
@@ -91,10 +91,12 @@ class Classifier(Reader):
         self,
         folder: str | Path,  # made if missing
     ) -> Path:  # the folder, for `load_student`, and for transformers
-        "Write model and tokenizer as transformers does, and `max_length` with the tokenizer."
-        self.model.save_pretrained(folder)
-        self.tokenizer.model_max_length = self.max_length
-        self.tokenizer.save_pretrained(folder)
+        "Write model and tokenizer as transformers does, `max_length` with the tokenizer, and seal them."
+        with written_whole(folder) as new, quiet_transformers():
+            self.model.save_pretrained(new)
+            self.tokenizer.model_max_length = self.max_length
+            self.tokenizer.save_pretrained(new)
+            seal(new)
         return Path(folder)
 
 # %% ../nbs/37_inference.ipynb #13ce329e

@@ -7,7 +7,6 @@ __all__ = ['Answers', 'texts_per_second', 'Answered', 'Compared', 'Judged', 'Res
 
 # %% ../nbs/48_results.ipynb #e188f94e
 import json
-import os
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from .card import model_size, save_student, student_facts, versions_used
 from .charts import bootstrap_histogram, confusion_heatmap, difference_intervals, ladder, learning_curves
 from .inference import Classifier
 from .lesson import WAYS, Lesson, Run
+from .machine import written_whole
 from .metrics import fitting
 from .report import folder_name, in_words, report_page
 from .significance import Score, Verdict, paired_bootstrap, pooled_bootstrap, score, verdict
@@ -355,7 +355,8 @@ def _charts(results: Results) -> dict:
 def check_writable(folder: Path) -> None:
     "Raise `ValueError` if `folder` holds what is not ours, or nothing can be written into it; leave nothing behind."
     existed = folder.is_dir()
-    if existed and any(folder.iterdir()) and not (folder / "summary.csv").is_file():
+    others = existed and [entry for entry in folder.iterdir() if not entry.name.endswith(".partial")]
+    if others and not (folder / "summary.csv").is_file():
         raise ValueError(f"{folder} holds other files, not an earlier run: choose another output folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -383,15 +384,16 @@ def _save_student(results: Results, run: Run, folder: Path) -> None:
 # %% ../nbs/48_results.ipynb #b0811840
 def _is_student(folder: Path) -> bool:
     "Whether the folder holds a student of this project."
-    config = folder / "config.json"
-    return config.is_file() and str(json.loads(config.read_text()).get("model_type")).startswith("distillnb-")
+    try:
+        return str(json.loads((folder / "config.json").read_text())["model_type"]).startswith("distillnb-")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no student, or nobody can say
+        return False
 
 def _save(results: Results, folder: Path) -> Path:
-    "Write to a temporary folder inside `folder`, then move everything into place."
+    "Write all of it beside, then let it take the place of an earlier run; files of somebody else stay."
     check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        new = Path(temporary)
+    with written_whole(folder, drop=_is_student) as new:
+        new.mkdir()
         results.history.to_csv(new / "history.csv", index=False)
         results.summary.to_csv(new / "summary.csv", index=False)
         results.verdicts.to_csv(new / "verdicts.csv", index=False)
@@ -400,11 +402,4 @@ def _save(results: Results, folder: Path) -> Path:
         (new / "report.html").write_text(results.report(), encoding="utf-8")
         for run in results.runs:
             _save_student(results, run, new / "students" / folder_name(results, run))
-        (new / "replaced").mkdir()
-        for old in filter(_is_student, (folder / "students").glob("*")):
-            os.replace(old, new / "replaced" / old.name)
-        for path in sorted(new.glob("students/*")) + sorted(new.glob("*.*")):
-            target = folder / path.relative_to(new)
-            target.parent.mkdir(exist_ok=True)
-            os.replace(path, target)
     return folder

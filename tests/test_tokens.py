@@ -1,12 +1,16 @@
 """The ragged store and its batches: properties that hold for any texts and any settings."""
+from functools import cache
+
 import numpy as np
 import pytest
 from conftest import sentences
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from distillnb.tokens import Tokens, batches, demo_model, load_tokens, save_tokens, tokenize
+from distillnb import tokens
+from distillnb.tokens import Tokens, batches, demo_model, encode, load_tokens, save_tokens, tokenize, train_tokenizer
 
 lengths = st.lists(st.integers(0, 40), min_size=1, max_size=60)
 
@@ -125,3 +129,36 @@ def test_room_for_the_text_and_letters_that_are_none(tiny_bert):
         tokenize(["good film"], tokenizer, max_length=2)
     with pytest.raises(ValueError, match="Text 5 holds half an emoji"):
         tokenize(["good"] * 5 + ["bad \ud83d"], tokenizer, block=4)
+
+
+@cache
+def tokenizer_of(kind):
+    """A tokenizer that knows words, or one that knows all bytes."""
+    return AutoTokenizer.from_pretrained(demo_model()) if kind == "words" else train_tokenizer(sentences(300), 400)
+
+
+pieces = st.sampled_from(["good film ", "a", "!", " ", "\n", "😀", "漢", "e\u0301", "\0", "don't ", "x" * 300, "ab,", "\u3000", "7"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(pieces, st.integers(1, 900)), min_size=1, max_size=6), st.integers(4, 40), st.booleans(), st.sampled_from(["words", "bytes"]))
+def test_a_long_text_is_cut_as_if_it_had_been_read_whole(parts, limit, from_right, kind):
+    text = "".join(piece * times for piece, times in parts)
+    core = Tokenizer.from_str(tokenizer_of(kind).backend_tokenizer.to_str())
+    core.enable_truncation(limit, direction="left" if from_right else "right")
+    core.no_padding()
+    whole = core.encode(text)
+    ids, lengths, cut = encode(core, [text, "good", text])
+    assert ids[:lengths[0]].tolist() == ids[-lengths[2]:].tolist() == whole.ids
+    assert cut.tolist() == [bool(whole.overflowing), False, bool(whole.overflowing)]
+
+
+@pytest.mark.parametrize("text", ["ab " * 3_000_000, "x" * 9_000_000, "漢" * 9_000_000, " " * 9_000_000], ids=["words", "word", "signs", "blanks"])
+def test_no_more_of_a_huge_text_is_read_than_it_takes(text, monkeypatch):
+    read = []
+    end = tokens._end
+    monkeypatch.setattr(tokens, "_end", lambda *given: read.append(len(end(*given))) or end(*given))
+    for kind in ("words", "bytes"):
+        read.clear()
+        assert tokenize([text], tokenizer_of(kind)).truncated[0]
+        assert sum(read) <= 1.3 * tokens._AT_MOST
