@@ -58,6 +58,10 @@ def texts_per_second(classifier: Classifier, texts: list[str]) -> float:
     classifier.predict_proba(texts)
     return len(texts) / (time.perf_counter() - start)
 
+def _table(rows: list[dict], keys: tuple[str, ...]) -> pd.DataFrame:
+    "The rows as a table; one without rows has its keys all the same."
+    return pd.DataFrame(rows, columns=None if rows else keys)
+
 # %% ../nbs/48_results.ipynb #acaa5f72
 @dataclass(eq=False)
 class Answered:
@@ -171,7 +175,7 @@ class Judged(Compared):
     @property
     def verdicts(self) -> pd.DataFrame:
         "One row a student, way and seed: difference, interval, the three tests, the word."
-        return pd.DataFrame([run._asdict() | self.verdict(run).row() for run in self.pairs])
+        return _table([run._asdict() | self.verdict(run).row() for run in self.pairs], Run._fields)
 
     @property
     def comparisons(self) -> list[Verdict]:
@@ -183,8 +187,8 @@ class Judged(Compared):
     def pooled_verdicts(self) -> pd.DataFrame:
         "One row a student and way: with a teacher against direct, over all seeds."
         kinds = dict.fromkeys(run._replace(seed=None) for run in self.pairs)
-        return pd.DataFrame([{"student": run.student, "way": run.way, **found.row()}
-                             for run, found in zip(kinds, self.comparisons)])
+        return _table([{"student": run.student, "way": run.way, **found.row()}
+                       for run, found in zip(kinds, self.comparisons)], ("student", "way"))
 
     def sentences(self) -> list[str]:
         "A line on each student and way, over all seeds where there are several."
@@ -300,7 +304,7 @@ def _ladder(results: Results) -> pd.DataFrame:
             row |= {key + end: value for end, value in _gain(results, model, other).items()}
         rows.append(row)
         before = run
-    return pd.DataFrame(rows)
+    return _table(rows, ("student", "rung"))
 
 # %% ../nbs/48_results.ipynb #cb639db8
 def _trust(results: Results, run: Run) -> TrustReport:
