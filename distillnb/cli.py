@@ -6,6 +6,7 @@
 __all__ = ['REQUIRED', 'COMMANDS', 'INTERRUPTED', 'TERMINATED', 'Setting', 'documented', 'Command', 'main']
 
 # %% ../nbs/90_cli.ipynb #2b46f25b
+import _thread
 import argparse
 import ast
 import csv
@@ -1016,6 +1017,20 @@ def _explained(error: Exception) -> str:
     return f"{type(error).__name__}: {said or 'no more is known'} (DISTILLNB_TRACEBACK=1 shows where)"
 
 # %% ../nbs/90_cli.ipynb #b5be1a3b
+def _press() -> None:
+    "Ctrl-C, from another thread."
+    if hasattr(signal, "pthread_kill"):  # which also wakes a main thread that waits for something
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
+
+def _once_more(unraisable) -> None:
+    "A key press that came while Python was tidying up is lost there: send it again, a moment later."
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        threading.Timer(.02, _press).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
 @contextmanager
 def _ends_well() -> Iterator[list]:
     "SIGTERM ends like Ctrl-C; the list is then no longer empty."
@@ -1028,10 +1043,12 @@ def _ends_well() -> Iterator[list]:
         received.append(number)
         press = signal.getsignal(signal.SIGINT)
         (press if callable(press) else signal.default_int_handler)(signal.SIGINT, frame)
-    before = signal.signal(signal.SIGTERM, end)
+    before, hook = signal.signal(signal.SIGTERM, end), sys.unraisablehook
+    sys.unraisablehook = _once_more
     try:
         yield received
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 # %% ../nbs/90_cli.ipynb #a2581338

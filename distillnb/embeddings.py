@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from transformers import PreTrainedModel
 
 from .student import Student
+from .tables import no_damage
 from .tokens import vocabulary_size
 
 # %% ../nbs/30_embeddings.ipynb #858fe33b
@@ -75,8 +76,8 @@ def _words(tokenizer) -> dict[int, str]:
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     "The lines of a text file, packed or not, counted from 1."
-    with (gzip.open if path.suffix == ".gz" else open)(
-            path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
+    opens = gzip.open if path.suffix == ".gz" else open
+    with no_damage(path), opens(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
         yield from enumerate(file, 1)
 
 # %% ../nbs/30_embeddings.ipynb #f30c728e

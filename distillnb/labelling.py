@@ -20,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 from transformers import Pipeline, PreTrainedModel
 
-from .tables import ENDINGS, alone, begun_table, ending, list_of_texts, read_table, with_numbers, write_table
+from .tables import (ENDINGS, alone, begun_table, check_written, ending, list_of_texts, read_table,
+                              with_numbers, write_table)
 from .teacher import GIVES, ModelAnswer, Teacher, check_answers, load_teacher, model_teacher
 from .tokens import refuse_no_text
 
@@ -169,6 +170,7 @@ def _read_table(source: pd.DataFrame | str | Path, key: str, names: list[str] | 
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file: check the path")
+    check_written(path)
     try:
         table = read_table(path)
     except ValueError as error:

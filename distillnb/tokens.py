@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
+from zipfile import BadZipFile
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -355,10 +356,16 @@ def load_tokens(
     folder = Path(folder)
     if not (folder / "settings.json").is_file():
         raise FileNotFoundError(f"{folder} holds no token store: pass a folder that save_tokens wrote")
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-    if arrays["offsets"][-1] != len(arrays["ids"]) or len(arrays["truncated"]) != len(arrays["offsets"]) - 1:
+    try:
+        settings = json.loads((folder / "settings.json").read_text())
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS]
+        whole = set(settings) == {*_SETTINGS} and arrays[1][0] == 0 and arrays[1][-1] == len(arrays[0])
+        whole = whole and len(arrays[2]) == len(arrays[1]) - 1 and (np.diff(arrays[1]) >= 0).all()
+    except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, RecursionError):
+        whole = False
+    if not whole:
         raise ValueError(f"{folder} is damaged, its files do not belong together: tokenise the texts again")
-    return Tokens(**arrays, **json.loads((folder / "settings.json").read_text()))
+    return Tokens(*arrays, **settings)
 
 # %% ../nbs/03_tokens.ipynb #eca3600c
 def trim_vocabulary(

@@ -10,7 +10,9 @@ import yaml
 from distillnb import card
 from distillnb.card import FACTS, Facts, check_weights, model_card, read_facts, write_card, write_facts
 from distillnb.estimator import DistilledClassifier
+from distillnb.inference import load_student
 from distillnb.metrics import METRICS, Metric
+from distillnb.teacher import load_teacher
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,29 @@ def test_the_card_tells_what_was_measured(folder, student, toy_reviews):
     assert metrics["accuracy"] == pytest.approx(accuracy, abs=1e-4)
     assert f"| this student | 200 | {accuracy:.3f} |" in card and "its direct twin" in card and "its teacher" in card
     assert "toy reviews" in card and "Limits" in card
+
+
+def test_a_student_is_saved_whole_or_not_at_all(folder, student, monkeypatch):
+    (folder / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    other = DistilledClassifier("linear", epochs=1, vocab_size=300, device="cpu").fit(["good film", "bad book"] * 9, ["a", "b"] * 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(other.classifier_.tokenizer), "save_pretrained", lambda *args: (_ for _ in ()).throw(OSError("the disk is full")))
+        with pytest.raises(OSError, match="full"):
+            other.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and len(list(folder.parent.iterdir())) == 1
+    other.save(folder)
+    assert DistilledClassifier.load(folder).classes_.tolist() == ["a", "b"] and (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_file_is_refused_by_every_loader(folder, name):
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    for load in (DistilledClassifier.load, load_student, load_teacher):
+        with pytest.raises(ValueError, match=f"{name} is not the file that was saved"):
+            load(folder)
 
 
 def test_loaded_students_remember(folder, student):

@@ -548,3 +548,13 @@ def test_help_loads_nothing_heavy(words):
 
 def test_options_are_not_abbreviated(table, capsys):
     assert "--epoch" in fails(capsys, "run", table, "--epoch", "3")
+
+
+@pytest.mark.parametrize("number, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_that_python_swallows_ends_the_command_too(number, status, tmp_path):
+    code = ("import os, signal, sys, time\nfrom distillnb import cli\n"
+            "class Gone:\n    def __del__(self):\n        os.kill(os.getpid(), getattr(signal, sys.argv[1]))\n        time.sleep(.01)\n"
+            "def work(args):\n    Gone()\n    time.sleep(30)\n"
+            "cli.COMMANDS['card'] = cli.COMMANDS['card']._replace(run=work)\nsys.exit(cli.main(['card', 'x']))")
+    done = subprocess.run([sys.executable, "-c", code, number], capture_output=True, text=True, cwd=tmp_path, timeout=20)
+    assert done.returncode == status and len(done.stderr.splitlines()) == 1 and "Interrupted" in done.stderr, done.stderr

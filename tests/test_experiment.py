@@ -9,6 +9,8 @@ from transformers import pipeline
 
 from distillnb import experiment as module
 from distillnb.data import label_names, read_reviews, split
+from distillnb.inference import load_student
+from distillnb.results import check_writable
 from distillnb.experiment import PRESETS, Experiment, learning_curve
 from distillnb.lesson import WALKTHROUGH_RECIPES, WAYS, Run
 from distillnb.losses import CrossEntropy, Mix, SoftCrossEntropy, SquaredEMD
@@ -175,6 +177,42 @@ def test_saving_again_replaces_our_students_only(toy, tmp_path):
     (tmp_path / "out" / "students" / "notes").mkdir()
     results.save(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out" / "students").iterdir()} == {"linear-direct", "linear-distilled", "notes"}
+
+
+def bytes_below(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_save_that_fails_leaves_the_old_result(toy, tmp_path, monkeypatch):
+    results = replace(toy, recipes={"linear": FAST["linear"]}).run(say=None)
+    results.save(tmp_path / "out")
+    before = bytes_below(tmp_path)
+    for what in ("history.to_csv", "tokenizer.save_pretrained"):
+        with monkeypatch.context() as patch:
+            holder = type(results.history) if what == "history.to_csv" else type(results.tokenizer)
+
+            def full(*args, **options):
+                raise OSError(28, "No space left on device")
+            patch.setattr(holder, what.split(".")[1], full)
+            with pytest.raises(OSError, match="No space left"):
+                results.save(tmp_path / "out")
+        assert bytes_below(tmp_path) == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"model_type": 7}', b"\xff"])
+def test_a_damaged_student_does_not_block_a_finished_run(toy, tmp_path, damage):
+    results = replace(toy, recipes={"linear": FAST["linear"]}).run(say=None)
+    results.save(tmp_path / "out")
+    (tmp_path / "out" / "students" / "linear-direct" / "config.json").write_bytes(damage)
+    load_student(results.save(tmp_path / "out") / "students" / "linear-direct")
+
+
+def test_what_a_killed_first_save_leaves_does_not_refuse_the_next(tmp_path):
+    (tmp_path / "out" / ".out.abc.partial" / "out").mkdir(parents=True)
+    check_writable(tmp_path / "out")
+    (tmp_path / "out" / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="holds other files"):
+        check_writable(tmp_path / "out")
 
 
 def test_positions_follow_the_length_limit(toy):

@@ -4,6 +4,7 @@ Everything happens in this process's children, which are forked after PyTorch ha
 A trial that goes wrong is printed with all that it takes to repeat it, and the exit status is then 1."""
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -51,28 +52,29 @@ def make_texts(path, n=700, seed=0):
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(path, index=False)
 
 
-def student_options(student="linear"):
-    return ["--students", student, "--epochs", "2", "--vocab-size", "400", "--tokenizer", "own", "--labelled", "200", "--width", "16", "--device", "cpu"]
+def student_options():
+    return ["--students", "linear", "--epochs", "2", "--vocab-size", "400", "--tokenizer", "own", "--labelled", "200", "--width", "16", "--device", "cpu"]
 
 
 COMMANDS = {
-    "run": ["run", "texts.csv", "--teacher", "bert", "--output", "out/run", "--cache", "cache", *student_options(), "--seeds", "2"],
+    "run": ["run", "texts.csv", "--teacher", "bert", "--output", "out/run", "--cache", "cache", *student_options()],
     "distill": ["distill", "texts.csv", "--teacher", "bert", "--output", "out/student", "--cache", "cache", "--student", "linear", "--epochs", "2",
                 "--vocab-size", "400", "--tokenizer", "own", "--width", "16", "--device", "cpu"],
     "label": ["label", "texts.csv", "--teacher", "bert", "--output", "out/answers.csv", "--cache", "cache", "--device", "cpu"],
     "export": ["export", "student", "out/student.npz", "--check", "texts.csv"],
-    "again": ["run", "texts.csv", "--teacher", "bert", "--output", "out/run", "--cache", "cache", *student_options("linear,cnn"), "--seeds", "2"],
+    "again": ["run", "texts.csv", "--teacher", "bert", "--output", "out/run", "--cache", "cache", *student_options(), "--epochs", "3"],
 }
 
 
 def child(work, seconds=None, number=signal.SIGKILL, limit=None):
     """Fork, do the work there, send a signal after some seconds: how it ended, and what it said."""
-    said = tempfile.TemporaryFile("w+")
+    heard, said = os.pipe()
+    fcntl.fcntl(said, fcntl.F_SETPIPE_SZ, 1 << 20)  # more than a command says
     process = os.fork()
     if not process:
         try:
-            os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
-            sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(os.dup(said.fileno()), "wb"), "utf-8", write_through=True) for _ in (1, 2))
+            os.dup2(said, 1), os.dup2(said, 2)
+            sys.stdout, sys.stderr = (io.TextIOWrapper(os.fdopen(os.dup(said), "wb"), "utf-8", write_through=True) for _ in (1, 2))
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if limit is not None:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -84,9 +86,10 @@ def child(work, seconds=None, number=signal.SIGKILL, limit=None):
     if seconds is not None:
         time.sleep(seconds)
         os.kill(process, number)
+    os.close(said)
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    said.seek(0)
-    return status, said.read()
+    with os.fdopen(heard, "rb") as pipe:
+        return status, pipe.read().decode("utf-8", "replace")
 
 
 def command(name, folder):
@@ -257,7 +260,7 @@ def damage(trials, names, generator, place):
         for file in ("student.npz", "student.onnx"):
             assert cli.main(["export", "student", file, "--check", "texts.csv"]) == 0
         frame = read_reviews("texts.csv", report=None)
-        parts = split(frame, test=100, validation=100, labelled=100, report=None)
+        parts = split(frame, test=100, validation=100, report=None)
         label_texts(any_teacher("bert", device="cpu"), texts, "answers.csv")
         fine_tune = lambda: cached_fine_tune("bert", parts.train, parts.validation, "cache", device="cpu", epochs=1, freeze_layers=0, max_length=32)
         tuned = fine_tune()
@@ -267,7 +270,7 @@ def damage(trials, names, generator, place):
         return any_teacher("bert", device="cpu", cache="logits").logits(texts)
 
     def answers():
-        return label_texts(any_teacher(lambda asked: np.full((len(asked), 3), 1 / 3), ["negative", "neutral", "positive"]), texts, "answers.csv")
+        return label_texts(any_teacher("bert", device="cpu"), texts, "answers.csv")
 
     def table():
         return any_teacher("answers.csv").probabilities(texts)
@@ -277,7 +280,7 @@ def damage(trials, names, generator, place):
         "teacher": ([path for path in sorted(tuned.iterdir()) if path.is_file()], lambda: load_teacher(fine_tune(), device="cpu").logits(texts)),
         "student": ([path for path in sorted(Path("student").iterdir()) if path.name not in ("README.md", "distillnb.json", "digests.json")],
                     lambda: load_student("student", "cpu").logits(texts)),
-        "answers": ([Path("answers.csv")], answers), "table": ([Path("answers.csv")], table),
+        "answers": ([Path("answers.csv"), Path(".answers.csv.digests")], answers), "table": ([Path("answers.csv"), Path(".answers.csv.digests")], table),
         "npz": ([Path("student.npz")], lambda: load("student.npz").logits(texts)),
         "onnx": ([Path("student.onnx")], lambda: load("student.onnx").logits(texts)),
     }
@@ -286,10 +289,10 @@ def damage(trials, names, generator, place):
         files, use = kinds[name]
         with contextlib.redirect_stderr(io.StringIO()):
             right = np.asarray(use() if name not in ("answers",) else use().iloc[:, 1:])
-        ends = {}
+        ends, everything = {}, {file: file.read_bytes() for file in [*files, *Path().glob(".answers.csv.digests")]}
         for trial in range(trials):
             file = generator.choice(files)
-            whole = file.read_bytes()
+            whole = everything[file]
             file.write_bytes(broken := damaged(whole, generator))
             try:
                 with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
@@ -304,9 +307,9 @@ def damage(trials, names, generator, place):
                 bad += 1
                 spot = next((i for i, (a, b) in enumerate(zip(whole, broken)) if a != b), len(broken))
                 print(f"{name}, trial {trial}: {file.name} from byte {spot} ({whole[spot:spot + 20]} -> {broken[spot:spot + 20]}): {end}", flush=True)
-            if not file.parent.is_dir():
-                file.parent.mkdir(parents=True)
-            file.write_bytes(whole)
+            for other, before in everything.items():
+                other.parent.mkdir(parents=True, exist_ok=True)
+                other.write_bytes(before)
         print(f"{name}: {trials} damages of {len(files)} files: {ends}", flush=True)
     return bad
 
@@ -333,8 +336,9 @@ def fuzz(trials, names, generator, place):
     from distillnb.machine import check_seal
     from distillnb.runtime import load
     from distillnb.tables import begun_table, read_table
-    from distillnb.tokens import load_tokens
+    from distillnb.tokens import load_tokens, train_tokenizer
 
+    tokenizer = train_tokenizer(sentences(50), 300)
     file = lambda ending: place / f"x{ending}"
     endings = [".csv", ".tsv", ".jsonl", ".json", ".txt", ".csv.gz", ".parquet", ".CSV", ".tsv.gz"]
 
@@ -353,7 +357,7 @@ def fuzz(trials, names, generator, place):
     readers = {
         "table": lambda: read_table(a_file(endings)), "reviews": lambda: read_reviews(a_file(endings), report=None),
         "texts": lambda: read_texts(a_file(endings), report=None), "begun": lambda: begun_table(a_file([".csv", ".tsv", ".jsonl", ".csv.gz"]), ["text", "a", "b"]),
-        "teacher": lambda: any_teacher(a_file(endings)), "vectors": lambda: read_vectors(a_file([".vec", ".txt", ".vec.gz"]), None),
+        "teacher": lambda: any_teacher(a_file(endings)), "vectors": lambda: read_vectors(a_file([".vec", ".txt", ".vec.gz"]), tokenizer),
         "facts": lambda: read_facts(in_folder("distillnb.json")), "runtime": lambda: load(a_file([".npz", ".onnx"])),
         "student": lambda: load_student(in_folder("config.json", ["model.safetensors", "tokenizer.json"])),
         "seal": lambda: check_seal(in_folder("digests.json")), "tokens": lambda: load_tokens(in_folder("settings.json", ["ids.npy", "offsets.npy", "truncated.npy"])),
@@ -369,9 +373,9 @@ def fuzz(trials, names, generator, place):
             with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
                 readers[name]()
         except (ValueError, FileNotFoundError, TypeError) as error:
-            if str(error).strip() and "\n" not in str(error).strip() or isinstance(error, TypeError):
+            if str(error).strip():
                 continue
-            kind = f"{name}: {type(error).__name__} of several lines or none"
+            kind = f"{name}: {type(error).__name__} without words"
         except BaseException as error:
             kind = f"{name}: {type(error).__name__} {str(error)[:80]!r}"
         else:
@@ -386,8 +390,82 @@ def fuzz(trials, names, generator, place):
     return bad
 
 
+# A crowd
+
+def together(works):
+    """Fork all, wait for all: how each ended, and what it said."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return list(pool.map(child, works))
+
+
+def crowd(trials, names, generator, place):
+    """Processes that share a cache or an output, and threads that share a teacher, a tokenizer or a cascade: all right, every time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from transformers import AutoTokenizer
+
+    from distillnb.cascade import CascadeClassifier
+    from distillnb.data import read_reviews, split
+    from distillnb.estimator import DistilledClassifier
+    from distillnb.labelling import any_teacher
+    from distillnb.teacher import cached_fine_tune
+    from distillnb.tokens import tokenize
+
+    template, bad = prepared(place), 0
+    reference = place / "reference"
+    shutil.copytree(template, reference)
+    for name in ("run", "label"):
+        status, said = child(command(name, reference))
+        assert status == 0, said
+    expected = content(reference / "out")
+    alone = {path: digest for path, digest in expected.items() if path.startswith("run")}
+    parts = split(read_reviews(template / "texts.csv", report=None), test=100, validation=100, report=None)
+
+    def fine_tune():
+        cached_fine_tune(str(template / "bert"), parts.train, parts.validation, str(place / "trial" / "cache"), device="cpu", epochs=1,
+                         freeze_layers=0, max_length=32)
+    texts, tokenizer = sentences(400, seed=9), AutoTokenizer.from_pretrained(template / "bert")
+    teacher = any_teacher(template / "bert", device="cpu", cache=place / "logits")
+    answers, ids = teacher.logits(texts), tokenize(texts, tokenizer, 32).ids.tolist()
+    student = DistilledClassifier("linear", teacher, epochs=1, vocab_size=400, tokenizer="own", device="cpu").fit(texts)
+    cascade = CascadeClassifier(student, teacher, budget=.3).fit(texts)
+    asked = cascade.predict_proba(texts)
+
+    def check(what, right, said=""):
+        nonlocal bad
+        if not right:
+            bad += 1
+            print(f"trial {trial}: {what}: {said}", flush=True)
+    for trial in range(trials):
+        folder = place / "trial"
+        shutil.copytree(template, folder)
+        ends = together([command("run", folder)] * 4)  # one cache, and one output too
+        check("four runs", all(status == 0 for status, _ in ends) and content(folder / "out") == alone and not leftovers(folder),
+              [said[-300:] for status, said in ends if status])
+        ends = together([fine_tune] * 3)
+        check("three fine-tunings", all(status == 0 for status, _ in ends) and not leftovers(folder / "cache"), [said[-300:] for _, said in ends])
+        ends = together([command("label", folder)] * 2)
+        refused = [said for status, said in ends if status]
+        check("two answers", sum(status == 0 for status, _ in ends) >= 1 and all("being written by another process" in said for said in refused)
+              and content(folder / "out") == expected, ends)
+        shutil.rmtree(folder)
+        with ThreadPoolExecutor(16) as pool:
+            orders = [generator.sample(range(400), generator.randrange(1, 60)) for _ in range(64)]
+            found = list(pool.map(lambda rows: teacher.logits([texts[i] for i in rows]), orders))
+            check("a teacher", all(np.allclose(logits, answers[rows], atol=1e-4) for logits, rows in zip(found, orders)))
+            lengths = [generator.choice([8, 16, 32, 32, 32]) for _ in range(64)]
+            found = list(pool.map(lambda length: tokenize(texts, tokenizer, length).ids.tolist(), lengths))
+            check("a tokenizer", all(length != 32 or mine == ids for mine, length in zip(found, lengths)))
+            found = list(pool.map(lambda _: cascade.predict_proba(texts), range(16)))
+            check("a cascade", all(np.allclose(mine, asked, atol=1e-4) for mine in found))
+    print(f"crowd: {trials} trials, {bad} wrong")
+    return bad
+
+
 TRIALS = {"crash": (crash, list(COMMANDS)), "disk": (disk, list(COMMANDS)),
-          "damage": (damage, ["logits", "teacher", "student", "answers", "table", "npz", "onnx"]), "fuzz": (fuzz, [])}
+          "damage": (damage, ["logits", "teacher", "student", "answers", "table", "npz", "onnx"]), "fuzz": (fuzz, []), "crowd": (crowd, [])}
 
 
 def main(argv=None):
