@@ -635,23 +635,24 @@ def _teacher(args: argparse.Namespace):
     return any_teacher(_source(args), **_given(args, "labelling.any_teacher"), report=_say)
 
 # %% ../nbs/90_cli.ipynb #36780120
-def _table(data: str, args: argparse.Namespace):
-    "Texts, with their labels where there are any, as `read_reviews` gives them."
+def _table(data: str, args: argparse.Namespace | None, report: Callable | None = None):
+    "Texts, with their labels where there are any, as `read_reviews` gives them; by default it reports as we do."
+    report = report or _say
     from distillnb.data import demo_reviews, read_reviews
     from distillnb.tables import ending, has_fasttext_labels
 
     if data == "demo":
-        return demo_reviews(report=_say)
+        return demo_reviews(report=report)
     named = _given(args, "data.read_reviews", "labels")
     without = named | {"label": False}
     if ending(data) == ".txt" and "label" not in named and Path(data).is_file():
-        return read_reviews(data, report=_say, **named if has_fasttext_labels(data, named.get("encoding")) else without)
+        return read_reviews(data, report=report, **named if has_fasttext_labels(data, named.get("encoding")) else without)
     try:
-        return read_reviews(data, report=_say, **named)
+        return read_reviews(data, report=report, **named)
     except ValueError as error:
         if "label" in named or "not found" not in str(error):
             raise
-    return read_reviews(data, report=_say, **without)
+    return read_reviews(data, report=report, **without)
 
 # %% ../nbs/90_cli.ipynb #2c95160a
 def _label_command(args: argparse.Namespace) -> None:

@@ -466,18 +466,23 @@ def crowd(trials, names, generator, place):
 
 TRIALS = {"crash": (crash, list(COMMANDS)), "disk": (disk, list(COMMANDS)),
           "damage": (damage, ["logits", "teacher", "student", "answers", "table", "npz", "onnx"]), "fuzz": (fuzz, []), "crowd": (crowd, [])}
+SHORT = [(crash, ["label", "export"], 3), (disk, ["label"], 3), (damage, ["logits", "student", "answers", "table", "npz", "onnx"], 20), (fuzz, [], 3000)]
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=TRIALS)
+    parser.add_argument("kind", choices=[*TRIALS, "short"], help="short: a little of each, in half a minute")
     parser.add_argument("names", nargs="*", help="commands (run, distill, label, export, again), files, or readers; all by default")
     parser.add_argument("--trials", type=int, default=20, help="of each (20)")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is chosen at random (0)")
     args = parser.parse_args(argv)
-    trial, names = TRIALS[args.kind]
-    with tempfile.TemporaryDirectory() as place:
-        return int(bool(trial(args.trials, args.names or names, random.Random(args.seed), Path(place).resolve())))
+    wanted = SHORT if args.kind == "short" else [(TRIALS[args.kind][0], args.names or TRIALS[args.kind][1], args.trials)]
+    bad = 0
+    for trial, names, trials in wanted:
+        with tempfile.TemporaryDirectory() as place:
+            bad += trial(trials, names, random.Random(args.seed), Path(place).resolve())
+            os.chdir(Path(__file__).parent)
+    return int(bad > 0)
 
 
 if __name__ == "__main__":
