@@ -146,12 +146,16 @@ _REGISTERS = {"student": ("student", "STUDENTS"), "way": ("lesson", "WAYS"), "lo
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
+def _loading() -> None:
+    "Say what takes some seconds, once."
+    if "torch" not in sys.modules:
+        _say("Loading PyTorch and transformers ...")
+
 def _registered(
     kind: str,  # "student", say
 ) -> dict:
     "Everything that is registered. Imports PyTorch."
-    if "torch" not in sys.modules:
-        _say("Loading PyTorch and transformers ...")
+    _loading()
     import_module("distillnb.lesson")  # where all kinds of students are known
     module, register = _REGISTERS[kind]
     return getattr(import_module(f"distillnb.{module}"), register)
@@ -530,7 +534,7 @@ def _experiment(args: argparse.Namespace):
 # %% ../nbs/90_cli.ipynb #d07bedff
 def _run_command(args: argparse.Namespace) -> int | None:
     "`demo` and `run`: run, save, print the table and a line on each verdict."
-    _say("Loading PyTorch and transformers ...")
+    _loading()
     from distillnb.results import check_writable
 
     experiment = _experiment(args)
@@ -657,7 +661,7 @@ def _table(data: str, args: argparse.Namespace | None, report: Callable | None =
 # %% ../nbs/90_cli.ipynb #2c95160a
 def _label_command(args: argparse.Namespace) -> None:
     "`label`: ask, and write as the answers come."
-    _say("Loading PyTorch and transformers ...")
+    _loading()
     from distillnb.labelling import label_texts
 
     if args.output and args.json:
@@ -721,7 +725,7 @@ def _student(args: argparse.Namespace):
 # %% ../nbs/90_cli.ipynb #c6c97595
 def _distill_command(args: argparse.Namespace) -> int | None:
     "`distill`: read, hold out, train, keep, say how good it is."
-    _say("Loading PyTorch and transformers ...")
+    _loading()
     from distillnb.card import write_card
 
     output = Path(args.output)
