@@ -23,7 +23,7 @@ import tokenize
 import tomllib
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -259,6 +259,7 @@ class Command(NamedTuple):
     arguments: str = ""  # names of those that are typed without a flag
     required: str = ""  # names of the options that cannot be left out
     hidden: str = "teacher_options augmentation recipes recipe"  # tables, which belong into the file of --config
+    kept: str = ""  # what is left of an interrupted call, as a sentence
 
 COMMANDS: dict[str, Command] = {}
 
@@ -570,6 +571,7 @@ _LADDER = Setting("ladder", "flag", False, "the long comparison: four students, 
 _PRESET = Setting("preset", "", None, "start from these settings")
 _OUTPUT = Setting("output", "", None, "where tables, report and students go; None: runs/ and the name of the data")
 _EXPERIMENT = "experiment.Experiment"
+_IN_CACHE = "What was finished is in the cache: the same command goes on from there."
 _ZERO_SHOT = Setting("zero_shot", "flag", False, "the teacher is a zero-shot model, and --names are the candidates")
 _OWN_DATA = {
     "data": [_DATA, (_EXPERIMENT, "text label labels balanced per_class stratify test")],
@@ -592,7 +594,7 @@ COMMANDS["demo"] = Command(
     "Fine-tune a teacher on 3,000 labelled tweets, let it label 13,346 more, train students with and without it.",
     """  distillnb demo
   distillnb demo --seeds 3 --students cnn --output runs/cnn
-  distillnb demo --ladder --seeds 5 --workers 2 --output runs/ladder""", _STORY)
+  distillnb demo --ladder --seeds 5 --workers 2 --output runs/ladder""", _STORY, kept=_IN_CACHE)
 
 COMMANDS["run"] = Command(
     _run_command, "the same with your own texts",
@@ -601,7 +603,7 @@ COMMANDS["run"] = Command(
   distillnb run reviews.tsv.gz --text review_body --label star_rating --labelled 5000
   distillnb run tickets.jsonl --teacher ./my-bert --seeds 3
   distillnb run amazon.tsv.gz --preset walkthrough""",
-    _OWN_DATA | _STORY | {"comparison": [_PRESET, *_STORY["comparison"]]}, "data")
+    _OWN_DATA | _STORY | {"comparison": [_PRESET, *_STORY["comparison"]]}, "data", kept=_IN_CACHE)
 
 # %% ../nbs/90_cli.ipynb #0a5ba6e3
 def _source(args: argparse.Namespace):
@@ -650,7 +652,8 @@ def _table(data: str, args: argparse.Namespace | None, report: Callable | None =
     named = _given(args, "data.read_reviews", "labels")
     without = named | {"label": False}
     if ending(data) == ".txt" and "label" not in named and Path(data).is_file():
-        return read_reviews(data, report=report, **named if has_fasttext_labels(data, named.get("encoding")) else without)
+        labelled = has_fasttext_labels(data, named.get("encoding"))
+        return read_reviews(data, report=report, **named if labelled else without)
     try:
         return read_reviews(data, report=report, **named)
     except ValueError as error:
@@ -666,9 +669,9 @@ def _label_command(args: argparse.Namespace) -> None:
 
     if args.output and args.json:
         raise ValueError("--output writes a .csv: leave --json out")
-    texts = list(_lines(None)) if args.data == "-" else _table(args.data, args).text.tolist()
+    texts = list(_lines()) if args.data == "-" else _table(args.data, args).text.tolist()
     with redirect_stdout(sys.stderr):
-        table = label_texts(_teacher(args), texts, args.output, block=256)
+        table = label_texts(_teacher(args), texts, args.output, report=_say)
     if args.output:
         _say(f"Written to {args.output}: {len(set(texts)):,} texts, classes {', '.join(table.columns[1:])}")
     elif args.json:
@@ -695,7 +698,8 @@ with --output, a second call goes on where the first was stopped""",
     {"data": [_DATA._replace(comment=_TABLE + ", or - for standard input"), *_COLUMNS],
      "teacher": _TEACHER,
      "output and machine": [_OUTPUT._replace(comment="a .csv, written as the answers come; None: standard output"),
-                            ("labelling.any_teacher", "cache device"), *_MANNERS]}, "data", "teacher")
+                            ("labelling.any_teacher", "cache device"), *_MANNERS]}, "data", "teacher",
+    kept="What was answered is kept where --output named a file: the same command goes on from there.")
 
 # %% ../nbs/90_cli.ipynb #6fedf2d4
 def _parts(args: argparse.Namespace):
@@ -786,38 +790,37 @@ COMMANDS["distill"] = Command(
     "data", "teacher")
 
 # %% ../nbs/90_cli.ipynb #3d50139b
-def _lines(path: Path | None) -> Iterator[str]:
-    "Lines of a file, or of standard input, as they come. Raises `ValueError` for what is not UTF-8."
-    with path.open("rb") if path else nullcontext(sys.stdin.buffer) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
-            except UnicodeDecodeError:
-                raise ValueError(f"{path or 'Standard input'}, line {number}, is not UTF-8 text: save it as UTF-8 "
-                                 "first") from None
+def _lines() -> Iterator[str]:
+    "Lines of standard input, as they come. Raises `ValueError` for what is not UTF-8."
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise ValueError(f"Standard input, line {number}, is not UTF-8 text: put it into a file, and say its "
+                             "--encoding") from None
 
-def _texts(args: argparse.Namespace) -> Iterable[str | None]:
-    "The texts to label, None for a row without one. Raises `ValueError` when there are none."
+def _texts(args: argparse.Namespace) -> Iterable[str]:
+    "The texts to label, blank for a row without one. Raises `ValueError` when there are none."
     if args.texts and args.file:
         raise ValueError("Give texts or --file, not both")
     if hasattr(args, "text") and not args.file:
         raise ValueError("--text names a column of the table that --file names: add that, or leave it out")
-    if args.texts:
-        return args.texts
-    if args.file and not args.file.lower().endswith(".txt"):
+    texts = args.texts
+    if args.file:
         from distillnb.data import read_texts
 
-        table = read_texts(args.file, report=_say, **_given(args, "data.read_texts", "source"))
-        return [text if text.strip() else None for text in table.text]
-    if args.file is None and sys.stdin.isatty():
-        raise ValueError("There are no texts: write some behind the folder, or use --file, or pipe them in")
-    return _lines(Path(args.file) if args.file else None)
+        texts = read_texts(args.file, report=_say, **_given(args, "data.read_texts", "source")).text
+    elif not texts:
+        if sys.stdin.isatty():
+            raise ValueError("There are no texts: write some behind the folder, or use --file, or pipe them in")
+        texts = _lines()
+    return texts
 
 # %% ../nbs/90_cli.ipynb #d5a668bc
-def _answered(student, texts: list[str | None]) -> Iterator[tuple]:
+def _answered(student, texts: list[str]) -> Iterator[tuple]:
     "Each text with the student's probabilities, None where there is no text."
-    rows = iter(student.predict_proba([text for text in texts if text is not None]))
-    return ((text, None if text is None else next(rows)) for text in texts)
+    rows = iter(student.predict_proba([text for text in texts if text.strip()]))
+    return ((text, next(rows) if text.strip() else None) for text in texts)
 
 def _labels(row, names: list[str], multilabel: bool) -> list[str]:
     "The classes that a student names: the likeliest, or all that are as likely as not; none where there is no text."
@@ -865,7 +868,7 @@ def _predict_command(args: argparse.Namespace) -> None:
     if args.format not in (None, "plain", "csv", "jsonl"):
         raise ValueError(f"--format {args.format}: choose plain, csv or jsonl")
     texts = iter(_texts(args))
-    if args.folder.endswith((".npz", ".onnx")):
+    if args.folder.lower().endswith((".npz", ".onnx")):
         from distillnb.runtime import load
 
         student = load(args.folder)
@@ -1070,6 +1073,7 @@ def main(
 ) -> int:  # exit status: 0 done, 1 an export was refused, 2 a mistake to mend, 130 interrupted, 143 terminated
     "The command `distillnb`."
     _writes_anything()
+    args = None
     with _ends_well() as terminated:
         try:
             args = _parse(sys.argv[1:] if argv is None else argv)
@@ -1083,6 +1087,6 @@ def main(
             _say(f"distillnb: error: {_explained(error)}")
             return 1 if type(error).__name__ == "Refused" else 2
         except KeyboardInterrupt:
-            _say("Interrupted. What was finished is in the cache: the same command goes on from there.")
+            _say(" ".join(["Interrupted.", getattr(COMMANDS.get(getattr(args, "command", "")), "kept", "")]).strip())
             status = INTERRUPTED
         return TERMINATED if terminated and status == INTERRUPTED else status

@@ -30,6 +30,7 @@ from .lesson import (Lesson, adjusted, class_weights, fitting_loss, load_tokeniz
 from .losses import CrossEntropy, Loss
 from .significance import score, verdict
 from .student import PREFIX, Recipe, architecture
+from .tables import list_of_texts
 from .teacher import Teacher, check_answers, match_labels, to_logits
 from .tokens import refuse_no_text, tokenize, vocabulary_size
 from .training import Trained, train
@@ -45,16 +46,15 @@ def _columns(data) -> list[str] | None:
 
 def _texts(X) -> list[str]:
     "A list of texts. Raises `ValueError` for a table, `TypeError` for a single text, a set, and what is not a text."
-    if isinstance(X, (str, set, frozenset)):
-        raise TypeError("Give a list of texts, [text] for a single one; a set has no order")
     if columns := _columns(X):
-        likely = "text" if "text" in columns else columns[0]
-        raise ValueError(f"Expected a list of texts, got a {type(X).__name__} with the columns {', '.join(columns)}: "
-                         f"choose the column of texts, table[{likely!r}] say")
+        likely = "text" if "text" in columns else columns[0][:40]
+        named = ", ".join(name[:40] for name in columns[:10])
+        raise ValueError(f"Expected a list of texts, got a {type(X).__name__} with the columns {named}: choose the "
+                         f"column of texts, table[{likely!r}] say")
     if (shape := getattr(X, "shape", (0,))) and len(shape) != 1:
         raise ValueError(f"Expected a list of texts, got an array of shape {shape}: "
                          "choose the column of texts, array[:, 0] say")
-    texts = list(X)
+    texts = list_of_texts(X)
     refuse_no_text(texts)
     return texts
 

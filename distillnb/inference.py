@@ -17,7 +17,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from .machine import pick_device, seal, written_whole
-from .teacher import load_classifier, quiet_transformers, to_probabilities
+from .tables import refuse_no_list
+from .teacher import check_vocabulary, load_classifier, quiet_transformers, to_probabilities
 from .tokens import Tokens, encode, refuse_no_text
 from .training import predict_logits
 
@@ -52,8 +53,7 @@ class Reader:
         block: int = 4096,  # texts that are in the works at a time
     ) -> np.ndarray:  # in the order of `names`, float32, [n, K]
         "Logits for each text. Raises `TypeError` for what is not a list of strings, `ValueError` for broken text."
-        if isinstance(texts, str):
-            raise TypeError("Give a list of texts: predict_proba([text]) for a single one")
+        refuse_no_list(texts)
         if isinstance(texts, list) and 0 < len(texts) <= block:
             return self._logits(texts)
         parts, rest, row = [np.empty((0, len(self.names)), np.float32)], iter(texts), 0
@@ -110,5 +110,9 @@ def load_student(
         raise ValueError(f"{source} does not hold a saved student: give a folder such as "
                          "runs/demo/students/cnn-distilled, or hf://owner/name")
     model, tokenizer = load_classifier(str(source).removeprefix("hf://") if hub else source)
-    known = tokenizer.model_max_length < 1e6  # transformers fills in 1e30 where nothing was saved
-    return Classifier(model.to(pick_device(device)), tokenizer, tokenizer.model_max_length if known else 512)
+    check_vocabulary(model, tokenizer, str(source))
+    most = tokenizer.model_max_length  # transformers fills in 1e30 where nothing was saved
+    if not isinstance(most, (int, float)) or most <= tokenizer.num_special_tokens_to_add():
+        raise ValueError(f"{source}: model_max_length in tokenizer_config.json is {most!r}: give the most tokens of a "
+                         "text")
+    return Classifier(model.to(pick_device(device)), tokenizer, int(most) if most < 1e6 else 512)

@@ -293,7 +293,8 @@ def label_texts(
     texts: Iterable[str],  # about what
     file: str | Path | None = None,  # .csv, .tsv or .jsonl (.gz too), written as it goes and gone on with; None: none
     gives: str = "probabilities",  # or "logits"
-    block: int = 1024,  # texts between two writes
+    block: int | None = None,  # texts between two writes; None: 1,024 for a transformers classifier, 32 for any other
+    report: Callable | None = None,  # told how much was there already
 ) -> pd.DataFrame:  # columns `text` and one for each class, a row for each text given
     """Ask the teacher about each different text once, blanks at the ends aside.
 
@@ -305,13 +306,18 @@ def label_texts(
     header = ["text", *teacher.names]
     if len(set(header)) < len(header):
         raise ValueError(f"The columns would be {', '.join(header)}, and two cannot have one name: rename a class")
+    block = block or (1024 if isinstance(teacher.answer, ModelAnswer) else 32)
+    if file is not None:
+        write_table(pd.DataFrame({"text": texts}, columns=header, dtype=object), file, dry=True)
     with alone(file) if file is not None else nullcontext():
-        known = _finished(Path(file), header, texts, gives, teacher.multilabel) if file is not None else {}
+        known = _finished(Path(file), header, gives, teacher) if file is not None else {}
         unknown = {}
         for text in texts:
             if text.strip() not in known:
                 unknown.setdefault(text.strip(), text)
         new = list(unknown.values())
+        if report and known:
+            report(f"{file}: {len(known):,} texts were answered there already; {len(new):,} are left to ask about.")
         with tqdm(total=len(new), desc="Labelling", unit=" texts", leave=False, delay=2) as bar:
             for start in range(0, len(new), block):
                 part = new[start:start + block]
@@ -324,10 +330,10 @@ def label_texts(
     values = np.array([known[text.strip()] for text in texts], np.float32).reshape(len(texts), len(teacher.names))
     return pd.DataFrame(values, columns=teacher.names).assign(text=texts)[header]
 
-def _finished(path: Path, header: list[str], texts: list[str], gives: str, multilabel: bool) -> dict[str, np.ndarray]:
+def _finished(path: Path, header: list[str], gives: str, teacher: Teacher) -> dict[str, np.ndarray]:
     "What an earlier call has written, by text without blanks at its ends. Begins the file where there is none."
-    write_table(pd.DataFrame({"text": texts}, columns=header, dtype=object), path, dry=True)
-    there = with_numbers(begun_table(path, header), "text", header[1:], str(path))
+    begun = begun_table(path, header, teacher.identity and f"{teacher.identity} {gives}")
+    there = with_numbers(begun, "text", header[1:], str(path))
     answers = there[header[1:]].to_numpy(np.float32)
-    check_answers(answers, len(there), len(header) - 1, gives, multilabel, f"{path}, written earlier")
+    check_answers(answers, len(there), len(header) - 1, gives, teacher.multilabel, f"{path}, written earlier")
     return {text.strip(): row for text, row in zip(reversed(there["text"].tolist()), answers[::-1])}

@@ -152,7 +152,10 @@ def written_whole(
         yield new
         for file in [new] if new.is_file() else filter(Path.is_file, new.rglob("*")):
             _flush(file)
-        if new.is_file() or not path.is_dir():
+        if path.is_file() and new.is_dir() or path.is_dir() and new.is_file():
+            kinds = ("file", "folder") if path.is_file() else ("folder", "file")
+            raise ValueError(f"{path} is a {kinds[0]}: choose another name for the {kinds[1]}")
+        if not path.is_dir():
             os.replace(new, path)
             return
         _keep_others(path, new, drop)

@@ -50,7 +50,8 @@ def _encode(tokenizer: Tokenizer, texts: list[str], first: int = 0) -> tuple[np.
     "Ids of the texts end to end and how many each has, both int64; `first` is the number of the first row, for errors."
     for row, text in enumerate(texts, first):
         if not isinstance(text, str):
-            raise TypeError(f"Text {row} is {text!r}, not a string: drop it or convert it first")
+            shown = " ".join(repr(text)[:60].split())
+            raise TypeError(f"Text {row} is {shown}, not a string: drop it or convert it first")
     try:
         ids = [encoding.ids for encoding in _encodings(tokenizer, texts)]
     except (TypeError, UnicodeEncodeError):  # only the text tells which one it is
@@ -543,6 +544,8 @@ class Student:
         for broken text."""
         if isinstance(texts, str):
             raise TypeError("Give a list of texts: predict_proba([text]) for a single one")
+        if isinstance(texts, (dict, set)) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
+            raise TypeError(f"A {type(texts).__name__} is not a list of texts: give a list, or the column of the texts")
         parts, rest, row = [np.empty((0, len(self.names)), np.float32)], iter(texts), 0
         while part := list(islice(rest, block)):
             ids, lengths = _encode(self.tokenizer, part, row)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'WRITTEN', 'SEPARATORS', 'ending', 'no_damage', 'Table', 'whole_text', 'has_fasttext_labels', 'read_table',
-           'with_numbers', 'list_of_texts', 'write_table', 'check_written', 'begun_table', 'alone']
+           'with_numbers', 'refuse_no_list', 'list_of_texts', 'write_table', 'check_written', 'begun_table', 'alone']
 
 # %% ../nbs/01_tables.ipynb #02a77599
 import codecs
@@ -138,7 +138,8 @@ def _lines(path: Path, look: _Look, counts: Counter) -> Iterator[str]:
     "Lines of a text file, each with its line feed. Raises `ValueError` for what `encoding` cannot be."
     try:
         with io.TextIOWrapper(_opened(path), look.encoding, "distillnb.mark", look.newline) as file:
-            for line in file:
+            for number, line in enumerate(file):
+                line = line if number else line.removeprefix("\ufeff")
                 if look.newline == "\r":
                     line = line.removesuffix("\r") + "\n"
                 if _MARK in line:
@@ -243,8 +244,9 @@ class _Rows:
 # %% ../nbs/01_tables.ipynb #f26e5b38
 def _told(separator: str) -> str:
     "A separator that somebody asked for. Raises `ValueError` for what cannot be one."
+    separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
     if len(separator) != 1 or separator in '"\r\n ':
-        raise ValueError(f"separator={separator!r}: give one character, such as ; or \\t")
+        raise ValueError(f"separator={separator!r}: give one character, such as ; or tab")
     return separator
 
 def _header(path: Path, rows: Iterator[_Row]) -> tuple[list[str], str]:
@@ -449,18 +451,26 @@ def _all_there(numbers: list, values: list, column, key: pd.Series | None, where
     return np.array(numbers, np.float64)
 
 # %% ../nbs/01_tables.ipynb #ecbbe987
+def refuse_no_list(
+    texts,  # what should be texts
+) -> None:
+    "Raise `TypeError` for a single text, for what has no order, and for a table, whose column it asks for."
+    if isinstance(texts, (str, bytes)):
+        raise TypeError("Give a list of texts, [text] for a single one")
+    if isinstance(texts, (set, frozenset)) or not hasattr(texts, "__iter__") or getattr(texts, "ndim", 1) == 0:
+        raise TypeError(f"A {type(texts).__name__} is not a list of texts, it has no order: give a list")
+    columns = texts if isinstance(texts, dict) else getattr(texts, "column_names", getattr(texts, "columns", None))
+    if columns is not None:
+        names = [str(name)[:40] for name in islice(columns, 10)]
+        best = next((name for name in names if name.lower() in ("text", "review_body", "review")), None)
+        give = f"table[{best!r}]" if best else f"one of its columns ({', '.join(names)})"
+        raise TypeError(f"A {type(texts).__name__} is a table, not a list of texts: give {give}")
+
 def list_of_texts(
     texts: Iterable[str],  # any number of them: a list, an array, a column
 ) -> list:  # of what is in it, which is not looked at
-    "The texts as a list. Raises `TypeError` for a single text, and for a table, whose column it asks for."
-    if isinstance(texts, (str, bytes)):
-        raise TypeError("Give a list of texts, [text] for a single one")
-    columns = texts if isinstance(texts, dict) else getattr(texts, "columns", getattr(texts, "column_names", None))
-    if columns is not None:
-        names = [str(name) for name in columns]
-        best = next((name for name in names if name.lower() in ("text", "review_body", "review")), None)
-        give = f"table[{best!r}]" if best else f"one of its columns ({', '.join(names[:10])})"
-        raise TypeError(f"A {type(texts).__name__} is a table, not a list of texts: give {give}")
+    "The texts as a list. Raises as `refuse_no_list` does."
+    refuse_no_list(texts)
     return list(texts)
 
 # %% ../nbs/01_tables.ipynb #5dd768ae
@@ -558,30 +568,44 @@ def _notes(path: Path) -> Path:
     "Where it is noted what was written."
     return path.with_name(f".{path.name}.digests")
 
-def _note(path: Path, start: int, data: bytes, begin: bool = False) -> None:
-    "Note what stands in a table from some byte on, if notes are taken, or `begin` to take them."
+def _note(path: Path, start: int, data: bytes, begin: str | None = None) -> None:
+    "Note what stands in a table from some byte on, if notes are taken; `begin` to take them, and say whose it is."
     line = json.dumps([start, start + len(data), hashlib.sha256(data).hexdigest()])
-    if begin:
+    if begin is not None:
         with written_whole(_notes(path)) as new:
-            new.write_text(line + "\n")
+            new.write_text(json.dumps(begin) + f"\n{line}\n")
     elif _notes(path).is_file():
         with _notes(path).open("a") as file:
             file.write(line + "\n")
 
-def _sound(path: Path) -> int:
+def _entry(line: bytes) -> list | str | None:
+    "What a line of notes says: a part of the table and its digest, or whose rows they are; None for a damaged line."
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_part = isinstance(entry, list) and [*map(type, entry)] == [int, int, str] and 0 <= entry[0] <= entry[1] < 1 << 60
+    return entry if is_part or isinstance(entry, str) else None
+
+def _sound(path: Path, of: str | None = None) -> int:
     "How much of the beginning is as it was written: all of it, unless the end was lost, or was still being written."
     size, noted = path.stat().st_size, 0
     changed = f"{path} has changed since it was written: if that was on purpose, delete {_notes(path).name} beside it"
     with path.open("rb") as file:
         for line in _notes(path).read_bytes().splitlines(keepends=True):
-            try:
-                start, end, digest = json.loads(line)
-                file.seek(start)
-                data = file.read(end - start)
-            except (ValueError, TypeError, OSError, OverflowError, RecursionError):
-                if not line.endswith(b"\n"):  # the last one was being written
-                    break
-                raise ValueError(changed) from None
+            entry = _entry(line)
+            if entry is None and not line.endswith(b"\n"):  # the last one was being written
+                break
+            if entry is None:
+                raise ValueError(changed)
+            if isinstance(entry, str):
+                if of and entry and entry != of:
+                    raise ValueError(f"{path} was begun with another teacher, or with other settings: choose another "
+                                     "file, or delete it")
+                continue
+            start, end, digest = entry
+            file.seek(start)
+            data = file.read(end - start)
             if start + len(data) < end:
                 return start
             if hashlib.sha256(data).hexdigest() != digest:
@@ -640,19 +664,20 @@ def _complete(kind: str, data: bytes) -> bytes:
 def begun_table(
     path: str | Path,  # of a file that is written with `write_table(..., append=True)`, and need not be there
     columns: list[str],  # its columns
+    of: str = "",  # whose rows it has; another's are not mixed with them
 ) -> pd.DataFrame:  # the rows that are there, as `read_table` gives them
     """Begin a table, or go on with one: what is not whole at its end is cut off.
 
-    Raises `ValueError` for a file that has other columns, or has changed since it was written."""
+    Raises `ValueError` for a file with other columns or with rows of somebody else, and for one that has changed."""
     path = Path(path)
-    if _notes(path).is_file() and path.is_file() and (sound := _sound(path)) < path.stat().st_size:
+    if _notes(path).is_file() and path.is_file() and (sound := _sound(path, of)) < path.stat().st_size:
         data = path.read_bytes()[:sound]
         _notes(path).unlink()
         with written_whole(path) as new:
             new.write_bytes(data)
     _notes(path).unlink(missing_ok=True)
     rows = _begun(path, columns)
-    _note(path, 0, path.read_bytes(), begin=True)
+    _note(path, 0, path.read_bytes(), begin=of)
     return rows
 
 def _begun(path: Path, columns: list[str]) -> pd.DataFrame:

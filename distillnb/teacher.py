@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GIVES', 'to_logits', 'to_probabilities', 'check_answers', 'Teacher', 'quiet_transformers', 'load_classifier',
-           'match_labels', 'FineTuning', 'fine_tune', 'cached_fine_tune', 'pick_precision', 'ModelAnswer',
-           'model_teacher', 'load_teacher', 'teacher_logits']
+           'match_labels', 'FineTuning', 'fine_tune', 'cached_fine_tune', 'pick_precision', 'check_vocabulary',
+           'ModelAnswer', 'model_teacher', 'load_teacher', 'teacher_logits']
 
 # %% ../nbs/10_teacher.ipynb #3125c820
 import copy
@@ -41,6 +41,7 @@ from transformers.utils import logging as transformers_logging
 
 from .data import align_labels, label_ids, label_names
 from .machine import check_seal, pick_device, seal, written_whole
+from .tables import list_of_texts
 from .tokens import Tokens, batches, refuse_no_text, tokenize, tokenizer_fingerprint, vocabulary_size
 
 # %% ../nbs/10_teacher.ipynb #03c4d717
@@ -158,9 +159,7 @@ class Teacher:
         texts: Iterable[str],  # any number of them
     ) -> np.ndarray:  # float32, [n, K], probabilities or logits
         "Its answers, checked. Raises `TypeError` for what is not a text, `ValueError` as `check_answers` does."
-        if isinstance(texts, str):
-            raise TypeError("Give a list of texts, [text] for a single one")
-        texts = list(texts)
+        texts = list_of_texts(texts)
         refuse_no_text(texts)
         if not texts:
             return np.empty((0, len(self.names)), np.float32)
@@ -179,6 +178,11 @@ class Teacher:
         where = self.what + (f", from text {start}" if start else "")
         answers = _in_order(self.answer(texts), self.names, where)
         return check_answers(answers, len(texts), len(self.names), self.gives, self.multilabel, where)
+
+    @property
+    def identity(self) -> str:
+        "What decides its answers, as a key; empty where nobody can know, as for a function."
+        return getattr(self.answer, "identity", "")
 
     def probabilities(self, texts: Iterable[str]) -> np.ndarray:
         "Its probabilities for each text, float32 `[n, K]`."
@@ -226,6 +230,10 @@ def _why_not(source: str | Path, error: Exception) -> str:
         return "there is no such folder here, and the model hub has no such model or cannot be reached"
     if not any(folder.glob("*.safetensors")):
         return "the folder has no .safetensors file, and other weight formats are refused"
+    if "ignore_mismatched_sizes" in str(error):
+        return "its config.json does not fit its weights: check the sizes and the number of classes there (id2label)"
+    if isinstance(error, (AttributeError, TypeError, KeyError)):
+        return f"a file in it is damaged ({type(error).__name__}: {error})"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 # %% ../nbs/10_teacher.ipynb #e2d4787a
@@ -309,7 +317,8 @@ class _Rows(torch.utils.data.Dataset):
 # %% ../nbs/10_teacher.ipynb #fd574f71
 def _longest(model: PreTrainedModel) -> int:
     "Tokens that a text may have at most"
-    most = getattr(model.config, "max_position_embeddings", None) or 10 ** 9
+    most = getattr(model.config, "max_position_embeddings", None) or 0
+    most = most if most > 0 else 10 ** 9  # XLNet has none, and says -1
     for name, module in model.named_modules():
         first = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and first is not None:
@@ -521,7 +530,7 @@ def _label_chunk(tokens: Tokens, model: PreTrainedModel, precision: str, max_tok
         for rows in batches(lengths, order, batch_size=None, max_tokens=max_tokens, bucket=None):
             input_ids, attention_mask = (torch.from_numpy(array).to(device) for array in tokens.padded(rows))
             with torch.autocast(device.type, dtype=torch.float16, enabled=precision == "float16"):
-                logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
+                logits = model(input_ids=input_ids, attention_mask=attention_mask.long()).logits
             result[rows] = logits.float().cpu().numpy()
     if not np.isfinite(result).all():  # before it gets into the cache
         raise _NotFinite(int(np.argwhere(~np.isfinite(result))[0, 0]))
@@ -604,7 +613,7 @@ def _weights_digest(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 # %% ../nbs/10_teacher.ipynb #e5adf53d
-def _check_vocabulary(model: PreTrainedModel, tokenizer, what: str) -> None:
+def check_vocabulary(model: PreTrainedModel, tokenizer, what: str) -> None:
     "Raise `ValueError` for a tokenizer that does not belong to the model, `TypeError` for a slow one."
     if not getattr(tokenizer, "is_fast", False):
         raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer: load it with "
@@ -657,7 +666,7 @@ class _Pair:
         "Logits of these rows, asked in one batch"
         arrays = replace(tokens, pad_id=self.fill).padded(rows)
         ids, mask = (torch.from_numpy(array).to(self.model.device) for array in arrays)
-        return self.model(input_ids=ids, attention_mask=mask).logits.float().cpu()
+        return self.model(input_ids=ids, attention_mask=mask.long()).logits.float().cpu()
 
     def _same(self, tokens: Tokens, alone: torch.Tensor, rows: list[int]) -> bool:
         "Whether these rows are answered in one batch as each of them alone"
@@ -673,7 +682,7 @@ class _Reader(_Pair):
     "The same, tried together, with what was found out about the two."
 
     def __init__(self, model: PreTrainedModel, tokenizer, what: str = "the teacher"):
-        _check_vocabulary(model, tokenizer, what)
+        check_vocabulary(model, tokenizer, what)
         self.weights, self.tokenizer, self.longest = _Weights(model.eval()), tokenizer, _longest(model)
         self._try_padding(what)
 
@@ -748,6 +757,11 @@ class ModelAnswer(_Asking):
 
     def __getstate__(self):
         return self.__dict__ | {"report": None}
+
+    @property
+    def identity(self) -> str:
+        "What decides its answers: weights, tokenizer, length limit and precision."
+        return f"{self.reader.key} {self.max_length} {pick_precision(self.precision, self.device)}"
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         "Logits of the texts, float32 `[n, K]`. Raises `ValueError` for too long texts and answers that are not finite."

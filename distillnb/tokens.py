@@ -183,7 +183,8 @@ def refuse_no_text(
     "Raise `TypeError` for the first of the texts that is not a string."
     for row, text in enumerate(texts, first):
         if not isinstance(text, str):
-            raise TypeError(f"Text {row} is {text!r}, not a string: drop it or convert it first")
+            shown = " ".join(repr(text)[:60].split())
+            raise TypeError(f"Text {row} is {shown}, not a string: drop it or convert it first")
 
 def _cutting(tokenizer, max_length: int) -> Tokenizer:
     "A copy of the tokenizer's compiled core that cuts at `max_length` and does not pad; made once for each length."
