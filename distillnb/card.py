@@ -7,7 +7,6 @@ __all__ = ['FORMAT', 'FACTS', 'BENCH', 'model_size', 'versions_used', 'Facts', '
            'check_weights', 'read_facts', 'template_text', 'model_card', 'has_other_card', 'write_card', 'save_student']
 
 # %% ../nbs/46_card.ipynb #6017f77e
-import hashlib
 import json
 import math
 import os
@@ -26,7 +25,7 @@ from jinja2 import Environment
 
 from . import __version__
 from .inference import Classifier, load_student
-from .machine import pick_device, written_whole
+from .machine import file_digest, pick_device, written_whole
 from .metrics import METRICS
 from .student import PREFIX, STUDENTS, count_parameters
 
@@ -97,7 +96,7 @@ def weights_digest(
 ) -> str:  # 64 hexadecimal digits, empty where there are no weights
     "SHA-256 of a student's weights."
     file = Path(folder) / "model.safetensors"
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return file_digest(file) if file.is_file() else ""
 
 def write_facts(
     facts: Facts,  # what is known of the student

@@ -805,16 +805,15 @@ def _texts(args: argparse.Namespace) -> Iterable[str]:
         raise ValueError("Give texts or --file, not both")
     if hasattr(args, "text") and not args.file:
         raise ValueError("--text names a column of the table that --file names: add that, or leave it out")
-    texts = args.texts
+    if args.texts:
+        return args.texts
     if args.file:
         from distillnb.data import read_texts
 
-        texts = read_texts(args.file, report=_say, **_given(args, "data.read_texts", "source")).text
-    elif not texts:
-        if sys.stdin.isatty():
-            raise ValueError("There are no texts: write some behind the folder, or use --file, or pipe them in")
-        texts = _lines()
-    return texts
+        return read_texts(args.file, report=_say, **_given(args, "data.read_texts", "source")).text
+    if sys.stdin.isatty():
+        raise ValueError("There are no texts: write some behind the folder, or use --file, or pipe them in")
+    return _lines()
 
 # %% ../nbs/90_cli.ipynb #d5a668bc
 def _answered(student, texts: list[str]) -> Iterator[tuple]:
@@ -1087,6 +1086,6 @@ def main(
             _say(f"distillnb: error: {_explained(error)}")
             return 1 if type(error).__name__ == "Refused" else 2
         except KeyboardInterrupt:
-            _say(" ".join(["Interrupted.", getattr(COMMANDS.get(getattr(args, "command", "")), "kept", "")]).strip())
+            _say(f"Interrupted. {COMMANDS[args.command].kept if args else ''}".rstrip())
             status = INTERRUPTED
         return TERMINATED if terminated and status == INTERRUPTED else status

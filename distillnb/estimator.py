@@ -30,23 +30,15 @@ from .lesson import (Lesson, adjusted, class_weights, fitting_loss, load_tokeniz
 from .losses import CrossEntropy, Loss
 from .significance import score, verdict
 from .student import PREFIX, Recipe, architecture
-from .tables import list_of_texts
+from .tables import column_names, list_of_texts
 from .teacher import Teacher, check_answers, match_labels, to_logits
 from .tokens import refuse_no_text, tokenize, vocabulary_size
 from .training import Trained, train
 
 # %% ../nbs/52_estimator.ipynb #a6ae5ace
-def _columns(data) -> list[str] | None:
-    "Names of the columns of a frame, a dict or a data set; None for what has none."
-    if isinstance(data, Mapping):
-        return [str(name) for name in data]
-    names = getattr(data, "column_names", None)
-    names = getattr(data, "columns", None) if names is None else names
-    return None if names is None else [str(name) for name in names]
-
 def _texts(X) -> list[str]:
     "A list of texts. Raises `ValueError` for a table, `TypeError` for a single text, a set, and what is not a text."
-    if columns := _columns(X):
+    if columns := column_names(X):
         likely = "text" if "text" in columns else columns[0][:40]
         named = ", ".join(name[:40] for name in columns[:10])
         raise ValueError(f"Expected a list of texts, got a {type(X).__name__} with the columns {named}: choose the "

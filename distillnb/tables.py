@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'WRITTEN', 'SEPARATORS', 'ending', 'no_damage', 'Table', 'whole_text', 'has_fasttext_labels', 'read_table',
-           'with_numbers', 'refuse_no_list', 'list_of_texts', 'write_table', 'check_written', 'begun_table', 'alone']
+           'with_numbers', 'column_names', 'refuse_no_list', 'list_of_texts', 'write_table', 'check_written',
+           'begun_table', 'alone']
 
 # %% ../nbs/01_tables.ipynb #02a77599
 import codecs
@@ -17,7 +18,7 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -451,6 +452,16 @@ def _all_there(numbers: list, values: list, column, key: pd.Series | None, where
     return np.array(numbers, np.float64)
 
 # %% ../nbs/01_tables.ipynb #ecbbe987
+def column_names(
+    data,  # a frame, a dict, a data set, or anything else
+) -> list[str] | None:
+    "Names of the columns of a table; None for what has none."
+    if isinstance(data, Mapping):
+        return [str(name) for name in data]
+    names = getattr(data, "column_names", None)
+    names = getattr(data, "columns", None) if names is None else names
+    return None if names is None else [str(name) for name in names]
+
 def refuse_no_list(
     texts,  # what should be texts
 ) -> None:
@@ -459,9 +470,8 @@ def refuse_no_list(
         raise TypeError("Give a list of texts, [text] for a single one")
     if isinstance(texts, (set, frozenset)) or not hasattr(texts, "__iter__") or getattr(texts, "ndim", 1) == 0:
         raise TypeError(f"A {type(texts).__name__} is not a list of texts, it has no order: give a list")
-    columns = texts if isinstance(texts, dict) else getattr(texts, "column_names", getattr(texts, "columns", None))
-    if columns is not None:
-        names = [str(name)[:40] for name in islice(columns, 10)]
+    if (columns := column_names(texts)) is not None:
+        names = [name[:40] for name in columns[:10]]
         best = next((name for name in names if name.lower() in ("text", "review_body", "review")), None)
         give = f"table[{best!r}]" if best else f"one of its columns ({', '.join(names)})"
         raise TypeError(f"A {type(texts).__name__} is a table, not a list of texts: give {give}")
@@ -590,6 +600,8 @@ def _entry(line: bytes) -> list | str | None:
 def _sound(path: Path, of: str | None = None) -> int:
     "How much of the beginning is as it was written: all of it, unless the end was lost, or was still being written."
     size, noted = path.stat().st_size, 0
+    if not _notes(path).is_file():
+        return size
     changed = f"{path} has changed since it was written: if that was on purpose, delete {_notes(path).name} beside it"
     with path.open("rb") as file:
         for line in _notes(path).read_bytes().splitlines(keepends=True):
@@ -611,15 +623,18 @@ def _sound(path: Path, of: str | None = None) -> int:
             if hashlib.sha256(data).hexdigest() != digest:
                 raise ValueError(changed)
             noted = end
+    if noted == size:
+        return size
     written = _readable(path)
     return size if _is_whole(path) and _complete(ending(path), written) == written else noted
 
+# %% ../nbs/01_tables.ipynb #n0te0004
 def check_written(
     path: str | Path,  # of a table
 ) -> None:
     "Raise `ValueError` for a table of ours that has changed since it was written, or is not whole."
     path = Path(path)
-    if _notes(path).is_file() and path.is_file() and _sound(path) < path.stat().st_size:
+    if path.is_file() and _sound(path) < path.stat().st_size:
         raise ValueError(f"{path} is not whole: go on writing it, or, if it was cut on purpose, delete "
                          f"{_notes(path).name} beside it")
 
@@ -670,12 +685,12 @@ def begun_table(
 
     Raises `ValueError` for a file with other columns or with rows of somebody else, and for one that has changed."""
     path = Path(path)
-    if _notes(path).is_file() and path.is_file() and (sound := _sound(path, of)) < path.stat().st_size:
+    sound = _sound(path, of) if path.is_file() else 0
+    _notes(path).unlink(missing_ok=True)  # before anything of the table is lost
+    if path.is_file() and sound < path.stat().st_size:
         data = path.read_bytes()[:sound]
-        _notes(path).unlink()
         with written_whole(path) as new:
             new.write_bytes(data)
-    _notes(path).unlink(missing_ok=True)
     rows = _begun(path, columns)
     _note(path, 0, path.read_bytes(), begin=of)
     return rows

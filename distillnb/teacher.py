@@ -40,7 +40,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from .data import align_labels, label_ids, label_names
-from .machine import check_seal, pick_device, seal, written_whole
+from .machine import check_seal, file_digest, pick_device, seal, written_whole
 from .tables import list_of_texts
 from .tokens import Tokens, batches, refuse_no_text, tokenize, tokenizer_fingerprint, vocabulary_size
 
@@ -337,8 +337,7 @@ def _source_key(base: str | Path) -> str:
         return str(base)
     digest = hashlib.sha256()
     for path in sorted([*Path(base).glob("*.safetensors"), *Path(base).glob("*.json")]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()
 
 # %% ../nbs/10_teacher.ipynb #737059af

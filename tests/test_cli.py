@@ -41,12 +41,20 @@ def run(table, tiny_bert, tmp_path_factory):
     return folder / "out", result
 
 
+def command(folder, *arguments, input=""):
+    """The command in this process, which has PyTorch already."""
+    out, err, stdin = (io.TextIOWrapper(io.BytesIO(text), "utf-8") for text in (b"", b"", input.encode()))
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch("sys.stdin", stdin):
+        status = main(list(map(str, arguments)))
+    out.flush(), err.flush()
+    return subprocess.CompletedProcess(arguments, status, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+
+
 def inside(capsys, *words):
-    """The command in this process, which has PyTorch already: exit status, standard output and standard error."""
+    """The same where we are: exit status, standard output and standard error."""
     capsys.readouterr()
-    status = main(list(map(str, words)))
-    said = capsys.readouterr()
-    return status, said.out, said.err
+    done = command(".", *words)
+    return done.returncode, done.stdout, done.stderr
 
 
 def fails(capsys, *arguments):
@@ -210,15 +218,6 @@ def place(table, tmp_path_factory):
 def process(folder, *arguments, **options):
     """The command in a process of its own."""
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=folder, **options)
-
-
-def command(folder, *arguments, input=""):
-    """The same in this process, which has PyTorch already."""
-    out, err, stdin = (io.TextIOWrapper(io.BytesIO(text), "utf-8") for text in (b"", b"", input.encode()))
-    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch("sys.stdin", stdin):
-        status = main(list(map(str, arguments)))
-    out.flush(), err.flush()
-    return subprocess.CompletedProcess(arguments, status, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
 
 def test_distill_from_a_file_of_settings(place):

@@ -1,5 +1,6 @@
 """What is given where texts belong, and what an answers file belongs to: the same rule at every door."""
 import io
+import json
 import shutil
 
 import numpy as np
@@ -93,7 +94,6 @@ def test_an_odd_length_limit_is_named(tmp_path, tiny_bert, length):
     shutil.copytree(tiny_bert, tmp_path / "bert")
     file = tmp_path / "bert" / "tokenizer_config.json"
     assert AutoTokenizer.from_pretrained(tiny_bert).model_max_length > 1e6
-    import json
     state = json.loads(file.read_text()) | {"model_max_length": json.loads(length)}
     file.write_text(json.dumps(state))
     try:

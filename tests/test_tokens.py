@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from distillnb import tokens
+from distillnb import runtime, tokens
 from distillnb.tokens import Tokens, batches, demo_model, encode, load_tokens, save_tokens, tokenize, train_tokenizer
 
 lengths = st.lists(st.integers(0, 40), min_size=1, max_size=60)
@@ -151,6 +151,8 @@ def test_a_long_text_is_cut_as_if_it_had_been_read_whole(parts, limit, from_righ
     ids, lengths, cut = encode(core, [text, "good", text])
     assert ids[:lengths[0]].tolist() == ids[-lengths[2]:].tolist() == whole.ids
     assert cut.tolist() == [bool(whole.overflowing), False, bool(whole.overflowing)]
+    again = runtime._encode(core, [text, "good", text])  # which stands alone, and has the same lines again
+    assert np.array_equal(again[0], ids) and np.array_equal(again[1], lengths)
 
 
 @pytest.mark.parametrize("text", ["ab " * 3_000_000, "x" * 9_000_000, "漢" * 9_000_000, " " * 9_000_000], ids=["words", "word", "signs", "blanks"])

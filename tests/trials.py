@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import hashlib
 import io
-import json
 import os
 import random
 import resource
@@ -24,27 +23,14 @@ os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", OMP_NUM_THREADS="1", TOK
 import numpy as np
 import pandas as pd
 import torch
-from conftest import WORDS, sentences
+from conftest import make_tiny_bert, sentences
 
 from distillnb import cli, lesson, results, shrink  # noqa: F401  all that a command will import
 
 torch.set_num_threads(1)
 
 
-# A teacher, texts, and the commands
-
-def make_teacher(folder):
-    """A BERT of two layers with random weights, as a folder."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
-
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
-    torch.manual_seed(0)
-    names = ["negative", "neutral", "positive"]
-    config = BertConfig(vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-                        max_position_embeddings=160, id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)})
-    BertForSequenceClassification(config).save_pretrained(folder)
-    BertTokenizer(vocab=vocabulary).save_pretrained(folder)
-
+# Texts, and the commands
 
 def make_texts(path, n=700, seed=0):
     generator = np.random.default_rng(seed)
@@ -127,7 +113,7 @@ def leftovers(folder):
 def prepared(place):
     folder = place / "template"
     folder.mkdir()
-    make_teacher(folder / "bert")
+    make_tiny_bert(folder / "bert")
     make_texts(folder / "texts.csv")
     (folder / "out").mkdir()
     status, said = child(lambda: (os.chdir(folder), cli.main([*COMMANDS["distill"][:5], "student", *COMMANDS["distill"][6:]]))[1])
@@ -136,90 +122,77 @@ def prepared(place):
     return folder
 
 
+def differences(expected, found):
+    return {path: (expected.get(path), found.get(path)) for path in {*expected, *found} if expected.get(path) != found.get(path)}
+
+
+class Disturbed:
+    """A command that is disturbed and then called again, beside an undisturbed one."""
+
+    def __init__(self, name, template, place):
+        self.name, self.start, self.reference, self.folder = name, place / f"{name}-start", place / f"{name}-reference", place / "trial"
+        self.ends = {}
+        shutil.copytree(template, self.start)
+        if name == "again":  # over an old result
+            self.must(child(command("run", self.start)))
+        self.old = content(self.start / "out")
+        shutil.copytree(self.start, self.reference)
+        begin = time.perf_counter()
+        self.must(child(command(name, self.reference)))
+        self.length, self.expected = time.perf_counter() - begin, content(self.reference / "out")
+
+    def must(self, ended):
+        status, said = ended
+        assert status == 0, said
+
+    def trial(self, label, fits, keeps_old, **disturbance):
+        """Whether all is well; `fits` says which exit statuses are right, `keeps_old` that the old result must be old or new."""
+        shutil.copytree(self.start, self.folder)
+        first, said = child(command(self.name, self.folder), **disturbance)
+        now, wrong = content(self.folder / "out"), []
+        self.ends[f"{label} {first}"] = self.ends.get(f"{label} {first}", 0) + 1
+        if first not in fits or "Traceback" in said:
+            wrong.append(f"status {first}: {said[-1500:]}")
+        if self.old and keeps_old and now not in (self.old, self.expected):
+            wrong.append(f"the old result is neither old nor new: {differences(self.old, now)} {differences(self.expected, now)}")
+        left = leftovers(self.folder) if "limit" in disturbance else []  # whoever is killed cannot tidy up
+        second, said = child(command(self.name, self.folder))
+        found = content(self.folder / "out")
+        if second != 0 or found != self.expected:
+            wrong.append(f"again: status {second}, {differences(self.expected, found)}: {said[-600:]}")
+        if left := left or leftovers(self.folder):
+            wrong.append(f"left over: {left}")
+        if wrong:
+            print(f"{self.name}: {label} {disturbance}, undisturbed {self.length:.3f} s:", *wrong, sep="\n  ", flush=True)
+        shutil.rmtree(self.folder)
+        return not wrong
+
+
+STATUSES = {signal.SIGKILL: (-9, 0), signal.SIGTERM: (143, 0, -15), signal.SIGINT: (130, 0)}
+
+
 def crash(trials, names, generator, place):
     """Kill, terminate and interrupt a command at random moments; run it again: the result is that of an undisturbed one."""
     template, bad = prepared(place), 0
     for name in names:
-        start = place / f"{name}-start"
-        shutil.copytree(template, start)
-        if name == "again":  # over an old result
-            status, said = child(command("run", start))
-            assert status == 0, said
-        old, reference = content(start / "out"), place / f"{name}-reference"
-        shutil.copytree(start, reference)
-        begin = time.perf_counter()
-        status, said = child(command(name, reference))
-        length = time.perf_counter() - begin
-        assert status == 0, said
-        expected, ends = content(reference / "out"), {}
-        for trial in range(trials):
-            folder = place / "trial"
-            shutil.copytree(start, folder)
-            number, moment = generator.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]), generator.uniform(0, 1.05 * length)
-            first, said = child(command(name, folder), moment, number)
-            now = content(folder / "out")
-            ends[(number.name, first)] = ends.get((number.name, first), 0) + 1
-            wrong = []
-            if first not in {signal.SIGKILL: (-9, 0), signal.SIGTERM: (143, 0, -15), signal.SIGINT: (130, 0)}[number]:
-                wrong.append(f"status {first}: {said[-600:]}")
-            if "Traceback" in said:
-                wrong.append(f"traceback: {said[-1500:]}")
-            if old and number == signal.SIGKILL and now not in (old, expected):
-                wrong.append(f"the old result is neither old nor new: {differences(old, now)} {differences(expected, now)}")
-            second, said = child(command(name, folder))
-            if second != 0 or content(folder / "out") != expected:
-                wrong.append(f"again: status {second}, {differences(expected, content(folder / 'out'))}: {said[-600:]}")
-            if left := leftovers(folder):
-                wrong.append(f"left over: {left}")
-            if wrong:
-                bad += 1
-                print(f"{name}, trial {trial}: {number.name} after {moment:.3f} of {length:.3f} s:", *wrong, sep="\n  ", flush=True)
-            shutil.rmtree(folder)
-        print(f"{name}: {trials} trials of {length:.1f} s, ended {({f'{a} {b}': n for (a, b), n in sorted(ends.items())})}", flush=True)
+        disturbed = Disturbed(name, template, place)
+        for _ in range(trials):
+            number, moment = generator.choice(list(STATUSES)), generator.uniform(0, 1.05 * disturbed.length)
+            bad += not disturbed.trial(number.name, STATUSES[number], number == signal.SIGKILL, seconds=moment, number=number)
+        print(f"{name}: {trials} trials of {disturbed.length:.1f} s, ended {dict(sorted(disturbed.ends.items()))}", flush=True)
     return bad
-
-
-def differences(expected, found):
-    return {path: (expected.get(path), found.get(path)) for path in {*expected, *found} if expected.get(path) != found.get(path)}
 
 
 def disk(trials, names, generator, place):
     """No file may grow beyond a random limit, as on a full disk: one line, the old result whole, and all well once there is room."""
     template, bad = prepared(place), 0
     for name in names:
-        start = place / f"{name}-start"
-        shutil.copytree(template, start)
-        if name == "again":
-            status, said = child(command("run", start))
-            assert status == 0, said
-        old, reference = content(start / "out"), place / f"{name}-reference"
-        shutil.copytree(start, reference)
-        status, said = child(command(name, reference))
-        assert status == 0, said
-        expected = content(reference / "out")
-        sizes = [path.stat().st_size for part in ("out", "cache") for path in (reference / part).rglob("*") if path.is_file()]
-        ends = {}
-        for trial in range(trials):
-            folder = place / "trial"
-            shutil.copytree(start, folder)
+        disturbed = Disturbed(name, template, place)
+        sizes = [path.stat().st_size for part in ("out", "cache") for path in (disturbed.reference / part).rglob("*") if path.is_file()]
+        for _ in range(trials):
             limit = max(1, generator.choice(sizes) + generator.choice([-1, -1, 0, -500]))
-            first, said = child(command(name, folder), limit=limit)
-            ends[first] = ends.get(first, 0) + 1
-            wrong, now = [], content(folder / "out")
-            if first not in (0, 1, 2) or "Traceback" in said:
-                wrong.append(f"status {first}: {said[-1500:]}")
-            if old and now not in (old, expected):
-                wrong.append(f"the old result is neither old nor new: {differences(old, now)}")
-            if left := leftovers(folder):
-                wrong.append(f"left over: {left}")
-            second, said = child(command(name, folder))
-            if second != 0 or content(folder / "out") != expected:
-                wrong.append(f"again: status {second}, {differences(expected, content(folder / 'out'))}: {said[-600:]}")
-            if wrong:
-                bad += 1
-                print(f"{name}, trial {trial}: limit {limit}:", *wrong, sep="\n  ", flush=True)
-            shutil.rmtree(folder)
-        print(f"{name}: {trials} trials, ended {ends}", flush=True)
+            bad += not disturbed.trial("limit", (0, 1, 2), True, limit=limit)
+        print(f"{name}: {trials} trials, ended {dict(sorted(disturbed.ends.items()))}", flush=True)
     return bad
 
 
@@ -248,7 +221,7 @@ def damaged(data, generator):
 
 def damage(trials, names, generator, place):
     """Damage a file that is read again: it is refused in words or made anew, and no number changes silently."""
-    from distillnb.data import label_ids, read_reviews, split
+    from distillnb.data import read_reviews, split
     from distillnb.inference import load_student
     from distillnb.labelling import any_teacher, label_texts
     from distillnb.runtime import load
@@ -264,23 +237,23 @@ def damage(trials, names, generator, place):
         label_texts(any_teacher("bert", device="cpu"), texts, "answers.csv")
         fine_tune = lambda: cached_fine_tune("bert", parts.train, parts.validation, "cache", device="cpu", epochs=1, freeze_layers=0, max_length=32)
         tuned = fine_tune()
-    assert len(label_ids(parts.train))
 
     def logits():
         return any_teacher("bert", device="cpu", cache="logits").logits(texts)
 
     def answers():
-        return label_texts(any_teacher("bert", device="cpu"), texts, "answers.csv")
+        return label_texts(any_teacher("bert", device="cpu"), texts, "answers.csv").iloc[:, 1:]
 
     def table():
         return any_teacher("answers.csv").probabilities(texts)
     logits()
+    written = [Path("answers.csv"), Path(".answers.csv.digests")]
     kinds = {
         "logits": (sorted(Path("logits").rglob("*.npy")), logits),
         "teacher": ([path for path in sorted(tuned.iterdir()) if path.is_file()], lambda: load_teacher(fine_tune(), device="cpu").logits(texts)),
         "student": ([path for path in sorted(Path("student").iterdir()) if path.name not in ("README.md", "distillnb.json", "digests.json")],
                     lambda: load_student("student", "cpu").logits(texts)),
-        "answers": ([Path("answers.csv"), Path(".answers.csv.digests")], answers), "table": ([Path("answers.csv"), Path(".answers.csv.digests")], table),
+        "answers": (written, answers), "table": (written, table),
         "npz": ([Path("student.npz")], lambda: load("student.npz").logits(texts)),
         "onnx": ([Path("student.onnx")], lambda: load("student.onnx").logits(texts)),
     }
@@ -288,15 +261,15 @@ def damage(trials, names, generator, place):
     for name in names:
         files, use = kinds[name]
         with contextlib.redirect_stderr(io.StringIO()):
-            right = np.asarray(use() if name not in ("answers",) else use().iloc[:, 1:])
-        ends, everything = {}, {file: file.read_bytes() for file in [*files, *Path().glob(".answers.csv.digests")]}
+            right = np.asarray(use())
+        ends, everything = {}, {file: file.read_bytes() for file in files}
         for trial in range(trials):
             file = generator.choice(files)
             whole = everything[file]
             file.write_bytes(broken := damaged(whole, generator))
             try:
                 with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-                    found = np.asarray(use() if name not in ("answers",) else use().iloc[:, 1:])
+                    found = np.asarray(use())
                 end = "same" if broken == whole or np.array_equal(found, right) else "OTHER NUMBERS"
             except (ValueError, FileNotFoundError) as error:
                 end = "refused" if str(error).strip() else "NO WORDS"
