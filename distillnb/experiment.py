@@ -17,12 +17,10 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
 from .augmentation import augment, lexicon_tags
+from .baselines import fit_tfidf
 from .card import model_size
 from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, has_parts, label_ids, label_names,
                             read_reviews, read_splits, split)
@@ -77,9 +75,9 @@ class Settings:
     tokenizer: object = None  # of the students: object, folder, or "own" to train one; None: the teacher's, else "own"
     vocab_size: int = 8_000  # entries of an own tokenizer
     tune: tuple[float, ...] | None = None  # factors on the rate; validation chooses one, and the epoch. None: neither
-    baselines: bool = False  # tf-idf with logistic regression too, on the labels and on the teacher's classes
+    baselines: bool = True  # tf-idf and logistic regression beside them, on the labels and on the teacher's classes
     seeds: tuple[int, ...] = (0,)  # of weights, order and dropout of the students
-    workers: int = 1  # students trained at the same time, each on its share of the processors
+    workers: int | None = None  # students trained at the same time, a process each; None: one a core, where it pays
     cache: str | Path = "runs/cache"  # where fine-tuned teachers and their answers are kept
     device: str | None = None  # "cuda", "mps", "cpu", or None for the best there is
 
@@ -171,7 +169,7 @@ def _teacher(experiment: Experiment, splits: Splits, report: Callable | None) ->
     return teacher
 
 # %% ../nbs/50_experiment.ipynb #84241e9a
-LADDER = {"students": ("linear", "cnn", "bilstm", "ensemble"), "rounds": 8, "tune": (.3, 1., 3.), "baselines": True,
+LADDER = {"students": ("linear", "cnn", "bilstm", "ensemble"), "rounds": 8, "tune": (.3, 1., 3.),
           "ways": ("direct", "distilled on the same texts", "distilled", "distilled with augmentation")}
 PRESETS = {
     "demo": {"balanced": True, "labelled": 3000, "validation": 300},
@@ -256,31 +254,38 @@ def _augmented(experiment: Experiment, splits: Splits, texts: pd.Series, tokeniz
     return made
 
 # %% ../nbs/50_experiment.ipynb #8bd4a805
-def _baselines(experiment: Experiment, splits: Splits, results: Results, note: Callable) -> None:
-    "Tf-idf with logistic regression, on the labels and on the teacher's classes."
+@dataclass(frozen=True, eq=False)
+class _Baseline:
+    "A baseline to fit."
+    run: Run
+    texts: list[str]  # n of them, to learn from
+    classes: np.ndarray  # class ids, [n]
+    results: Results  # names, and test texts
+    factors: tuple[float, ...]  # of its regularisation
+    validation: tuple[list[str], np.ndarray] | None  # texts and class ids that choose a factor
+
+    modules = frozenset()  # that a process needs to know
+
+    def __call__(self) -> dict:
+        "What `Results.add` takes of it."
+        model = fit_tfidf(self.texts, self.classes, len(self.results.names), self.factors, self.validation)
+        texts = self.results.texts
+        return {"logits": model.logits(texts), "size": {"size_mb": model.size_mb},
+                "texts_per_second": texts_per_second(model, texts[:4096])}
+
+def _baselines(experiment: Experiment, splits: Splits, results: Results, note: Callable) -> list[_Baseline]:
+    "Tf-idf and logistic regression, on the labels and on the teacher's classes."
     lesson, texts = results.lesson, [*splits.train.text, *splits.transfer.text]
     lessons = {"direct": (splits.train.text.tolist(), lesson.labels[lesson.labelled]),
                "on the teacher's classes": (texts, lesson.logits.argmax(1))}
+    validation = (splits.validation.text.tolist(), label_ids(splits.validation)) if experiment.tune else None
+    jobs = []
     for way, (known, classes) in lessons.items():
         if len(np.unique(classes)) < 2:
             note(f"tf-idf {way} is left out: it would have one class to learn.")
-            continue
-        model = _best_tfidf(experiment, splits, known, classes)
-        logits = np.full((len(splits.test), len(lesson.names)), -30, np.float32)  # for a class that it never met
-        logits[:, model[-1].classes_] = model.predict_log_proba(splits.test.text.tolist())
-        results.add(Run("tf-idf", way), logits)
-
-def _best_tfidf(experiment: Experiment, splits: Splits, texts: list[str], classes: np.ndarray):
-    "A pipeline whose regularisation the validation texts chose, where tuning is asked for."
-    best, best_score = None, -1.0
-    for factor in experiment.tune or (1.0,):
-        model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-                              LogisticRegression(C=10 * factor, max_iter=1000))
-        model.fit(texts, classes)
-        score = model.score(splits.validation.text, label_ids(splits.validation)) if experiment.tune else 0
-        if score > best_score:
-            best, best_score = model, score
-    return best
+        else:
+            jobs.append(_Baseline(Run("tf-idf", way), known, classes, results, experiment.tune or (1.,), validation))
+    return jobs
 
 # %% ../nbs/50_experiment.ipynb #ee2cb959
 def _allowed(experiment: Experiment, lesson: Lesson, note: Callable) -> Experiment:
@@ -315,48 +320,64 @@ class _Job:
 
     def __call__(self) -> Trained | FloatingPointError:
         "Train it; a student that dies does not stop the others."
-        experiment, lesson = self.results.experiment, WAYS[self.run.way].lesson(self.results.lesson)
-        validation = self.results.validation if experiment.tune else None
+        results, lesson = self.results, WAYS[self.run.way].lesson(self.results.lesson)
         try:
-            return train(lesson, self.recipe, self.run.seed, validation=validation, watch=self.results.test,
-                         factors=self.factors, run=self.run, device=experiment.device)
+            return train(lesson, self.recipe, self.run.seed, validation=results.validation, watch=results.test,
+                         factors=self.factors, run=self.run, device=results.experiment.device)
         except FloatingPointError as error:
             return error
 
-def _in_process(job: _Job, modules: set[str]) -> Trained | FloatingPointError:
-    "The job in a process of its own, which has its share of the processors, and has to know what is registered."
+_WORTH_A_PROCESS = 200_000  # examples in all, below which starting processes takes longer than it saves
+
+def _workers(experiment: Experiment, lesson: Lesson) -> int:
+    "How many students are trained at the same time."
+    if experiment.workers is not None:
+        return experiment.workers
+    each = len(experiment.ways) * len(experiment.seeds)
+    work = sum(each * recipe.epochs * max(recipe.examples or lesson.examples, recipe.least_examples)
+               for recipe in experiment.recipes.values())
+    on_cpu = pick_device(experiment.device).type == "cpu"
+    return min(joblib.cpu_count(), each * len(experiment.recipes)) if on_cpu and work >= _WORTH_A_PROCESS else 1
+
+def _in_process(job: _Job | _Baseline, modules: set[str]):
+    "The job in a process of its own, which has one thread, and has to know what is registered."
     for module in modules - {"__main__"}:
         import_module(module)
-    torch.set_num_threads(max(1, joblib.cpu_count() // int(os.environ["DISTILLNB_WORKERS"])))
+    torch.set_num_threads(1)
     return job()
 
-def _each(jobs: list[_Job], workers: int) -> Iterator:
+def _each(jobs: list[_Job | _Baseline], workers: int) -> Iterator:
     "What comes of each job, in order, as it is done."
     if workers == 1:
         yield from (job() for job in jobs)
         return
-    settings = {"TQDM_DISABLE": "1", "DISTILLNB_WORKERS": str(workers)}  # inherited by the processes
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"  # inherited by the processes
     try:
         tasks = (joblib.delayed(_in_process)(job, job.modules) for job in jobs)
-        done = joblib.Parallel(workers, return_as="generator")(tasks)
-        yield from tqdm(done, total=len(jobs), desc="Students", unit=" students", leave=False)
+        with joblib.parallel_config("loky", inner_max_num_threads=1):
+            done = joblib.Parallel(workers, return_as="generator")(tasks)
+            yield from tqdm(done, total=len(jobs), desc="Students", unit=" jobs", leave=False)
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        os.environ.pop("TQDM_DISABLE") if before is None else os.environ.update(TQDM_DISABLE=before)
 
 # %% ../nbs/50_experiment.ipynb #8a4a94f0
-def _train_all(results: Results, note: Callable) -> None:
-    "Train every student in every way on every seed. Raises `FloatingPointError` if none survives."
-    experiment = results.experiment
+def _train_all(results: Results, baselines: list[_Baseline], note: Callable) -> None:
+    "Fit the baselines, train every student in every way on every seed. `FloatingPointError` if none survives."
+    experiment, workers = results.experiment, _workers(results.experiment, results.lesson)
     factors = {(name, way): experiment.tune or (1.0,) for name in experiment.recipes for way in experiment.ways}
     bare, failed = replace(results, answers={}), None
+    waiting = [replace(job, results=bare) for job in baselines]
     for seeds in (experiment.seeds[:1], experiment.seeds[1:]):
         runs = [Run(name, way, seed) for name, seed, way in product(experiment.recipes, seeds, experiment.ways)
                 if (name, way) in factors]
         jobs = [_Job(run, experiment.recipes[run.student], bare, factors[run[:2]]) for run in runs]
-        for run, outcome in zip(runs, _each(jobs, experiment.workers)):
+        jobs, waiting = [*waiting, *jobs], []
+        for job, outcome in zip(jobs, _each(jobs, workers)):
+            run = job.run
+            if isinstance(job, _Baseline):
+                results.add(run, **outcome)
+                continue
             if isinstance(outcome, FloatingPointError):
                 failed = outcome
                 note(f"{run.model}, seed {run.seed}, has died and is left out: {outcome}.")
@@ -394,13 +415,17 @@ def _run(experiment: Experiment, say: Callable) -> Results:
     results.notes = notes
     for name, value in _teacher_figures(experiment, teacher, results.texts).items():
         setattr(results.answers[Run("teacher")], name, value)
-    if experiment.baselines:
-        say("Baselines: tf-idf with logistic regression")
-        _baselines(experiment, splits, results, note)
+    baselines = _baselines(experiment, splits, results, note) if experiment.baselines else []
+    if results.validation is None:
+        note("There are no validation texts, so each student keeps its last epoch. A direct twin that has few texts "
+             "may be past its best by then, which flatters distillation: set some aside with validation=.")
+    workers = _workers(experiment, results.lesson)
     say(f"Students: training {len(experiment.recipes) * len(experiment.seeds) * len(experiment.ways)} of them"
-        + (f", {len(experiment.tune)} rates each on the first seed" if experiment.tune else ""))
+        + (f", {len(experiment.tune)} rates each on the first seed" if experiment.tune else "")
+        + (", beside tf-idf and logistic regression" if baselines else "")
+        + (f", {workers} at a time" if workers > 1 else ""))
     try:
-        _train_all(results, note)
+        _train_all(results, baselines, note)
     except KeyboardInterrupt:  # between two students
         results.interrupted = True
     results.measure_speed()
@@ -434,7 +459,7 @@ def _check(experiment: Experiment) -> None:
                                     "embeddings='teacher'")
     if experiment.tune is not None and (not experiment.tune or min(experiment.tune) <= 0):
         raise ValueError(f"tune={experiment.tune}: give factors above 0, (.3, 1, 3) say, or None")
-    if experiment.workers < 1 or not experiment.seeds or len(set(experiment.seeds)) < len(experiment.seeds):
+    if (experiment.workers or 1) < 1 or not experiment.seeds or len(set(experiment.seeds)) < len(experiment.seeds):
         raise ValueError(f"workers={experiment.workers}, seeds={experiment.seeds}: one worker or more, and different "
                          "seeds")
     for seed in experiment.seeds:

@@ -86,7 +86,8 @@ def folder_name(
 def _lead(results) -> str:
     "What was compared, in a sentence or two."
     _, teacher = in_words(results.experiment)
-    lead = f"Small students of {teacher}, all with the same number of steps. Classes: {', '.join(results.names)}."
+    kept = "each at the epoch that the validation texts chose" if results.validation else "each after its last epoch"
+    lead = f"Small students of {teacher}, {kept}, twins with the same steps. Classes: {', '.join(results.names)}."
     if results.experiment.labelled is not None:
         lead += " Only part of the training texts kept their label; the others serve distillation alone."
     return lead
@@ -96,8 +97,8 @@ def _ways(results) -> list[tuple[str, str]]:
     return [(way, WAYS[way].sentence) for way in results.experiment.ways]
 
 def _verdicts(results) -> list[tuple[str, str]]:
-    "The word and the sentence for each student and way."
-    return [(found.word, found.sentence) for found in results.comparisons]
+    "The word and the sentence for each student and way, beside its twin and beside the best cheap baseline."
+    return [(found.word, found.sentence) for found in (*results.comparisons, *results.beside_baseline)]
 
 def _trust(results) -> list:
     "The trust report of each student that the last way has taught, on the first seed."
@@ -124,7 +125,7 @@ def report_page(
     students = list(results.students)
     return environment.from_string(template_text("report.html")).render(
         title=f"Distillation on {data}", lead=_lead(results), ways=_ways(results), interrupted=results.interrupted,
-        verdicts=_verdicts(results), table=results.table(), n=len(results.truth), tuned=experiment.tune is not None,
+        verdicts=_verdicts(results), table=results.table(), n=len(results.truth), chosen=results.validation is not None,
         seeds=len(experiment.seeds), charts=charts, kinds={name.split(" ")[0] for name in charts},
         trust=_trust(results), example=folder_name(results, students[-1]) if students else "NAME",
         notes=results.notes, facts=list((_settings(experiment) | versions_used(experiment.device)).items()))

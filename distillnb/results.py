@@ -146,6 +146,12 @@ class Compared(Answered):
         return np.stack([found[seed] for seed in self.seeds(model)])
 
     @property
+    def best_baseline(self) -> str | None:
+        "The baseline, beside the commonest class, that has the most test texts right: the higher bar. None: no baseline."
+        there = {run.model: self.answers[run].score.accuracy for run in self.logits if run.way and run.seed is None}
+        return max(there, key=there.get, default=None)
+
+    @property
     def pairs(self) -> list[Run]:
         "Every student that had a teacher and whose direct twin is finished too."
         experiment, done = self.experiment, self.logits
@@ -166,7 +172,11 @@ class Compared(Answered):
             said_a, said_b = (np.stack([said[seed] for seed in seeds]) for said in (one, other))
         else:
             raise ValueError(f"There is no seed on which both {a} and {b} are finished: run them with the same seeds")
-        return verdict(self.truth, said_a, said_b, a, b, n_classes=len(self.names))
+        return verdict(self.truth, said_a, said_b, a, b, n_classes=len(self.names), twins=self._are_twins(a, b))
+
+    def _are_twins(self, a: str, b: str) -> bool:
+        "Whether one model is the direct twin of the other."
+        return any(run.model == a and run.twin.model == b for run in self.logits)
 
 # %% ../nbs/48_results.ipynb #92ece48a
 class Judged(Compared):
@@ -190,9 +200,15 @@ class Judged(Compared):
         return _table([{"student": run.student, "way": run.way, **found.row()}
                        for run, found in zip(kinds, self.comparisons)], ("student", "way"))
 
+    @property
+    def beside_baseline(self) -> list[Verdict]:
+        "Each student that had a teacher against the best cheap baseline, over all seeds; empty without baselines."
+        taught = dict.fromkeys(run.model for run in self.runs if run in self.logits and WAYS[run.way].uses_teacher)
+        return [self.compare(model, self.best_baseline) for model in taught if self.best_baseline]
+
     def sentences(self) -> list[str]:
-        "A line on each student and way, over all seeds where there are several."
-        return [found.sentence for found in self.comparisons]
+        "A line on each student and way beside its twin and beside the best cheap baseline, over all seeds."
+        return [found.sentence for found in (*self.comparisons, *self.beside_baseline)]
 
 # %% ../nbs/48_results.ipynb #238c9e7e
 class Results(Judged):
@@ -402,6 +418,7 @@ def _save(results: Results, folder: Path) -> Path:
         results.summary.to_csv(new / "summary.csv", index=False)
         results.verdicts.to_csv(new / "verdicts.csv", index=False)
         results.pooled_verdicts.to_csv(new / "pooled.csv", index=False)
+        _table([found.row() for found in results.beside_baseline], ("a", "b")).to_csv(new / "baseline.csv", index=False)
         results.ladder().to_csv(new / "ladder.csv", index=False)
         (new / "report.html").write_text(results.report(), encoding="utf-8")
         for run in results.runs:

@@ -272,11 +272,21 @@ class Verdict:
     mcnemar: McNemar | None = None  # exact test
     probability_better: float | None = None  # posterior probability that a has the higher accuracy
     smallest_detectable_difference: float | None = None  # of accuracies, at 80 % power
+    twins: bool = True  # whether the two differ only in how they were taught
 
     @property
     def per_seed(self) -> np.ndarray:
         "The difference in accuracy for each seed, [S]."
         return self.accuracy.per_seed
+
+    @property
+    def conclusion(self) -> str:
+        "The word as the end of a sentence; of models that are no twins, which is better."
+        if self.word == "inconclusive":
+            return self.word
+        if not self.twins:
+            return "better" if self.word == "helps" else "worse"
+        return self.word if len(self.per_seed) > 1 else f"distillation {self.word}"
 
     @property
     def sentence(self) -> str:
@@ -318,13 +328,13 @@ def _in_words(verdict: Verdict) -> str:
              f"[{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on {verdict.n:,} texts")
     if seeds > 1:
         each = ", ".join(f"{100 * value:+.1f}" for value in verdict.per_seed)
-        return f"{begin} and {seeds} seeds (p {_p(accuracy.p_value)}, seed by seed {each}): {verdict.word}."
+        return f"{begin} and {seeds} seeds (p {_p(accuracy.p_value)}, seed by seed {each}): {verdict.conclusion}."
     tests = (f"bootstrap p {_p(accuracy.p_value)}, McNemar p {_p(verdict.mcnemar.p_value)}, "
              f"P(better) {_probability(verdict.probability_better)}")
     if verdict.word == "inconclusive":
         least = 100 * verdict.smallest_detectable_difference
         return f"{begin} ({tests}): inconclusive; this test could have shown a difference of about {least:.1f} points."
-    return f"{begin} ({tests}): distillation {verdict.word}."
+    return f"{begin} ({tests}): {verdict.conclusion}."
 
 # %% ../nbs/40_significance.ipynb #84e49d32
 def _word(accuracy: Bootstrap, exact: McNemar | None) -> str:
@@ -343,19 +353,20 @@ def verdict(
     n_classes: int | None = None,  # K; by default one more than the largest id
     confidence: float = .95,  # of intervals and tests
     seed: int = 0,  # of all draws
+    twins: bool = True,  # whether the two differ only in how they were taught
 ) -> Verdict:
     "'helps' or 'hurts' where interval and, for one seed, McNemar's test agree. `ValueError` for ids that don't fit."
     settings = {"confidence": confidence, "n_classes": n_classes, "seed": seed}
     accuracy, n = pooled_bootstrap(y_true, preds_a, preds_b, **settings), len(y_true)
     if len(accuracy.per_seed) > 1:
-        return Verdict(name_a, name_b, _word(accuracy, None), n, accuracy)
+        return Verdict(name_a, name_b, _word(accuracy, None), n, accuracy, twins=twins)
     (y_true, a, b), k = _check(y_true, np.ravel(preds_a), np.ravel(preds_b), n_classes=n_classes)
     f1_macro = pooled_bootstrap(y_true, a, b, "f1_macro", **settings)
     exact = mcnemar(y_true, a, b, k)
     share = max(exact.only_a_right + exact.only_b_right, 1) / n
     return Verdict(name_a, name_b, _word(accuracy, exact), n, accuracy, f1_macro, exact,
                    probability_better(y_true, a, b, "accuracy", k, seed=seed),
-                   smallest_detectable_difference(n, share, confidence))
+                   smallest_detectable_difference(n, share, confidence), twins)
 
 # %% ../nbs/40_significance.ipynb #d6f51971
 @dataclass(frozen=True)

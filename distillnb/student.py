@@ -121,6 +121,7 @@ class Recipe:
     decay: float | str = "linear"  # "linear": falls to zero; a number: what the rate is multiplied by after each epoch
     batch_size: int = 32  # texts a step
     epochs: int = 10  # passes over the texts, at most
+    patience: int | None = 3  # epochs without progress on the validation texts that end the training; None: none do
     examples: int | None = None  # examples an epoch; None: as many as there are texts, and `least_examples` at least
     least_examples: int = 2_000  # examples an epoch where there are fewer texts
     clip: float | None = None  # largest norm of the gradient; None: as it is
@@ -157,7 +158,7 @@ def _check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"rate={recipe.rate}: give a learning rate above 0")
     if recipe.decay != "linear" and (isinstance(recipe.decay, str) or not recipe.decay > 0):
         raise ValueError(f"decay={recipe.decay!r}: give a factor above 0, .5 say, or 'linear'")
-    for name in ("batch_size", "epochs", "examples", "least_examples", "bucket", "threads"):
+    for name in ("batch_size", "epochs", "patience", "examples", "least_examples", "bucket", "threads"):
         if getattr(recipe, name) is not None:
             check_numbers(**{name: getattr(recipe, name)})
     if recipe.clip is not None and not recipe.clip > 0:

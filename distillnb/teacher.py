@@ -41,6 +41,7 @@ from transformers.utils import logging as transformers_logging
 
 from .data import align_labels, label_ids, label_names
 from .machine import check_seal, file_digest, pick_device, seal, written_whole
+from .pooling import pooled_classifier, pools_by_mean
 from .tables import list_of_texts
 from .tokens import Tokens, batches, refuse_no_text, tokenize, tokenizer_fingerprint, vocabulary_size
 
@@ -240,6 +241,7 @@ def _why_not(source: str | Path, error: Exception) -> str:
 def load_classifier(
     source: str | Path,  # a folder, or a model's name on the hub
     new_head: bool = False,  # whether weights may be missing, because they will be trained
+    pooled: bool = False,  # whether the new head reads the mean of the tokens' vectors, not what the model's own reads
     **options,  # of `from_pretrained`, `num_labels` for a new head, say
 ) -> tuple[PreTrainedModel, object]:  # model, float32, and fast tokenizer
     "Load a classifier, safetensors only, no remote code. Raises `ValueError` for one that is damaged or lacks weights."
@@ -247,9 +249,12 @@ def load_classifier(
     try:
         with quiet_transformers():
             _know_student(source)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
-                ignore_mismatched_sizes=new_head, output_loading_info=True, **options)
+            if pooled:
+                model, info = pooled_classifier(source, **options), {"missing_keys": []}
+            else:
+                model, info = AutoModelForSequenceClassification.from_pretrained(
+                    source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
+                    ignore_mismatched_sizes=new_head, output_loading_info=True, **options)
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         raise ValueError(f"Cannot load a classifier from {source}: {_why_not(source, error)}") from error
@@ -346,15 +351,19 @@ class FineTuning:
     "How a teacher is fine-tuned."
     epochs: int = 3  # passes over the labelled texts
     batch_size: int = 32  # texts a step
-    learning_rate: float = 1e-4  # peak of the linear schedule
+    learning_rate: float = 2e-4  # peak of the linear schedule
     freeze_layers: int = 3  # embeddings and this many lower layers keep their weights; 0: all learn
     max_length: int = 128  # most tokens in a text
     seed: int = 42  # of the new head, the order of the texts, and dropout
+    pooling: str | None = None  # "mean" of the tokens' vectors, "model": as its own head; None: as it was trained
 
     def __post_init__(self):
         for name, least in (("epochs", 1), ("batch_size", 1), ("freeze_layers", 0), ("max_length", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: give a whole number of {least} or more")
+        if self.pooling not in (None, "mean", "model"):
+            raise ValueError(f"pooling={self.pooling!r}: choose 'mean', 'model', or None for what the encoder was "
+                             "trained with")
 
 # %% ../nbs/10_teacher.ipynb #4ff6978a
 def _content_key(base: str | Path, train: pd.DataFrame, validation: pd.DataFrame, settings: FineTuning) -> str:
@@ -442,7 +451,8 @@ def _fine_tune(base, train, validation, folder: Path, settings: FineTuning, devi
     ids = {name: i for i, name in enumerate(names)}
     head = {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": ids}
     torch.manual_seed(settings.seed)
-    model, tokenizer = load_classifier(base, new_head=True, **head)
+    pooled = pools_by_mean(base) if settings.pooling is None else settings.pooling == "mean"
+    model, tokenizer = load_classifier(base, new_head=True, pooled=pooled, **head)
     _freeze(model, settings.freeze_layers)
     rows = [_Rows(tokenize(frame.text, tokenizer, settings.max_length), label_ids(frame)) if len(frame) else None
             for frame in (train, validation)]

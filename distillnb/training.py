@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,12 +28,14 @@ from .kernels import check_rows, not_finite, sgd_epoch
 from .lesson import Lesson, Run, build_student
 from .linear import LinearStudent
 from .losses import Loss, refuse_probabilities
-from .machine import pick_device
+from .machine import one_thread, pick_device
 from .metrics import scores
 from .student import Recipe
 from .tokens import Tokens, batches
 
 # %% ../nbs/35_training.ipynb #3b11e32a
+_FEW = 32  # texts that one thread answers as fast as several
+
 @torch.inference_mode()
 def predict_logits(
     model: PreTrainedModel,  # a student
@@ -44,9 +46,10 @@ def predict_logits(
     model.eval()
     max_tokens = max_tokens or (8_192 if model.device.type == "cpu" else 65_536)
     result = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
-    for rows in batches(tokens.lengths, batch_size=None, max_tokens=max_tokens, bucket=None):
-        input_ids, attention_mask = (torch.from_numpy(array).to(model.device) for array in tokens.padded(rows))
-        result[rows] = model(input_ids=input_ids, attention_mask=attention_mask).logits.float().cpu().numpy()
+    with one_thread() if len(tokens) <= _FEW else nullcontext():
+        for rows in batches(tokens.lengths, batch_size=None, max_tokens=max_tokens, bucket=None):
+            input_ids, attention_mask = (torch.from_numpy(array).to(model.device) for array in tokens.padded(rows))
+            result[rows] = model(input_ids=input_ids, attention_mask=attention_mask).logits.float().cpu().numpy()
     return result
 
 # %% ../nbs/35_training.ipynb #ef6fab90
@@ -255,6 +258,11 @@ def _best(scores: list[dict]) -> int | None:
     ranks = [(entry["acc"], -entry["loss"]) if entry else (epoch,) for epoch, entry in enumerate(scores)]
     return max(range(len(ranks)), key=ranks.__getitem__, default=None)
 
+def _idle(scores: list[dict]) -> int:
+    "Epochs since accuracy or loss was last better than ever before."
+    losses = [entry["loss"] for entry in scores]
+    return len(scores) - 1 - max(_best(scores), losses.index(min(losses)))
+
 # %% ../nbs/35_training.ipynb #7acea8cd
 class _Epochs:
     "The epochs of one training: what is the same in all of them, and `run` for one."
@@ -318,6 +326,8 @@ def fit(
                              **run._asdict()})
                 if validation is None or _best(choosing) == epoch:
                     kept = copy.deepcopy(model.state_dict())
+                if recipe.patience and validation is not None and _idle(choosing) >= recipe.patience:
+                    break
                 bar.set_postfix_str(f"loss {train['loss']:.3f}" + (f", test {test['acc']:.3f}" if test else ""))
         except KeyboardInterrupt:
             interrupted = True
@@ -352,9 +362,10 @@ def train(
     best, failed, start = None, None, time.perf_counter()
     for factor in factors:
         try:
-            model = build_student(recipe, lesson, seed)
-            trained = fit(model, lesson, replace(recipe, rate=recipe.rate * factor), seed,
-                          validation=validation, watch=watch, run=run, device=device)
+            with one_thread():
+                model = build_student(recipe, lesson, seed)
+                trained = fit(model, lesson, replace(recipe, rate=recipe.rate * factor), seed,
+                              validation=validation, watch=watch, run=run, device=device)
         except FloatingPointError as error:
             failed = error
             continue
