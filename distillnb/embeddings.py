@@ -7,7 +7,7 @@ __all__ = ['teacher_embeddings', 'start_from', 'read_vectors']
 
 # %% ../nbs/30_embeddings.ipynb #9d061151
 import gzip
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from .student import Student
 from .tables import no_damage
-from .tokens import vocabulary_size
+from .tokens import begin_mark, vocabulary_size
 
 # %% ../nbs/30_embeddings.ipynb #858fe33b
 def teacher_embeddings(
@@ -59,17 +59,10 @@ def start_from(
     return int(known.sum())
 
 # %% ../nbs/30_embeddings.ipynb #42ced32d
-def _begin_mark(vocabulary: Collection[str]) -> str:
-    "The sign before each token that begins a word; empty where there is none, as in BERT's vocabularies."
-    for mark in ("Ġ", "▁"):
-        if sum(token.startswith(mark) for token in vocabulary) > len(vocabulary) / 10:
-            return mark
-    return ""
-
 def _words(tokenizer) -> dict[int, str]:
     "Token ids that begin a word, and the letters they stand for."
     vocabulary = tokenizer.get_vocab()
-    mark = _begin_mark(vocabulary)
+    mark = begin_mark(vocabulary)
     begins = {i: token.removeprefix(mark) for token, i in vocabulary.items()
               if token.startswith(mark) and not token.startswith("##")}
     return {i: word for i, word in begins.items() if word and i not in tokenizer.all_special_ids}

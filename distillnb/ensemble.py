@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .cnn import CNNConfig, CNNStudent
-from .linear import hashed_ngrams
+from .linear import TokenBag, hashed_ngrams
 from .student import check_numbers, register_student
 
 # %% ../nbs/24_ensemble.ipynb #8b420842
@@ -41,7 +41,7 @@ class EnsembleStudent(CNNStudent):
 
     def __init__(self, config: EnsembleConfig, rows: np.ndarray | None = None):
         super().__init__(config, rows)
-        self.votes = nn.EmbeddingBag(config.vocab_size + config.buckets, config.num_labels, mode="sum")
+        self.votes = TokenBag(config.vocab_size + config.buckets, config.num_labels, mode="sum")
         self.post_init()
 
     def _init_weights(self, module):
@@ -49,6 +49,14 @@ class EnsembleStudent(CNNStudent):
             nn.init.zeros_(module.weight)
         else:
             super()._init_weights(module)
+
+    def learn_letters(self, letters: list[str], rows: int) -> None:
+        "See `TokenBag.learn_letters`."
+        self.votes.learn_letters(letters, self.rows, rows)
+
+    def settle(self) -> None:
+        "See `TokenBag.settle`."
+        self.votes.settle()
 
     def logits(
         self,

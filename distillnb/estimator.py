@@ -32,7 +32,7 @@ from .significance import score, verdict
 from .student import PREFIX, Recipe, architecture
 from .tables import column_names, list_of_texts
 from .teacher import Teacher, check_answers, match_labels, to_logits
-from .tokens import refuse_no_text, tokenize, vocabulary_size
+from .tokens import refuse_no_text, token_letters, tokenize, vocabulary_size
 from .training import Trained, train
 
 # %% ../nbs/52_estimator.ipynb #a6ae5ace
@@ -356,7 +356,6 @@ class _Shared:
     "What a student and its direct twin have in common, beside the settings."
     vocabulary: np.ndarray  # rows of the table of embeddings, as `trim_vocabulary` gives them
     vectors: dict[str, np.ndarray]  # embeddings to start from, by the name that recipes use
-    examples: int  # that an epoch shows where the recipe does not say
     judges: _Judges | None  # texts that choose the epoch
 
 # %% ../nbs/52_estimator.ipynb #e31dfd2d
@@ -414,9 +413,9 @@ def _lesson(
     if said.soft is not None:
         logits = to_logits(said.soft, said.multilabel)
     labels = np.append(said.labels, np.full(len(more), -1))
-    vocabulary, examples = (None, None) if shared is None else (shared.vocabulary, shared.examples)
-    lesson = Lesson(said.names, tokens, labels, logits, loss, None, vectors, vocabulary_size(tokenizer), vocabulary,
-                    said.multilabel, examples)
+    vocabulary = None if shared is None else shared.vocabulary
+    lesson = Lesson(said.names, tokens, labels, logits, loss, None, vectors, vocabulary_size(tokenizer),
+                    token_letters(tokenizer), vocabulary, said.multilabel)
     return replace(lesson, weights=_weights(estimator, said, lesson)), tokenizer
 
 # %% ../nbs/52_estimator.ipynb #86c2b75e
@@ -495,7 +494,7 @@ class _Fitting(_Settings):
         trained = train(lesson, recipe, seed, validation=choosing, factors=factors, device=self.device)
         if trained.kept is None:
             raise KeyboardInterrupt
-        self._shared = _Shared(lesson.vocabulary, lesson.vectors, lesson.examples, judges)
+        self._shared = _Shared(lesson.vocabulary, lesson.vectors, judges)
         trained.model.config.label_values = said.classes.tolist()
         self.trained_, self.recipe_, self.history_ = trained, trained.recipe, _history(trained)
         self.classifier_ = Classifier(trained.model, tokenizer, self.max_length)

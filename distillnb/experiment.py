@@ -34,7 +34,7 @@ from .results import Results, texts_per_second
 from .significance import pooled_bootstrap
 from .student import Recipe, architecture
 from .teacher import Teacher, cached_fine_tune, pick_precision
-from .tokens import demo_model, tokenize, vocabulary_size
+from .tokens import demo_model, token_letters, tokenize, vocabulary_size
 from .training import Trained, train
 
 # %% ../nbs/50_experiment.ipynb #8ced628b
@@ -215,7 +215,8 @@ def _prepare(experiment: Experiment, splits: Splits, teacher: Teacher, note: Cal
     weights = None if experiment.class_weight is None else class_weights(experiment.class_weight, labels, logits, names)
     loss = fitting_loss(teacher.gives, False, experiment.loss, experiment.alpha)
     vectors = start_vectors(teacher, tokenizer) | _vectors(experiment, tokenizer)
-    lesson = Lesson(names, tokens, labels, logits, loss, weights, vectors, vocabulary_size(tokenizer))
+    lesson = Lesson(names, tokens, labels, logits, loss, weights, vectors, vocabulary_size(tokenizer),
+                    token_letters(tokenizer))
     if experiment.rounds:
         made = _augmented(experiment, splits, texts.text, tokenizer, note)
         more, answers = ask(made.text, "augmented")
@@ -334,7 +335,7 @@ def _workers(experiment: Experiment, lesson: Lesson) -> int:
     if experiment.workers is not None:
         return experiment.workers
     each = len(experiment.ways) * len(experiment.seeds)
-    work = sum(each * recipe.epochs * max(recipe.examples or lesson.examples, recipe.least_examples)
+    work = sum(each * recipe.epochs * max(recipe.examples or len(lesson), recipe.least_examples)
                for recipe in experiment.recipes.values())
     on_cpu = pick_device(experiment.device).type == "cpu"
     return min(joblib.cpu_count(), each * len(experiment.recipes)) if on_cpu and work >= _WORTH_A_PROCESS else 1

@@ -40,17 +40,17 @@ class Lesson:
     weights: np.ndarray | None = None  # how often each text is seen, relative to the others, [n]; None: equally often
     vectors: dict[str, np.ndarray] = field(default_factory=dict)  # embeddings to start from, as recipes call them
     vocab_size: int | None = None  # ids that the tokenizer has; None: one more than the largest
+    letters: list[str] | None = None  # of each token id, as `token_letters` gives them; None: nobody learns letters
     vocabulary: np.ndarray | None = None  # rows of a trimmed table, of `trim_vocabulary`; None: made of these texts
     multilabel: bool = False  # whether the classes are independent of each other
-    examples: int | None = None  # that an epoch shows where the recipe does not say; None: as many as there are texts
+    examples: int | None = None  # that an epoch shows where the recipe does not say; None: each text that teaches, once
     augmented: "Lesson | None" = None  # distorted versions of the texts, with the teacher's logits for them
 
     def __post_init__(self):
         used = self.tokens.ids[self.tokens.offsets[0]:self.tokens.offsets[-1]]
         size = self.vocab_size or int(used.max(initial=0)) + 1
-        for name, value in (("vocab_size", size), ("labels", np.asarray(self.labels, np.int64)),
-                            ("examples", self.examples or len(self.tokens))):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "vocab_size", size)
+        object.__setattr__(self, "labels", np.asarray(self.labels, np.int64))
         if self.vocabulary is None:
             object.__setattr__(self, "vocabulary", trim_vocabulary(self.tokens, size))
 
@@ -58,23 +58,24 @@ class Lesson:
         return len(self.tokens)
 
     def __getitem__(self, rows: np.ndarray) -> "Lesson":
-        "The lesson on some of its texts; vocabulary, start and examples an epoch stay those of all."
+        "The lesson on some of its texts; vocabulary and start stay those of all."
         logits = None if self.logits is None else self.logits[rows]
         weights = None if self.weights is None else self.weights[rows]
         return replace(self, tokens=self.tokens[rows], labels=self.labels[rows], logits=logits, weights=weights)
 
     def direct(self) -> "Lesson":
-        "The twin's lesson: the labels alone, with the same vocabulary, start and examples an epoch."
+        "The twin's lesson: the labels alone, with the same vocabulary and start."
         return replace(self, logits=None, loss=CrossEntropy(), augmented=None)
 
     def with_augmented(self) -> "Lesson":
-        "The lesson on all texts and on their distorted versions. Raises `ValueError` where there are none."
+        "All texts and their distorted versions, of which an epoch shows as many as before. `ValueError` for none."
         if self.augmented is None:
             raise ValueError("There are no augmented texts: ask for rounds of augmentation")
         more = self.augmented
         weights = None if self.weights is None else np.append(self.weights, np.ones(len(more)))
         return replace(self, tokens=join_tokens(self.tokens, more.tokens), labels=np.append(self.labels, more.labels),
-                       logits=np.concatenate([self.logits, more.logits]), weights=weights, augmented=None)
+                       logits=np.concatenate([self.logits, more.logits]), weights=weights, augmented=None,
+                       examples=self.examples or len(self))
 
     @property
     def labelled(self) -> np.ndarray:
@@ -294,6 +295,8 @@ def build_student(
     names = {"id2label": dict(enumerate(lesson.names)), "label2id": {name: i for i, name in enumerate(lesson.names)}}
     config = kind.config(vocab_size=lesson.vocab_size, pad_token_id=lesson.tokens.pad_id, **names, **sizes)
     student = kind.model(config, lesson.vocabulary if recipe.trim else None)
+    if recipe.letters and lesson.letters is not None:
+        student.learn_letters(lesson.letters, recipe.letters)
     if recipe.embeddings is not None:
         if (vectors := lesson.vectors.get(str(recipe.embeddings))) is None:
             raise ValueError(f"embeddings={recipe.embeddings!r}: the lesson has no such vectors"

@@ -83,6 +83,9 @@ class Student(PreTrainedModel):
         "What a kind of student defines: logits from its rows."
         raise NotImplementedError(f"{type(self).__name__} defines no logits(rows, mask)")
 
+    def settle(self) -> None:
+        "Put what was needed only to learn into what stays; called when a training ends."
+
     def program(self) -> list[dict]:
         "What a kind of student defines: the same as a list of operations, for every other place that it will run in."
         raise NotImplementedError(f"{type(self).__name__} defines no program(), so it cannot be exported")
@@ -116,12 +119,11 @@ class Recipe:
     "How one kind of student is built and trained; the same for all ways of teaching it."
     student: str = "cnn"  # which kind: "linear", "cnn", "bilstm", "ensemble", or one that you have registered
     sizes: dict = field(default_factory=dict)  # settings of its configuration: width, filters, ngrams, ...
-    optimizer: str = "adam"  # "adam" or "sgd"
+    optimizer: str = "adam"  # "adam", "sgd" or "adagrad"
     rate: float = 1e-3  # learning rate of the first step
     decay: float | str = "linear"  # "linear": falls to zero; a number: what the rate is multiplied by after each epoch
     batch_size: int = 32  # texts a step
     epochs: int = 10  # passes over the texts, at most
-    patience: int | None = 3  # epochs without progress on the validation texts that end the training; None: none do
     examples: int | None = None  # examples an epoch; None: as many as there are texts, and `least_examples` at least
     least_examples: int = 2_000  # examples an epoch where there are fewer texts
     clip: float | None = None  # largest norm of the gradient; None: as it is
@@ -130,6 +132,8 @@ class Recipe:
     trim: bool = True  # a table of embeddings for the tokens of the training texts only
     embeddings: str | Path | None = None  # to start from: "teacher", a file of word vectors, or None for noise
     threads: int = 1  # of the linear student's SGD; above 1: lock-free, and no two runs the same
+    patience: int | None = 3  # epochs without progress on the validation texts that end the training; None: none do
+    letters: int = 0  # rows that runs of letters share while a bag of tokens learns; 0: none
 
     def __post_init__(self):
         _check_recipe(self)
@@ -152,8 +156,15 @@ def _check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"A {recipe.student} student has no size {unknown[0]!r}: "
                          f"choose from {', '.join(sorted(sizes))}")
     config(**recipe.sizes)
-    if recipe.optimizer not in ("adam", "sgd"):
-        raise ValueError(f"optimizer={recipe.optimizer!r}: choose 'adam' or 'sgd'")
+    if recipe.optimizer not in ("adam", "sgd", "adagrad"):
+        raise ValueError(f"optimizer={recipe.optimizer!r}: choose 'adam', 'sgd' or 'adagrad'")
+    check_numbers(least=0, letters=recipe.letters)
+    if recipe.letters and not hasattr(architecture(recipe.student).model, "learn_letters"):
+        raise ValueError(f"letters={recipe.letters}: a {recipe.student} student has no bag of tokens to learn them for: "
+                         "leave letters out")
+    if recipe.threads > 1 and recipe.optimizer == "adagrad":
+        raise ValueError(f"threads={recipe.threads}: adagrad takes one step after the other: use optimizer='sgd', or "
+                         "one thread")
     if not recipe.rate > 0:
         raise ValueError(f"rate={recipe.rate}: give a learning rate above 0")
     if recipe.decay != "linear" and (isinstance(recipe.decay, str) or not recipe.decay > 0):

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['demo_model', 'tokenizer_fingerprint', 'vocabulary_size', 'Tokens', 'join_tokens', 'refuse_no_text', 'encode',
-           'tokenize', 'batches', 'save_tokens', 'load_tokens', 'trim_vocabulary', 'train_tokenizer']
+           'tokenize', 'batches', 'save_tokens', 'load_tokens', 'trim_vocabulary', 'train_tokenizer', 'begin_mark',
+           'token_letters']
 
 # %% ../nbs/03_tokens.ipynb #3eaefeae
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain, islice
@@ -405,3 +406,25 @@ def train_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]",
                                    model_input_names=["input_ids", "attention_mask"])
+
+# %% ../nbs/03_tokens.ipynb #9p1e5ce1
+def begin_mark(
+    vocabulary: Collection[str],  # of a tokenizer
+) -> str:
+    "The sign before each token that begins a word; empty where there is none, as in BERT's vocabularies."
+    for mark in ("Ġ", "▁"):
+        if sum(token.startswith(mark) for token in vocabulary) > len(vocabulary) / 10:
+            return mark
+    return ""
+
+def token_letters(
+    tokenizer,  # a fast tokenizer of transformers
+) -> list[str]:  # by id; empty for special tokens
+    "The letters of each token, `<` before one that begins a word and `>` at its end."
+    vocabulary, letters = tokenizer.get_vocab(), [""] * vocabulary_size(tokenizer)
+    mark, special = begin_mark(vocabulary), set(tokenizer.all_special_ids)
+    for token, i in vocabulary.items():
+        if i not in special:
+            begins = token.startswith(mark) and not token.startswith("##")
+            letters[i] = "<" * begins + token.removeprefix("##").removeprefix(mark) + ">"
+    return letters

@@ -24,7 +24,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from .kernels import check_rows, not_finite, sgd_epoch
+from .kernels import adagrad_epoch, can_adagrad, check_rows, not_finite, sgd_epoch
 from .lesson import Lesson, Run, build_student
 from .linear import LinearStudent
 from .losses import Loss, refuse_probabilities
@@ -121,17 +121,19 @@ def train_epoch(
 # %% ../nbs/35_training.ipynb #32512c6e
 def make_optimizer(
     model: PreTrainedModel,  # a student
-    name: str,  # "sgd" (sparse embedding gradients) or "adam"
+    name: str,  # "sgd" (sparse embedding gradients), "adam" or "adagrad"
     rate: float,  # learning rate
 ) -> torch.optim.Optimizer:
-    "Plain SGD or Adam over all of the student's weights. Raises `ValueError` for another name."
-    if name not in ("sgd", "adam"):
-        raise ValueError(f"optimizer {name!r}: choose 'sgd' or 'adam'")
+    "Plain SGD, Adam or AdaGrad over all of the student's weights. Raises `ValueError` for another name."
+    if name not in ("sgd", "adam", "adagrad"):
+        raise ValueError(f"optimizer {name!r}: choose 'sgd', 'adam' or 'adagrad'")
     embedding = model.get_input_embeddings()
     if isinstance(embedding, nn.EmbeddingBag):
-        embedding.sparse = name == "sgd"
+        embedding.sparse = name in ("sgd", "adagrad")
     if name == "sgd":
         return torch.optim.SGD(model.parameters(), lr=rate)
+    if name == "adagrad":
+        return torch.optim.Adagrad([weights for weights in model.parameters() if weights.requires_grad], lr=rate)
     return torch.optim.Adam(model.parameters(), lr=rate, fused=model.device.type in ("cpu", "cuda"))
 
 # %% ../nbs/35_training.ipynb #a12cfd1e
@@ -274,21 +276,31 @@ class _Epochs:
             self.weights = _check_weights(lesson.weights, len(lesson))[self.rows]
             if not self.weights.any():
                 raise ValueError("The weights are zero for all texts that could teach: give some of them more")
-        self.examples = recipe.examples or max(lesson.examples, recipe.least_examples)
+        self.examples = recipe.examples or max(lesson.examples or len(self.rows), recipe.least_examples)
         self.steps = -(-self.examples // recipe.batch_size)
-        self.by_hand = isinstance(model, LinearStudent) and recipe.optimizer == "sgd" and recipe.clip is None
         self.optimizer = make_optimizer(model, recipe.optimizer, recipe.rate)
+        self.by_hand = isinstance(model, LinearStudent) and recipe.clip is None and self._can(recipe.optimizer)
+
+    def _can(self, optimizer: str) -> bool:
+        "Whether there are compiled steps for a linear student and this optimiser."
+        if optimizer == "adagrad":
+            return self.recipe.batch_size == 1 and can_adagrad(self.model, self.lesson.loss)
+        return optimizer == "sgd" and self.model.embedding.starts is None
 
     def run(self, epoch: int, bar: tqdm) -> dict[str, float]:
         "Train for one epoch; its loss and scores."
         recipe, lesson, tokens = self.recipe, self.lesson, self.lesson.tokens
         order = epoch_rows(self.rows, epoch, self.examples, recipe.shuffle, self.seed, self.weights)
         rates = step_rates(recipe.rate, recipe.decay, epoch, recipe.epochs, self.steps)
+        if self.by_hand and recipe.optimizer == "adagrad":
+            value, predictions = adagrad_epoch(self.model, tokens, lesson.loss, order, rates, lesson.labels,
+                                               lesson.logits, self.optimizer, epoch, bar)
+            return {"loss": value, **scores(lesson.labels[order], predictions, self.model.config.num_labels)}
         if self.by_hand:
             value, predictions = sgd_epoch(self.model, tokens, lesson.loss, order, recipe.batch_size, rates,
                                            lesson.labels, lesson.logits, epoch, bar, recipe.threads)
             return {"loss": value, **scores(lesson.labels[order], predictions, self.model.config.num_labels)}
-        sorts = recipe.shuffle and recipe.bucket != 1
+        sorts = recipe.shuffle and recipe.bucket != 1 and recipe.batch_size > 1
         groups = batches(tokens.lengths, order, recipe.batch_size, bucket=recipe.bucket if sorts else 1,
                          generator=np.random.default_rng([self.seed, epoch]) if sorts else None)
         return train_epoch(self.model, lesson, self.optimizer, groups, rates, recipe.clip, epoch, bar)
@@ -333,6 +345,7 @@ def fit(
             interrupted = True
             print(f"{run.model}: stopped in epoch {len(rows)}; the {len(rows)} finished epochs are kept")
     model.load_state_dict(kept)
+    model.settle()
     history, chosen = pd.DataFrame(rows, columns=HISTORY_COLUMNS), tuple(choosing[:len(rows)])
     return Trained(run, model.eval(), recipe, lesson.loss, history, _best(chosen), () if validation is None else chosen,
                    interrupted, seconds=time.perf_counter() - start)

@@ -290,7 +290,7 @@ def test_the_lessons_keep_texts_labels_and_logits_together(long):
     assert (lessons["distilled on the same texts"].labels >= 0).all()
     more = lessons["distilled with augmentation"]
     assert len(more.tokens) == len(more.labels) == len(more.logits) > 440 and (more.labels[440:] == -1).all()
-    assert all(own.vocabulary is lesson.vocabulary and own.examples == 440 for own in lessons.values())
+    assert all(own.vocabulary is lesson.vocabulary for own in lessons.values())
     test = {tuple(results.test[0][row]) for row in range(len(results.test[0]))}
     assert not test & {tuple(more.tokens[row]) for row in range(len(more))}
 

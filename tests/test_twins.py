@@ -35,7 +35,7 @@ def assert_same(a, b):
 def texts_in_order(lesson, recipe, seed, epoch):
     """The texts of an epoch as the loop deals them, each as its token ids."""
     rows = np.arange(len(lesson)) if lesson.loss.needs_teacher else lesson.labelled
-    examples = recipe.examples or max(lesson.examples, recipe.least_examples)
+    examples = recipe.examples or max(lesson.examples or len(rows), recipe.least_examples)
     return [tuple(lesson.tokens[int(row)].tolist()) for row in epoch_rows(rows, epoch, examples, recipe.shuffle, seed)]
 
 
@@ -109,7 +109,7 @@ def test_a_twin_is_its_student_but_for_what_it_learns(door, student, kind, shape
     one, two = DOORS[door](monkeypatch, student, teacher, texts, labels, transfer, **settings)
     (lesson, recipe, seed, how, _), (twins, twins_recipe, twins_seed, twins_how, trained) = one, two
     assert twins.loss.needs_labels and not twins.loss.needs_teacher and lesson.loss.needs_teacher
-    assert (recipe, seed, lesson.examples) == (twins_recipe, twins_seed, twins.examples)
+    assert (recipe, seed, lesson.letters) == (twins_recipe, twins_seed, twins.letters)
     assert (recipe.embeddings == "teacher") == (kind == "bert" and student != "linear")
     assert np.array_equal(lesson.vocabulary, twins.vocabulary)
     assert_same(numbers_of(build_student(recipe, lesson, seed)), numbers_of(build_student(recipe, twins, seed)))
