@@ -17,6 +17,9 @@ test: .venv/dev ## set everything up, then run all notebooks and all tests
 bench: .venv/bench ## speed side by side: the original's way, ours, fastText, scikit-learn; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks
 
+compare: .venv-compare/ready ## accuracy, size and speed beside what people would pick instead; writes benchmarks/compare.json
+	.venv-compare/bin/python -m benchmarks.compare $(ARGS)
+
 notebooks: .venv/dev ## run every notebook again, slow cells too, and store the outputs
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=3600 nbs/[0-9]*.ipynb nbs/tutorials/*.ipynb nbs/index.ipynb
 	$(MAKE) export
@@ -32,7 +35,7 @@ docs: .venv/dev ## the site, into _docs (needs Quarto)
 	$(BIN)/nbdev_docs
 
 clean: ## forget the environment, the cache and all results
-	rm -rf .venv runs nbs/runs nbs/tutorials/runs build dist _docs _proc *.egg-info
+	rm -rf .venv .venv-compare runs nbs/runs nbs/tutorials/runs build dist _docs _proc *.egg-info
 
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "distillnb needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
@@ -51,4 +54,12 @@ clean: ## forget the environment, the cache and all results
 	$(INSTALL) -e ".[bench]"
 	@touch $@
 
-.PHONY: help demo test bench notebooks export docs clean
+# An environment of its own: model2vec needs an older transformers than the one in constraints.txt.
+.venv-compare/ready: .venv/python settings.ini setup.py constraints.txt
+	$(PYTHON) -m venv .venv-compare
+	@echo '*' > .venv-compare/.gitignore
+	.venv-compare/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	.venv-compare/bin/python -m pip install --quiet -e ".[compare]"
+	@touch $@
+
+.PHONY: help demo test bench compare notebooks export docs clean

@@ -11,6 +11,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from io import StringIO
 from itertools import product
 from pathlib import Path
@@ -42,10 +43,10 @@ class Task:
     truth: np.ndarray  # ids of their classes, [m]
     encoder: Path  # folder of the sentence encoder that became the teacher
     teacher: object  # the fine-tuned one, a `Teacher`
-    results: object  # of the experiment, with the students
-    note: Callable = print  # told what had to be left out
-    shared: dict = field(default_factory=dict)  # what the tasks of a set have in common, with its seconds
-    chosen: list = field(default_factory=list)  # the settings that the first seed chose, for the others
+    results: object  # of the experiment, with our students
+    note: Callable  # told what had to be left out
+    shared: dict  # what all tasks of a set have in common
+    chosen: list = field(default_factory=list)  # the setting that the first seed chose, for the others
     seed: int = 0  # of weights and order
 
 
@@ -61,8 +62,8 @@ class Peer:
 
     @property
     def missing(self) -> list[str]:
-        "The modules that cannot be imported."
-        return [name for name in self.needs if not _is_there(name)]
+        "The modules that are not installed."
+        return [name for name in self.needs if find_spec(name) is None]
 
 
 PEERS: dict[str, Peer] = {}
@@ -80,15 +81,6 @@ def register(
     return decorator
 
 
-def _is_there(module: str) -> bool:
-    "Whether a module can be imported, without a word from it."
-    try:
-        import_module(module)
-    except ImportError:
-        return False
-    return True
-
-
 def tuned(
     task: Task,  # whose validation texts choose; it remembers what they chose
     options: Iterable,  # settings to choose from
@@ -96,8 +88,7 @@ def tuned(
     answers: Callable,  # of a model -> class ids of the validation texts
 ):  # the best model, the first of those that are equal
     "Try each setting on the first seed; later seeds take the one that was chosen."
-    best, most, kept = None, -1., None
-    options = task.chosen or list(options)
+    options, best, most, kept = task.chosen or list(options), None, -1., None
     for option in options:
         model = make(option)
         right = float(np.mean(answers(model) == task.truth)) if len(options) > 1 else 0.
@@ -119,22 +110,18 @@ def _load_pickle(folder: Path) -> Callable:
     return joblib.load(folder / "model.joblib").predict
 
 
-def _tfidf(vectorizer, task: Task, folder: Path) -> None:
+def _tfidf(features: Callable, task: Task, folder: Path) -> None:
     "Tf-idf and logistic regression, as one compressed pickle."
+    vectorizer = features()
     vectors = vectorizer.fit_transform(task.texts)
-    head = _regression(task, vectors, vectorizer.transform(task.validation))
+    model = make_pipeline(vectorizer, _regression(task, vectors, vectorizer.transform(task.validation)))
     (folder / "pickle").mkdir()
-    joblib.dump(make_pipeline(vectorizer, head), folder / "pickle" / "model.joblib", compress=3)
+    joblib.dump(model, folder / "pickle" / "model.joblib", compress=3)
 
 
-@register("tf-idf words", _load_pickle)
-def _words(task: Task, folder: Path) -> None:
-    _tfidf(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), task, folder)
-
-
-@register("tf-idf words and characters", _load_pickle)
-def _words_and_characters(task: Task, folder: Path) -> None:
-    _tfidf(tfidf_features(), task, folder)
+_words = partial(TfidfVectorizer, ngram_range=(1, 2), sublinear_tf=True)
+register("tf-idf words", _load_pickle)(partial(_tfidf, _words))
+register("tf-idf words and letters", _load_pickle)(partial(_tfidf, tfidf_features))
 
 
 # fastText
@@ -145,35 +132,39 @@ def _line(text: str) -> str:
 
 
 def _fasttext_ids(model, texts: list[str]) -> np.ndarray:
-    "Class ids of texts; those without a word get the first label."
-    labels = model.predict([_line(text) for text in texts])[0]
-    first = model.labels[0]
-    return np.array([int((found[0] if found else first).removeprefix("__label__")) for found in labels])
+    "Class ids of texts; the first label's for a text without a word."
+    found = model.predict([_line(text) for text in texts])[0]
+    return np.array([int((labels or model.labels)[0].removeprefix("__label__")) for labels in found])
+
+
+def _open_fasttext(file: Path):
+    import fasttext
+    fasttext.FastText.eprint = lambda text: None
+    return fasttext.load_model(str(file))
 
 
 def _load_fasttext(folder: Path) -> Callable:
-    import fasttext
-    fasttext.FastText.eprint = lambda text: None
-    return partial(_fasttext_ids, fasttext.load_model(str(next(folder.iterdir()))))
+    return partial(_fasttext_ids, _open_fasttext(next(folder.iterdir())))
 
 
 @register("fastText", _load_fasttext, needs=("fasttext",), seeded=True)
 def _fasttext(task: Task, folder: Path) -> None:
-    "The C++ with runs of words and of letters; whole, quantized as its documentation does, and quantized to be small."
-    import fasttext
-    fasttext.FastText.eprint = lambda text: None
+    "The C++ with runs of words and of letters: whole, quantized as its documentation does it, and smaller still."
+    from fasttext import train_supervised
     file, whole = str(folder / "train.txt"), folder / "bin" / "model.bin"
     lines = (f"__label__{label} {_line(text)}\n" for label, text in zip(task.classes, task.texts))
     Path(file).write_text("".join(lines), encoding="utf-8")
-    best = tuned(task, FASTTEXT_GRID, lambda option: fasttext.train_supervised(
-        file, lr=option[0], epoch=option[1], seed=task.seed, **FASTTEXT), lambda m: _fasttext_ids(m, task.validation))
+
+    def make(option: tuple):
+        return train_supervised(file, lr=option[0], epoch=option[1], seed=task.seed, **FASTTEXT)
+    best = tuned(task, FASTTEXT_GRID, make, lambda model: _fasttext_ids(model, task.validation))
     whole.parent.mkdir()
     best.save_model(str(whole))
     (rate, epochs), = task.chosen
     for form, rows in FASTTEXT_CUTOFFS.items():
+        model = _open_fasttext(whole)  # -1: zero would be taken as not said
+        model.quantize(file, qnorm=True, retrain=True, cutoff=rows, lr=rate, epoch=epochs, thread=1, verbose=-1)
         (folder / form).mkdir()
-        model = fasttext.load_model(str(whole))
-        model.quantize(input=file, qnorm=True, retrain=True, cutoff=rows, lr=rate, epoch=epochs, thread=1, verbose=-1)
         model.save_model(str(folder / form / "model.ftz"))
 
 
@@ -189,34 +180,29 @@ def _static(task: Task, of_teacher: bool) -> tuple:
     "Static vectors of the encoder, or of the teacher that it became, and the seconds that they took; once a set."
     from model2vec.distill import distill_from_model
     from transformers import AutoModel, AutoTokenizer
-
-    from distillnb.teacher import quiet_transformers
-    if ("static", of_teacher) not in task.shared:
-        start = time.perf_counter()
-        if of_teacher:
-            model, tokenizer = copy.deepcopy(task.teacher.model.base_model), task.teacher.tokenizer
-        else:
-            with quiet_transformers():
-                model = AutoModel.from_pretrained(task.encoder)
-            tokenizer = AutoTokenizer.from_pretrained(task.encoder)
-        task.shared["static", of_teacher] = distill_from_model(model, tokenizer), time.perf_counter() - start
-    return task.shared["static", of_teacher]
+    key, start = f"static vectors {of_teacher}", time.perf_counter()
+    if key not in task.shared:
+        model, tokenizer = copy.deepcopy(task.teacher.model.base_model), task.teacher.tokenizer
+        if not of_teacher:
+            model, tokenizer = AutoModel.from_pretrained(task.encoder), AutoTokenizer.from_pretrained(task.encoder)
+        task.shared[key] = distill_from_model(model, tokenizer), time.perf_counter() - start
+    return task.shared[key]
 
 
 def _model2vec(of_teacher: bool, task: Task, folder: Path) -> float:
-    "Static vectors and its own classifier, fine-tuned together; in 32 bits, and with its own 8-bit integers."
+    "Static vectors and its own classifier, fine-tuned together: in 32 bits, and with its own 8-bit integers."
     from model2vec.inference import StaticModelPipeline
     from model2vec.model import quantize_model
     from model2vec.train import StaticModelForClassification
+    known = np.isin(task.truth, task.classes)
+    judges = {"X_val": [text for text, keep in zip(task.validation, known) if keep],
+              "y_val": task.truth[known].tolist()}
     with redirect_stderr(StringIO()):  # a bar for each epoch
-        static, seconds = _static(task, of_teacher)
-        start, known = time.perf_counter(), np.isin(task.truth, task.classes)
-        judges = [text for text, keep in zip(task.validation, known) if keep], task.truth[known].tolist()
+        (static, seconds), start = _static(task, of_teacher), time.perf_counter()
 
         def make(factor: float):
-            model = StaticModelForClassification.from_static_model(model=static)
-            return model.fit(task.texts, task.classes.tolist(), X_val=judges[0], y_val=judges[1],
-                             learning_rate=1e-3 * factor, random_seed=task.seed)
+            return StaticModelForClassification.from_static_model(model=static).fit(
+                task.texts, task.classes.tolist(), learning_rate=1e-3 * factor, random_seed=task.seed, **judges)
         best = tuned(task, FACTORS, make, lambda model: np.asarray(model.predict(task.validation)).astype(int))
         pipeline = best.to_pipeline()
         pipeline.save_pretrained(str(folder / "32 bits"))
@@ -225,9 +211,8 @@ def _model2vec(of_teacher: bool, task: Task, folder: Path) -> float:
     return seconds + time.perf_counter() - start
 
 
-MODEL2VEC = ("model2vec.distill", "model2vec.train", "model2vec.inference")
-register("model2vec", _load_model2vec, needs=MODEL2VEC, seeded=True)(partial(_model2vec, False))
-register("model2vec of the teacher", _load_model2vec, needs=MODEL2VEC, seeded=True)(partial(_model2vec, True))
+for _name, _of_teacher in (("model2vec", False), ("model2vec of the teacher", True)):
+    register(_name, _load_model2vec, needs=("model2vec",), seeded=True)(partial(_model2vec, _of_teacher))
 
 
 # The encoder itself
@@ -235,10 +220,7 @@ register("model2vec of the teacher", _load_model2vec, needs=MODEL2VEC, seeded=Tr
 def _encode(folder: Path, device: str | None = None) -> Callable:
     "Function of texts that gives the mean of their tokens' vectors, of length one, [n, D]."
     from sentence_transformers import SentenceTransformer
-
-    from distillnb.teacher import quiet_transformers
-    with quiet_transformers():
-        encoder = SentenceTransformer(str(folder), device=device)
+    encoder = SentenceTransformer(str(folder), device=device)
     return partial(encoder.encode, normalize_embeddings=True, show_progress_bar=False)
 
 
@@ -265,12 +247,11 @@ def _load_teacher(folder: Path) -> Callable:
 
 @register("teacher", _load_teacher, lessons=LESSONS[:1])
 def _teacher(task: Task, folder: Path) -> float:
-    "The fine-tuned encoder, which the experiment has trained, or has had in its cache: no time is given."
+    "The fine-tuned encoder. No time is given, since the experiment may have had it in its cache."
     from distillnb.inference import Classifier
-    teacher = task.teacher
-    if teacher.names != task.results.names:
-        raise ValueError(f"The teacher's classes {teacher.names} are not in the order of {task.results.names}")
-    Classifier(teacher.model, teacher.tokenizer).save(folder / "model")
+    if task.teacher.names != task.results.names:
+        raise ValueError(f"its classes {task.teacher.names} are not in the order of {task.results.names}")
+    Classifier(task.teacher.model, task.teacher.tokenizer).save(folder / "model")
     return float("nan")
 
 
@@ -288,19 +269,19 @@ def _student(name: str, task: Task, folder: Path) -> float:
     from distillnb.lesson import Run
     from distillnb.shrink import fit_size
     run = Run(name, ("direct", "distilled")[LESSONS.index(task.lesson)], task.seed)
-    if run not in task.results.students:
-        raise ValueError("the experiment has no such student")
-    classifier, texts = task.results.classifier(run), task.validation
-    save_runtime(classifier, folder / "whole" / "student.npz", texts)
+    classifier, small = task.results.classifier(run), folder / f"{MAX_KB} kB" / "student.npz"
+    save_runtime(classifier, folder / "whole" / "student.npz", task.validation)
     try:
-        fit_size(classifier, MAX_KB, folder / f"{MAX_KB} kB" / "student.npz", texts, corpus=task.texts)
+        fit_size(classifier, MAX_KB, small, task.validation, corpus=task.texts)
     except Refused as error:
         task.note(f"{run.model}, seed {run.seed}: no file of {MAX_KB} kB. {error}")
     return task.results.students[run].seconds
 
 
-def student_peers(results) -> list[Peer]:
-    "A peer for each kind of student of an experiment."
+def student_peers(
+    results,  # `Results` of an experiment
+) -> list[Peer]:
+    "A peer for each kind of student."
     kinds = dict.fromkeys(run.student for run in results.runs)
     return [Peer(f"student {name}", partial(_student, name), _load_student, seeded=True) for name in kinds]
 

@@ -225,7 +225,7 @@ class _Settings(TextClassifier):
 
     def __init__(
         self,
-        student: str = "cnn",  # "linear", "cnn", "bilstm", "ensemble", or one that you have registered
+        student: str = "ensemble",  # "linear", "cnn", "bilstm", "ensemble", or one that you have registered
         teacher=None,  # what `any_teacher` takes; None: the labels are all there is
         *,
         names: list[str] | None = None,  # classes in the order of the teacher's columns, where it cannot say

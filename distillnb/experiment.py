@@ -26,14 +26,15 @@ from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, ha
                             read_reviews, read_splits, split)
 from .embeddings import read_vectors
 from .inference import Classifier
-from .labelling import any_teacher
+from .labelling import any_teacher, average_teachers
 from .lesson import (WALKTHROUGH_RECIPES, WAYS, Lesson, Run, adjusted, class_weights, fitting_loss, load_tokenizer,
                               possible, start_vectors, tokens_and_answers, way_of_teaching)
 from .losses import Loss, make_loss
+from .machine import pick_device
 from .results import Results, texts_per_second
 from .significance import pooled_bootstrap
 from .student import Recipe, architecture
-from .teacher import Teacher, cached_fine_tune, pick_precision
+from .teacher import FineTuning, Teacher, cached_fine_tune, pick_precision
 from .tokens import demo_model, token_letters, tokenize, vocabulary_size
 from .training import Trained, train
 
@@ -56,13 +57,14 @@ class Settings:
     names: list[str] | None = None  # the teacher's classes in the order of its outputs, where it does not say
     fine_tune: bool | None = None  # train the teacher on the labelled texts first; None: only the demo's
     teacher_options: dict = field(default_factory=dict)  # of its fine-tuning: epochs, learning_rate, freeze_layers, ...
+    teachers: int = 1  # fine-tunings, each with a seed of its own, whose logits are averaged
     precision: str | None = None  # of its answers: "float32", "float16" (CUDA), "int8" (CPU); None: what suits
     max_length: int = 128  # most tokens in a text
     transfer: object = None  # further texts without labels, for distillation only: what `read_reviews` takes
     unlabelled: int | None = None  # most texts without labels; None: all
     rounds: int = 0  # of augmentation: distorted versions of each training text
     augmentation: dict = field(default_factory=dict)  # of `augment`: p_mask, p_pos, p_ngram, tagger, ...
-    students: tuple[str, ...] = ()  # which students; empty: those of `recipes`, else linear and cnn
+    students: tuple[str, ...] = ()  # which students; empty: those of `recipes`, else linear, cnn and ensemble
     recipes: dict[str, Recipe] = field(default_factory=dict)  # by the student's name, where it is not the default
     epochs: int | None = None  # passes over the texts, at most; None: the recipe's
     rate: float | None = None  # learning rate of the first step; None: the recipe's
@@ -159,10 +161,15 @@ def _teacher(experiment: Experiment, splits: Splits, report: Callable | None) ->
         if not isinstance(source, (str, Path)):
             raise ValueError(f"A {type(source).__name__} cannot be fine-tuned here: say fine_tune=False, or give a "
                              "model's folder or hub name")
-        source = cached_fine_tune(source, splits.train, splits.validation, experiment.cache, device=device,
-                                  max_length=experiment.max_length, **experiment.teacher_options)
-    teacher = any_teacher(source, experiment.names, max_length=experiment.max_length, cache=experiment.cache,
-                          precision=experiment.precision, report=report, device=device)
+        settings = {"max_length": experiment.max_length} | experiment.teacher_options
+        first = settings.pop("seed", FineTuning.seed)
+        sources = [cached_fine_tune(source, splits.train, splits.validation, experiment.cache, device=device, seed=seed,
+                                    **settings) for seed in range(first, first + experiment.teachers)]
+    else:
+        sources = [source]
+    teacher = average_teachers(any_teacher(each, experiment.names, max_length=experiment.max_length,
+                                           cache=experiment.cache, precision=experiment.precision, report=report,
+                                           device=device) for each in sources)
     if teacher.multilabel:
         raise ValueError("The teacher gives several labels to a text, and the experiment compares answers with one: "
                          "use DistilledClassifier")
@@ -190,7 +197,7 @@ def student_recipes(
     experiment: Experiment,  # with `students`, `recipes`, and the settings that go on top of these
 ) -> dict[str, Recipe]:  # by the students' names
     "How each student will be trained. Raises `ValueError` for a student or a setting that cannot be."
-    names = experiment.students or tuple(experiment.recipes) or ("linear", "cnn")
+    names = experiment.students or tuple(experiment.recipes) or ("linear", "cnn", "ensemble")
     changes = {name: getattr(experiment, name) for name in ("epochs", "rate", "width", "embeddings")}
     recipes = {}
     for name in names:
@@ -302,8 +309,9 @@ def _teacher_figures(experiment: Experiment, teacher: Teacher, texts: list[str])
     "Size and speed of a teacher that has a model."
     if teacher.model is None:
         return {}
-    asked = Classifier(teacher.model, teacher.tokenizer, experiment.max_length)
-    return {"size": model_size(teacher.model), "texts_per_second": texts_per_second(asked, texts[:512])}
+    asked, several = Classifier(teacher.model, teacher.tokenizer, experiment.max_length), experiment.teachers
+    return {"size": {name: several * value for name, value in model_size(teacher.model).items()},
+            "texts_per_second": texts_per_second(asked, texts[:512]) / several}
 
 # %% ../nbs/50_experiment.ipynb #eaa7aa98
 @dataclass(frozen=True, eq=False)
@@ -460,6 +468,9 @@ def _check(experiment: Experiment) -> None:
                                     "embeddings='teacher'")
     if experiment.tune is not None and (not experiment.tune or min(experiment.tune) <= 0):
         raise ValueError(f"tune={experiment.tune}: give factors above 0, (.3, 1, 3) say, or None")
+    if experiment.teachers < 1 or experiment.teachers > 1 and not _fine_tunes(experiment):
+        raise ValueError(f"teachers={experiment.teachers}: give 1 or more, and several only where they are fine-tuned "
+                         "here, with fine_tune=True")
     if (experiment.workers or 1) < 1 or not experiment.seeds or len(set(experiment.seeds)) < len(experiment.seeds):
         raise ValueError(f"workers={experiment.workers}, seeds={experiment.seeds}: one worker or more, and different "
                          "seeds")

@@ -83,6 +83,10 @@ class Student(PreTrainedModel):
         "What a kind of student defines: logits from its rows."
         raise NotImplementedError(f"{type(self).__name__} defines no logits(rows, mask)")
 
+    def parts(self, recipe: "Recipe") -> list[tuple["Student", "Recipe"]]:
+        "The students that learn, each with its recipe: itself, but for one that is made of others."
+        return [(self, recipe)]
+
     def settle(self) -> None:
         "Put what was needed only to learn into what stays; called when a training ends."
 

@@ -256,14 +256,13 @@ def _listening():
 
 # %% ../nbs/35_training.ipynb #4a43972c
 def _best(scores: list[dict]) -> int | None:
-    "The epoch with the best accuracy, the lower loss where two are equal; the last if there are no scores."
-    ranks = [(entry["acc"], -entry["loss"]) if entry else (epoch,) for epoch, entry in enumerate(scores)]
+    "The epoch with the lowest loss, the better accuracy where two are equal; the last if there are no scores."
+    ranks = [(-entry["loss"], entry["acc"]) if entry else (epoch,) for epoch, entry in enumerate(scores)]
     return max(range(len(ranks)), key=ranks.__getitem__, default=None)
 
 def _idle(scores: list[dict]) -> int:
-    "Epochs since accuracy or loss was last better than ever before."
-    losses = [entry["loss"] for entry in scores]
-    return len(scores) - 1 - max(_best(scores), losses.index(min(losses)))
+    "Epochs since the best one."
+    return len(scores) - 1 - _best(scores)
 
 # %% ../nbs/35_training.ipynb #7acea8cd
 class _Epochs:
@@ -323,15 +322,15 @@ def fit(
     validation, watch = _judges(model, validation, True), _judges(model, watch, False)
     model.to(pick_device(device))
     torch.manual_seed(seed)
-    epochs = _Epochs(model, lesson, recipe, seed)
+    parts = [_Epochs(part, lesson, own, seed) for part, own in model.parts(recipe)]
     rows, choosing, kept, interrupted = [], [], copy.deepcopy(model.state_dict()), False
-    start, steps = time.perf_counter(), recipe.epochs * epochs.steps
+    start, steps = time.perf_counter(), recipe.epochs * sum(part.steps for part in parts)
     with tqdm(total=steps, desc=run.model, unit=" steps", leave=False) as bar, _listening() as pressed:
         try:
             for epoch in range(recipe.epochs):
                 if pressed:
                     raise KeyboardInterrupt
-                train = epochs.run(epoch, bar)
+                train = _mean([part.run(epoch, bar) for part in parts])
                 test = {} if watch is None else validate(model, *watch)
                 choosing.append({} if validation is None else validate(model, *validation))
                 rows.append({"epoch": epoch, **_named("train", train), **_named("test", test), "model": run.model,
@@ -349,6 +348,10 @@ def fit(
     history, chosen = pd.DataFrame(rows, columns=HISTORY_COLUMNS), tuple(choosing[:len(rows)])
     return Trained(run, model.eval(), recipe, lesson.loss, history, _best(chosen), () if validation is None else chosen,
                    interrupted, seconds=time.perf_counter() - start)
+
+def _mean(parts: list[dict]) -> dict:
+    "Scores averaged over the parts of a student."
+    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
 
 def _named(part: str, scores: dict) -> dict:
     "Scores with the name of the texts that they are of."
@@ -392,6 +395,6 @@ def train(
 
 # %% ../nbs/35_training.ipynb #c4bc7cf0
 def _rank(trained: Trained) -> tuple[float, float]:
-    "Higher is better: accuracy on the validation texts, then a low loss."
+    "Higher is better: a low loss on the validation texts, then accuracy."
     scores = trained.validation
-    return (scores["acc"], -scores["loss"]) if scores else (0., 0.)
+    return (-scores["loss"], scores["acc"]) if scores else (0., 0.)
