@@ -182,8 +182,9 @@ def _static(task: Task, of_teacher: bool) -> tuple:
     from transformers import AutoModel, AutoTokenizer
     key, start = f"static vectors {of_teacher}", time.perf_counter()
     if key not in task.shared:
-        model, tokenizer = copy.deepcopy(task.teacher.model.base_model), task.teacher.tokenizer
-        if not of_teacher:
+        if of_teacher:
+            model, tokenizer = copy.deepcopy(task.teacher.model.base_model), task.teacher.tokenizer
+        else:
             model, tokenizer = AutoModel.from_pretrained(task.encoder), AutoTokenizer.from_pretrained(task.encoder)
         task.shared[key] = distill_from_model(model, tokenizer), time.perf_counter() - start
     return task.shared[key]

@@ -24,20 +24,20 @@ class EnsembleConfig(CNNConfig):
     def __init__(
         self,
         ngrams: int = 2,  # longest run of tokens that has votes of its own
-        buckets: int = 131_072,  # rows that the runs of two and more tokens share by hashing
+        buckets: int = 262_144,  # rows that the runs of two and more tokens share by hashing
         bag_width: int = 32,  # numbers of a token in the bag; one for each class where there are fewer classes
         **kwargs,  # of `CNNConfig`
     ):
         check_numbers(ngrams=ngrams, bag_width=bag_width)
         check_numbers(least=0, buckets=buckets)
         if ngrams > 1 and buckets < 1:
-            raise ValueError(f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, 131_072 say")
+            raise ValueError(f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, 262_144 say")
         self.ngrams, self.buckets, self.bag_width = ngrams, buckets if ngrams > 1 else 0, bag_width
         super().__init__(**kwargs)
 
 # %% ../nbs/24_ensemble.ipynb #f9860328
 @register_student(EnsembleConfig, "bag of token n-grams and a convolutional network, averaged",
-                  sizes={"width": 100}, embeddings="teacher", letters=131_072)
+                  sizes={"width": 100}, embeddings="teacher", letters=262_144)
 class EnsembleStudent(Student):
     "A linear student and a CNN that have learned apart, logits averaged; after spaCy's `TextCatEnsemble`."
     config_class = EnsembleConfig
@@ -79,8 +79,7 @@ class EnsembleStudent(Student):
         self.bag.settle()
         with torch.no_grad():
             for part in (self.bag, self.cnn):
-                votes = getattr(part.config, "votes", False)
-                for weight in (part.embedding.weight if votes else part.classifier.weight, part.classifier.bias):
+                for weight in (getattr(part.classifier, "weight", part.embedding.weight), part.classifier.bias):
                     weight.mul_(self.share)
                 part.rows = part.config.tokenizer_size = None
         self.share = 1.

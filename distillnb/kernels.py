@@ -373,10 +373,10 @@ def can_adagrad(
 def _adagrad_run(model: LinearStudent, tokens: Tokens, loss: Loss, labels, logits, optimizer) -> Callable:
     "The compiled steps as a function of order, rates and predictions."
     config, bag = model.config, model.embedding
-    weights, learns = (bag.weight, model.classifier.weight, model.classifier.bias), model.classifier.weight.requires_grad
-    parts = tuple(weight.detach().numpy() for weight in weights)
-    squares = tuple(optimizer.state[weight]["sum"].numpy() if weight.requires_grad else part
-                    for weight, part in zip(weights, parts))
+    matrix = np.eye(config.num_labels, dtype=np.float32)
+    weights = [bag.weight, None if config.votes else model.classifier.weight, model.classifier.bias]
+    parts = tuple(matrix if weight is None else weight.detach().numpy() for weight in weights)
+    squares = tuple(matrix if weight is None else optimizer.state[weight]["sum"].numpy() for weight in weights)
     rows = np.arange(config.vocab_size, dtype=np.int32) if model.rows is None else model.rows.numpy()
     targets = np.zeros((len(tokens), config.num_labels), np.float32) if logits is None else logits
     targets, labels = np.ascontiguousarray(targets, np.float32), np.ascontiguousarray(labels, np.int64)
@@ -387,9 +387,9 @@ def _adagrad_run(model: LinearStudent, tokens: Tokens, loss: Loss, labels, logit
     ids, offsets = np.asarray(tokens.ids), np.asarray(tokens.offsets)
 
     def run(order, rates, predictions):
-        return _adagrad_steps(ids, offsets, rows, order, rates, labels, targets, *_kind(loss), parts, squares, learns,
-                              config.average == "root", config.ngrams, config.vocab_size, config.buckets, starts, runs,
-                              predictions)
+        return _adagrad_steps(ids, offsets, rows, order, rates, labels, targets, *_kind(loss), parts, squares,
+                              not config.votes, config.average == "root", config.ngrams, config.vocab_size,
+                              config.buckets, starts, runs, predictions)
     return run
 
 def adagrad_epoch(

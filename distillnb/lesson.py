@@ -162,9 +162,9 @@ def default_loss(
     "The loss that fits what there is to learn from."
     if gives is None:
         return CrossEntropy()
-    if gives == "logits":
-        return LogitMSE()
-    return SoftBinaryCrossEntropy() if multilabel else SoftCrossEntropy(1.0)
+    if not multilabel:
+        return SoftCrossEntropy(1.0)
+    return LogitMSE() if gives == "logits" else SoftBinaryCrossEntropy()
 
 def fitting_loss(
     gives: str | None,  # "logits" or "probabilities", what the teacher gives; None: there are labels only

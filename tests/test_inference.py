@@ -31,7 +31,9 @@ def student(request, tokenizer):
              "cnn padded to 40": lambda: CNNStudent(CNNConfig(positions=40, **names), rows),
              "bilstm": lambda: BiLSTMStudent(BiLSTMConfig(**names), rows),
              "ensemble": lambda: EnsembleStudent(EnsembleConfig(**names), rows)}[request.param]()
-    torch.nn.init.normal_(model.classifier.weight)
+    for name, weight in model.named_parameters():
+        if "classifier.weight" in name:
+            torch.nn.init.normal_(weight)
     return model
 
 

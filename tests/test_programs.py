@@ -127,6 +127,7 @@ def test_a_new_kind_is_shrunk(toy, tmp_path):
 
 
 SIZES = {"linear": {"ngrams": st.integers(1, 4), "buckets": st.integers(1, 40)},
+         "linear, by the root": {"ngrams": st.integers(1, 4), "buckets": st.integers(1, 40)},
          "linear, padding counted": {"positions": st.integers(1, 30)},
          "cnn": {"filters": st.integers(1, 6), "filter_widths": st.lists(st.integers(1, 5), min_size=1, max_size=3)},
          "cnn, padding votes": {"filters": st.integers(1, 6), "filter_widths": st.lists(st.integers(1, 5), min_size=1, max_size=3),
@@ -145,6 +146,8 @@ def test_a_program_says_what_the_student_computes(kind, data, tokenizer):
     sizes = {name: data.draw(sizes, label=name) for name, sizes in SIZES[kind].items()} | {"width": data.draw(st.integers(1, 7), label="width")}
     if kind == "linear, padding counted":
         sizes["average"] = "max_length"
+    if kind == "linear, by the root":
+        sizes["average"] = "root"
     classes = [str(number) for number in range(data.draw(st.integers(1, 5), label="classes"))]
     student = random_student(kind.split(",")[0], tokenizer, data.draw(st.booleans(), label="trimmed"), data.draw(st.integers(0, 99)),
                              id2label=dict(enumerate(classes)), **sizes)

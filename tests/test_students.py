@@ -12,7 +12,8 @@ from distillnb.ensemble import EnsembleConfig, EnsembleStudent
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.student import STUDENTS, Recipe, count_parameters
 
-KINDS = {"linear": (LinearConfig, LinearStudent, {}), "linear, old": (LinearConfig, LinearStudent, {"average": "max_length"}),
+KINDS = {"linear": (LinearConfig, LinearStudent, {}), "linear, votes": (LinearConfig, LinearStudent, {"average": "root", "ngrams": 2, "buckets": 30}),
+         "linear, by the root": (LinearConfig, LinearStudent, {"average": "root", "width": 2}), "linear, old": (LinearConfig, LinearStudent, {"average": "max_length"}),
          "cnn": (CNNConfig, CNNStudent, {"filters": 7}), "cnn, old": (CNNConfig, CNNStudent, {"filters": 7, "positions": 64}),
          "bilstm": (BiLSTMConfig, BiLSTMStudent, {"hidden": 5, "dense": 4}),
          "ensemble": (EnsembleConfig, EnsembleStudent, {"filters": 7, "buckets": 30})}
@@ -21,15 +22,15 @@ KINDS = {"linear": (LinearConfig, LinearStudent, {}), "linear, old": (LinearConf
 def build(kind, vocab_size=50, **more):
     config, model, sizes = KINDS[kind]
     torch.manual_seed(0)
-    student = model(config(vocab_size=vocab_size, width=6, num_labels=3, **sizes, **more)).eval()
-    torch.nn.init.normal_(student.classifier.weight)
-    if kind == "ensemble":
-        torch.nn.init.normal_(student.votes.weight)
+    student = model(config(vocab_size=vocab_size, num_labels=3, **{"width": 6} | sizes, **more)).eval()
+    for name, weight in student.named_parameters():
+        if "classifier.weight" in name or "embedding" in name:
+            torch.nn.init.normal_(weight)
     return student
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 49), min_size=1, max_size=12), min_size=1, max_size=4), st.integers(0, 9), st.integers(0, 49))
 def test_an_answer_depends_on_the_text_alone(kind, texts, more, filler):
     """Not on the batch, nor the padded width, nor what stands in the padding; tokens may equal the padding id."""
@@ -57,12 +58,13 @@ def test_saved_and_loaded(kind, tmp_path):
 def test_pipeline_and_trainer(kind, tiny_bert, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     student = build(kind, vocab_size=len(tokenizer), id2label={0: "no", 1: "maybe", 2: "yes"})
-    before = student.classifier.weight.detach().clone()
+    before = [weight.detach().clone() for name, weight in student.named_parameters() if "classifier" in name]
     rows = [{"input_ids": tokenizer(text).input_ids, "labels": label} for text, label in [("good film", 2), ("bad book", 0)] * 8]
     arguments = TrainingArguments(str(tmp_path / "trainer"), num_train_epochs=1, report_to="none", use_cpu=True, disable_tqdm=True,
                                   save_strategy="no")
     Trainer(student, arguments, train_dataset=rows, processing_class=tokenizer).train()
-    assert not torch.equal(before, student.classifier.weight)
+    after = [weight for name, weight in student.named_parameters() if "classifier" in name]
+    assert not any(map(torch.equal, before, after))
     student.save_pretrained(tmp_path / "student")
     tokenizer.save_pretrained(tmp_path / "student")
     classify = pipeline("text-classification", str(tmp_path / "student"), device="cpu")
