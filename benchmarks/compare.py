@@ -199,9 +199,9 @@ div {overflow-x: auto} svg {max-width: 100%; height: auto} th {text-align: left}
 rounds counts. Bars are 95 % intervals over test texts and seeds. The tests are paired, against the tf-idf model with
 the highest accuracy on the test texts. Seconds of training include the choice of settings on the validation texts.
 Students learn from the teacher's logits where others learn from its classes. Dashed lines join forms of one model.</p>
-<p>Measured on: {{ machine }}.</p>
 {% for kind, chart in charts.items() %}<h2>Accuracy against {{ kind }}</h2>{{ chart|safe }}{% endfor %}
-{% for name, entry in sets.items() %}<h2>{{ name }}</h2><p>{{ entry.parts }}</p><div>{{ entry.table|safe }}</div>
+{% for name, entry in sets.items() %}<h2>{{ name }}</h2>
+<p>Texts: {{ entry.parts }}. Measured on: {{ entry.machine }}.</p><div>{{ entry.table|safe }}</div>
 <ul>{% for line in entry.notes %}<li>{{ line }}</li>{% endfor %}</ul>{% endfor %}</html>"""
 
 
@@ -210,7 +210,7 @@ def page(state: dict) -> str:
     sets = {name: entry | {"table": readable(entry["rows"]).to_html(index=False, border=0, justify="left")}
             for name, entry in state["sets"].items()}
     charts = {kind: picture(chart, kind) for kind, chart in pictures(state["sets"]).items()}
-    return Environment(autoescape=True).from_string(_PAGE).render(machine=state["machine"], charts=charts, sets=sets)
+    return Environment(autoescape=True).from_string(_PAGE).render(charts=charts, sets=sets)
 
 
 def _run(state: dict, sets: dict[str, Path | None], args: argparse.Namespace) -> None:
@@ -234,9 +234,9 @@ def _run(state: dict, sets: dict[str, Path | None], args: argparse.Namespace) ->
             continue
         rows = run_set(splits, args.seeds, say, **QUICK if args.quick else {})
         parts = ", ".join(f"{part} {len(frame):,}" for part, frame in splits._asdict().items())
-        state["sets"][name] = {"settings": settings, "parts": parts, "notes": notes[1:], "rows": rows}
-        state["machine"] = ", ".join([machine(), *(f"{each.name} {each.version}" for each in distributions()
-                                                    if each.name in PACKAGES)])
+        versions = [f"{each.name} {each.version}" for each in distributions() if each.name in PACKAGES]
+        state["sets"][name] = {"settings": settings, "machine": ", ".join([machine(), *versions]), "parts": parts,
+                               "notes": notes[1:], "rows": rows}
         for file, text in (("compare.json", json.dumps(state, indent=1) + "\n"), ("compare.html", page(state))):
             with written_whole(args.output / file) as new:
                 new.write_text(text, encoding="utf-8")
@@ -269,7 +269,7 @@ def main(argv: list[str] | None = None) -> None:
     args.output = args.output or ROOT / ("runs/compare" if args.quick else "benchmarks")
     file = args.output / "compare.json"
     try:
-        state = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"machine": "", "sets": {}}
+        state = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"sets": {}}
     except ValueError:
         parser.error(f"{file} is damaged: delete it, or choose another folder with --output")
     try:

@@ -270,13 +270,15 @@ def _student(name: str, task: Task, folder: Path) -> float:
     from distillnb.lesson import Run
     from distillnb.shrink import fit_size
     run = Run(name, ("direct", "distilled")[LESSONS.index(task.lesson)], task.seed)
-    classifier, small = task.results.classifier(run), folder / f"{MAX_KB} kB" / "student.npz"
+    trained, classifier = task.results.students[run], task.results.classifier(run)
+    small = folder / f"{MAX_KB} kB" / "student.npz"
+    task.chosen[:] = [trained.factor]
     save_runtime(classifier, folder / "whole" / "student.npz", task.validation)
     try:
         fit_size(classifier, MAX_KB, small, task.validation, corpus=task.texts)
     except Refused as error:
         task.note(f"{run.model}, seed {run.seed}: no file of {MAX_KB} kB. {error}")
-    return task.results.students[run].seconds
+    return trained.seconds
 
 
 def student_peers(

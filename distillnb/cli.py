@@ -536,6 +536,7 @@ def _experiment(args: argparse.Namespace):
 def _run_command(args: argparse.Namespace) -> int | None:
     "`demo` and `run`: run, save, print the table and a line on each verdict."
     _loading()
+    from distillnb.report import folder_name
     from distillnb.results import check_writable
 
     experiment = _experiment(args)
@@ -554,6 +555,9 @@ def _run_command(args: argparse.Namespace) -> int | None:
     else:
         print(results.table().to_string(index=False))
         print(*results.sentences(), sep="\n")
+        if results.recommended is not None:
+            print(f"Recommended, for the lowest cross-entropy on the validation texts: {results.recommended.model}, in "
+                  f"{output / 'students' / folder_name(results, results.recommended)}")
     return INTERRUPTED if results.interrupted else None
 
 def _records(frame) -> list[dict]:
@@ -566,8 +570,7 @@ def _json(value) -> str:
 # %% ../nbs/90_cli.ipynb #0c380a78
 _TABLE = "a .tsv, .csv, .jsonl, .parquet or .txt file (.gz too)"
 _DATA = Setting("data", "", REQUIRED, _TABLE + ", a folder with train and test files, hf://owner/name, or demo")
-_LADDER = Setting("ladder", "flag", False, "the long comparison: four students, taught in four ways, tuned, with "
-                  "baselines")
+_LADDER = Setting("ladder", "flag", False, "the long comparison: four students, taught in four ways, tuned")
 _PRESET = Setting("preset", "", None, "start from these settings")
 _OUTPUT = Setting("output", "", None, "where tables, report and students go; None: runs/ and the name of the data")
 _EXPERIMENT = "experiment.Experiment"
@@ -577,9 +580,9 @@ _OWN_DATA = {
     "data": [_DATA, (_EXPERIMENT, "text label labels balanced per_class stratify test")],
 }
 _STORY = {
-    "labels": [(_EXPERIMENT, "labelled validation split_seed transfer unlabelled")],
+    "labels": [(_EXPERIMENT, "labelled validation split_seed transfer unlabelled fragments")],
     "teacher": [(_EXPERIMENT, "teacher names"), ("labelling.any_teacher", "gives key"), _ZERO_SHOT,
-                (_EXPERIMENT, "fine_tune teacher_options"), ("teacher.FineTuning", "epochs=teacher_epochs"),
+                (_EXPERIMENT, "fine_tune teachers teacher_options"), ("teacher.FineTuning", "epochs=teacher_epochs"),
                 (_EXPERIMENT, "precision max_length")],
     "students": [(_EXPERIMENT, "students recipes epochs rate width embeddings tokenizer vocab_size")],
     "teaching": [(_EXPERIMENT, "ways loss"), ("losses.SoftCrossEntropy", "temperature"),

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from .augmentation import augment, lexicon_tags
+from .augmentation import augment, fragments, lexicon_tags
 from .baselines import fit_tfidf
 from .card import model_size
 from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, has_parts, label_ids, label_names,
@@ -62,6 +62,7 @@ class Settings:
     max_length: int = 128  # most tokens in a text
     transfer: object = None  # further texts without labels, for distillation only: what `read_reviews` takes
     unlabelled: int | None = None  # most texts without labels; None: all
+    fragments: int | None = None  # parts and mixtures of each text that join those without labels; None: 4 if none are
     rounds: int = 0  # of augmentation: distorted versions of each training text
     augmentation: dict = field(default_factory=dict)  # of `augment`: p_mask, p_pos, p_ngram, tagger, ...
     students: tuple[str, ...] = ()  # which students; empty: those of `recipes`, else linear, cnn and ensemble
@@ -111,12 +112,21 @@ class Experiment(Settings):
         return _run(self, say or (lambda text: None))
 
 # %% ../nbs/50_experiment.ipynb #9af22a4e
+_FRAGMENTS = 4  # of each text, where there are no texts without labels
+
 def _splits(experiment: Experiment, say: Callable | None) -> Splits:
     "See `Experiment.splits`."
     parts = _own_splits(experiment, say)
     if experiment.transfer is not None:
         parts = add_transfer(parts, read_reviews(experiment.transfer, experiment.text, False, report=say), report=say)
-    return parts._replace(transfer=parts.transfer[:experiment.unlabelled])
+    parts = parts._replace(transfer=parts.transfer[:experiment.unlabelled])
+    rounds = _FRAGMENTS * parts.transfer.empty if experiment.fragments is None else experiment.fragments
+    if rounds:
+        made = fragments(parts.train.text, rounds, exclude=[*parts.test.text, *parts.validation.text])
+        parts = add_transfer(parts, made, report=None)
+        if say is not None:
+            say(f"Fragments: {len(made):,} parts and mixtures of the labelled texts join those without labels.")
+    return parts
 
 def _own_splits(experiment: Experiment, say: Callable | None) -> Splits:
     "The parts of the data themselves."
@@ -183,6 +193,7 @@ PRESETS = {
     "walkthrough": {
         "data": "amazon_reviews_multilingual_UK_v1_00.tsv.gz", "balanced": True, "per_class": 10_000, "validation": 0.,
         "teacher": "distilbert/distilbert-base-multilingual-cased", "fine_tune": True, "recipes": WALKTHROUGH_RECIPES, "loss": "mse",
+        "fragments": 0,
         "teacher_options": {"epochs": 2, "learning_rate": 5e-5, "freeze_layers": 0},
     },
     "quick": {
@@ -471,14 +482,16 @@ def _check(experiment: Experiment) -> None:
     if experiment.teachers < 1 or experiment.teachers > 1 and not _fine_tunes(experiment):
         raise ValueError(f"teachers={experiment.teachers}: give 1 or more, and several only where they are fine-tuned "
                          "here, with fine_tune=True")
-    if (experiment.workers or 1) < 1 or not experiment.seeds or len(set(experiment.seeds)) < len(experiment.seeds):
-        raise ValueError(f"workers={experiment.workers}, seeds={experiment.seeds}: one worker or more, and different "
+    workers = 1 if experiment.workers is None else experiment.workers
+    if workers < 1 or not experiment.seeds or len(set(experiment.seeds)) < len(experiment.seeds):
+        raise ValueError(f"workers={workers}, seeds={experiment.seeds}: one worker or more, and different "
                          "seeds")
     for seed in experiment.seeds:
         if isinstance(seed, bool) or seed != int(seed) or not 0 <= seed < 2 ** 63:
             raise ValueError(f"seeds: {seed!r} is not a whole number from 0 to 2 ** 63 - 1")
-    if experiment.unlabelled is not None and experiment.unlabelled < 0:
-        raise ValueError(f"unlabelled={experiment.unlabelled}: give 0 or more texts")
+    for name in ("unlabelled", "fragments"):
+        if (value := getattr(experiment, name)) is not None and value < 0:
+            raise ValueError(f"{name}={value}: give 0 or more")
 
 def _check_parts(experiment: Experiment, splits: Splits) -> None:
     "Raise `ValueError` where the data do not allow what is asked for."

@@ -206,6 +206,18 @@ class Judged(Compared):
         taught = dict.fromkeys(run.model for run in self.runs if run in self.logits and WAYS[run.way].uses_teacher)
         return [self.compare(model, self.best_baseline) for model in taught if self.best_baseline]
 
+    @property
+    def recommended(self) -> Run | None:
+        "The taught student with the lowest cross-entropy on the validation texts, over its seeds; None: none chose."
+        losses = {}
+        for run, trained in self.students.items():
+            if WAYS[run.way].uses_teacher and trained.validation is not None and run in self.logits:
+                losses.setdefault(run._replace(seed=None), []).append(trained.validation["loss"])
+        if not losses:
+            return None
+        best = min(losses, key=lambda run: np.mean(losses[run]))
+        return next(run for run in self.runs if run._replace(seed=None) == best and run in self.logits)
+
     def sentences(self) -> list[str]:
         "A line on each student and way beside its twin and beside the best cheap baseline, over all seeds."
         return [found.sentence for found in (*self.comparisons, *self.beside_baseline)]

@@ -133,6 +133,7 @@ def make_optimizer(
     if name == "sgd":
         return torch.optim.SGD(model.parameters(), lr=rate)
     if name == "adagrad":
+        torch.sparse.check_sparse_tensor_invariants.disable()  # as it is anyway; unsaid, PyTorch warns
         return torch.optim.Adagrad([weights for weights in model.parameters() if weights.requires_grad], lr=rate)
     return torch.optim.Adam(model.parameters(), lr=rate, fused=model.device.type in ("cpu", "cuda"))
 

@@ -113,7 +113,7 @@ def test_a_set(result):
 
 def test_the_page_and_the_table(result):
     rows, _ = result
-    state = {"machine": "a machine", "sets": {"one & only": {"rows": rows, "parts": "train 240", "notes": ["<note>"], "settings": {}}}}
+    state = {"sets": {"one & only": {"rows": rows, "parts": "train 240", "notes": ["<note>"], "machine": "slow", "settings": {}}}}
     html, table = compare.page(json.loads(json.dumps(state))), compare.markdown(state["sets"])
     assert html.count("<svg ") == 2 and "&lt;note&gt;" in html and "one &amp; only" in html and "http" not in html.replace("http://www.w3.org", "")
     assert len(table.strip().splitlines()) == len(rows) + 4 and "the baseline" in table

@@ -24,7 +24,31 @@ FAST = {"linear": Recipe("linear", {"width": 50}, "sgd", .5, .5, batch_size=4, *
 @pytest.fixture
 def toy(tiny_bert, toy_reviews, tmp_path):
     return Experiment(data=toy_reviews, teacher=str(tiny_bert), fine_tune=False, recipes=FAST, cache=tmp_path / "cache", device="cpu",
-                      labelled=100, max_length=32)
+                      labelled=100, max_length=32, validation=0, baselines=False, fragments=0)
+
+
+@pytest.mark.parametrize("validation", [0, .3])
+def test_the_epoch_is_chosen_alike_for_both_twins(toy, validation):
+    """By the validation texts where there are some; else the last epoch is taken, and the notes and the report say so."""
+    results = replace(toy, validation=validation, recipes={name: replace(recipe, epochs=4) for name, recipe in FAST.items()}).run(say=None)
+    for run, trained in results.students.items():
+        losses = [scores["loss"] for scores in trained.chosen_by]
+        assert trained.kept == (losses.index(min(losses)) if validation else 3), run
+        assert results.history[results.history.model == run.model].test_acc.iloc[trained.kept] == results.answers[run].score.accuracy
+    assert any("keeps its last epoch" in note for note in results.notes) == (not validation)
+    assert ("validation texts chose" in results.report()) == bool(validation)
+
+
+def test_baselines_are_there_by_default_and_in_the_verdicts(toy, toy_reviews):
+    results = replace(toy, baselines=Experiment.baselines, teacher=lambda texts: [[.7, .1, .2] if "bad" in text else [.1, .2, .7] for text in texts],
+                      names=["negative", "neutral", "positive"]).run(say=None)
+    there = ["tf-idf direct", "tf-idf on the teacher's classes"]
+    assert [model for model in results.summary.model if "tf-idf" in model] == there
+    best = max(there, key=lambda model: results.summary.set_index("model").accuracy[model])
+    assert [(found.name_a, found.name_b) for found in results.beside_baseline] == [(f"{name} distilled", best) for name in FAST]
+    assert all(found.sentence in results.report().replace("&#39;", "'") for found in results.beside_baseline)
+    assert not any("distillation" in found.sentence for found in results.beside_baseline), "they are no twins"
+    assert replace(toy).run(say=None).beside_baseline == []
 
 
 def test_tables_belong_together(toy):
@@ -65,7 +89,8 @@ def test_files_and_their_content(toy, tmp_path):
     folder = results.save(tmp_path / "out")
     results.save(folder)
     files = {path.name for path in folder.iterdir()}
-    assert files == {"history.csv", "summary.csv", "verdicts.csv", "pooled.csv", "ladder.csv", "report.html", "students"}
+    assert files == {"history.csv", "summary.csv", "verdicts.csv", "pooled.csv", "baseline.csv", "ladder.csv", "report.html",
+                     "students"}
     pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv"), results.history, check_dtype=False)
     report = (folder / "report.html").read_text()
     assert "http" not in report.replace("http://www.w3.org", "").replace("https://www.w3.org", ""), "opens offline"
@@ -253,7 +278,7 @@ def test_the_long_comparison(long, tmp_path):
     assert list(results.history.groupby(["model", "seed"]).size().unique()) == [2] and len(results.students) == 32
     steps = results.ladder()
     assert len(steps) == 16 and steps.on_rung_before.notna().sum() == 12 and (steps.seeds == 2).all()
-    assert len(results.pooled_verdicts) == 12 and len(results.verdicts) == 24 and len(results.sentences()) == 12
+    assert len(results.pooled_verdicts) == 12 and len(results.verdicts) == 24 and len(results.sentences()) == 24
     for row in results.summary.dropna(subset="rate_factor").itertuples():
         kept = results.history[(results.history.model == row.model) & (results.history.seed == row.seed)].test_acc.iloc[int(row.epoch_kept)]
         assert np.isclose(kept, row.accuracy) and row.rate_factor in long.tune
@@ -331,7 +356,7 @@ def test_curves_over_sizes(toy):
 @pytest.mark.parametrize("settings, message", [
     ({"ways": ("direct", "by magic")}, "choose from direct"), ({"rounds": 3}, "both or neither"), ({"tune": ()}, "factors above 0"),
     ({"ways": ("direct", "distilled with augmentation")}, "both or neither"), ({"workers": 0}, "one worker or more"),
-    ({"seeds": (1, 1)}, "different seeds"), ({"tune": (1.,), "validation": 0}, "set some aside"), ({"unlabelled": -1}, "0 or more texts"),
+    ({"seeds": (1, 1)}, "different seeds"), ({"tune": (1.,), "validation": 0}, "set some aside"), ({"unlabelled": -1}, "0 or more"),
     ({"loss": SquaredEMD()}, "SquaredEMD is for classes in an order")])
 def test_settings_that_cannot_be(toy, settings, message):
     with pytest.raises(ValueError, match=message):
