@@ -52,7 +52,7 @@ def load_splits(name: str, folder: Path | None, quick: bool, say: Callable) -> S
     if folder is None:
         return Experiment.preset("quick" if quick else "demo").splits(say)
     further = sorted((folder.parent / f"{name.split('_')[0]}s_unlabelled").glob("transfer.*"))
-    splits = Experiment(data=folder, transfer=further[0] if further else None).splits(say)
+    splits = Experiment(data=folder, transfer=further[0] if further else None, fragments=0).splits(say)
     few = {part: frame.sample(min(FEW[part], len(frame)), random_state=0).reset_index(drop=True)
            for part, frame in splits._asdict().items()}
     return Splits(**few) if quick else splits
@@ -119,8 +119,9 @@ def run_set(splits: Splits, seeds: int, say: Callable, **changes) -> list[dict]:
     results = experiment.run(say)
     if results.interrupted:
         raise KeyboardInterrupt
+    texts = [*splits.train.text, *splits.transfer.text]  # fragments that the experiment makes for students come after
     lessons = {LESSONS[0]: (splits.train.text.tolist(), label_ids(splits.train)),
-               LESSONS[1]: ([*splits.train.text, *splits.transfer.text], results.lesson.logits.argmax(1))}
+               LESSONS[1]: (texts, results.lesson.logits[:len(texts)].argmax(1))}
     encoder = demo_model() if experiment.teacher == "demo" else Path(experiment.teacher)
     common = (splits.validation.text.tolist(), label_ids(splits.validation), encoder,
               experiment.load_teacher(splits), results, say, {})
@@ -198,7 +199,8 @@ div {overflow-x: auto} svg {max-width: 100%; height: auto} th {text-align: left}
 <p>Each model answers the test texts from what is shipped, in a process of its own, on one thread; the best of three
 rounds counts. Bars are 95 % intervals over test texts and seeds. The tests are paired, against the tf-idf model with
 the highest accuracy on the test texts. Seconds of training include the choice of settings on the validation texts.
-Students learn from the teacher's logits where others learn from its classes. Dashed lines join forms of one model.</p>
+Students learn from the teacher's logits where others learn from its classes, and, where a set has no texts without
+labels, from parts and mixtures of its texts too. Dashed lines join the forms of one model.</p>
 {% for kind, chart in charts.items() %}<h2>Accuracy against {{ kind }}</h2>{{ chart|safe }}{% endfor %}
 {% for name, entry in sets.items() %}<h2>{{ name }}</h2>
 <p>Texts: {{ entry.parts }}. Measured on: {{ entry.machine }}.</p><div>{{ entry.table|safe }}</div>

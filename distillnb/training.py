@@ -24,7 +24,7 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from .kernels import adagrad_epoch, can_adagrad, check_rows, not_finite, sgd_epoch
+from .kernels import SMALL, adagrad_epoch, can_adagrad, can_sgd, check_rows, not_finite, sgd_epoch
 from .lesson import Lesson, Run, build_student
 from .linear import LinearStudent
 from .losses import Loss, refuse_probabilities
@@ -134,7 +134,7 @@ def make_optimizer(
         return torch.optim.SGD(model.parameters(), lr=rate)
     if name == "adagrad":
         torch.sparse.check_sparse_tensor_invariants.disable()  # as it is anyway; unsaid, PyTorch warns
-        return torch.optim.Adagrad([weights for weights in model.parameters() if weights.requires_grad], lr=rate)
+        return torch.optim.Adagrad(model.parameters(), lr=rate, eps=SMALL)
     return torch.optim.Adam(model.parameters(), lr=rate, fused=model.device.type in ("cpu", "cuda"))
 
 # %% ../nbs/35_training.ipynb #a12cfd1e
@@ -285,7 +285,7 @@ class _Epochs:
         "Whether there are compiled steps for a linear student and this optimiser."
         if optimizer == "adagrad":
             return self.recipe.batch_size == 1 and can_adagrad(self.model, self.lesson.loss)
-        return optimizer == "sgd" and self.model.embedding.starts is None
+        return optimizer == "sgd" and can_sgd(self.model)
 
     def run(self, epoch: int, bar: tqdm) -> dict[str, float]:
         "Train for one epoch; its loss and scores."

@@ -356,7 +356,8 @@ def test_curves_over_sizes(toy):
 @pytest.mark.parametrize("settings, message", [
     ({"ways": ("direct", "by magic")}, "choose from direct"), ({"rounds": 3}, "both or neither"), ({"tune": ()}, "factors above 0"),
     ({"ways": ("direct", "distilled with augmentation")}, "both or neither"), ({"workers": 0}, "one worker or more"),
-    ({"seeds": (1, 1)}, "different seeds"), ({"tune": (1.,), "validation": 0}, "set some aside"), ({"unlabelled": -1}, "0 or more"),
+    ({"seeds": (1, 1)}, "different seeds"), ({"tune": (1.,), "validation": 0}, "set some aside"), ({"unlabelled": -1}, "0 or more"), ({"fragments": -1}, "0 or more"),
+    ({"teachers": 0}, "1 or more"), ({"teachers": 2}, "fine_tune=True"),
     ({"loss": SquaredEMD()}, "SquaredEMD is for classes in an order")])
 def test_settings_that_cannot_be(toy, settings, message):
     with pytest.raises(ValueError, match=message):

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from distillnb import cnn, machine
 from distillnb.cnn import CNNConfig, CNNStudent
-from distillnb.kernels import sgd_epoch
+from distillnb.kernels import adagrad_epoch, sgd_epoch
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.losses import CrossEntropy, LogitMSE, Mix, SoftCrossEntropy
 from distillnb.tokens import Tokens, trim_vocabulary
 from distillnb.lesson import Lesson
 from distillnb.student import Recipe
-from distillnb.training import fit, predict_logits
+from distillnb.training import fit, make_optimizer, predict_logits, train_epoch
 
 LOSSES = [CrossEntropy(), LogitMSE(), SoftCrossEntropy(3.0), Mix(LogitMSE(), .4), Mix(SoftCrossEntropy(2.0), .7), Mix(LogitMSE(), 1.0)]
 KINDS = [{}, {"average": "max_length", "positions": 40}, {"ngrams": 2, "buckets": 30}, {"ngrams": 4, "buckets": 7}]
@@ -64,6 +64,39 @@ def test_steps_by_hand_are_those_of_autograd(loss, options, batch_size, trimmed,
         _, predictions = sgd_epoch(by_hand, tokens, loss, order, batch_size, np.full(-(-50 // batch_size), .3), labels, logits, compiled=compiled)
         assert furthest(plain, by_hand) < 1e-5
         assert set(predictions.tolist()) <= {0, 1, 2}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(LOSSES), st.sampled_from([{"average": "root"}, {"average": "root", "width": 2}, {}, {"average": "root", "ngrams": 3, "buckets": 30}]),
+       st.integers(0, 60), st.booleans(), st.booleans(), st.integers(0, 999))
+def test_adagrad_by_hand_is_that_of_torch(loss, options, letters, trimmed, empty, seed):
+    """Votes and vectors, with letters and without, over two epochs, and what is answered when the letters have been let go."""
+    generator, tokens = np.random.default_rng(seed), texts(30, seed=seed, empty=empty)
+    labels, logits = generator.integers(-1, 3, 30), generator.normal(size=(30, 3)).astype(np.float32)
+    rows = trim_vocabulary(tokens[:20], 50) if trimmed else None
+    order, rates = generator.integers(0, 30, 40), np.full(40, .1, np.float32)
+
+    def fresh():
+        torch.manual_seed(seed)
+        model = LinearStudent(LinearConfig(50, num_labels=3, **{"width": 6} | options), rows)
+        if letters:
+            model.learn_letters([f"<{word}>" for word in "ab abc bcd abcd e".split() * 10], letters)
+        return model, make_optimizer(model, "adagrad", .1)
+    (plain, by_torch), (hand, by_hand) = fresh(), fresh()
+    lesson = Lesson(["a", "b", "c"], tokens, labels, logits, loss, vocab_size=50)
+    for _ in range(2):
+        told = train_epoch(plain, lesson, by_torch, [order[[place]] for place in range(40)], rates)
+        value, _ = adagrad_epoch(hand, tokens, loss, order, rates, labels, logits, by_hand)
+        assert furthest(plain, hand) < 1e-3 and np.isclose(value, told["loss"], atol=1e-3)
+    before = predict_logits(hand, tokens)
+    hand.settle()
+    assert np.allclose(predict_logits(hand, tokens), before, atol=1e-4) and hand.embedding.weight.shape[0] == (
+        hand.config.vocab_size + hand.config.buckets)
+
+
+def test_sgd_by_hand_is_refused_where_it_is_not_written():
+    with pytest.raises(ValueError, match="adagrad"):
+        sgd_epoch(LinearStudent(LinearConfig(50, 6, "root", num_labels=3)), texts(5), CrossEntropy(), [0], 1, [.1], np.zeros(5, int))
 
 
 def test_reported_loss_and_predictions_are_those_before_each_step():
@@ -150,7 +183,7 @@ WITHOUT_NUMBA = """
 import sys
 sys.modules["numba"] = None
 import numpy as np
-from distillnb.kernels import sgd_epoch
+from distillnb.kernels import adagrad_epoch, sgd_epoch
 from distillnb.linear import LinearConfig, LinearStudent
 from distillnb.losses import LogitMSE
 from distillnb.tokens import Tokens
