@@ -7,10 +7,12 @@ __all__ = ['tfidf_features', 'Tfidf', 'fit_tfidf']
 
 # %% ../nbs/36_baselines.ipynb #88f2084a
 import io
+import warnings
 from dataclasses import dataclass
 
 import joblib
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
@@ -67,9 +69,11 @@ def fit_tfidf(
     features = tfidf_features()
     known, chosen = features.fit_transform(texts), None
     judged = None if validation is None else (features.transform(validation[0]), validation[1])
-    learner = LogisticRegression(max_iter=1000, warm_start=True, tol=1e-3)
+    learner = LogisticRegression(max_iter=200, warm_start=True, tol=1e-3)
     for strength in (10 * factor for factor in factors):
-        learner.set_params(C=strength).fit(known, classes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # with many classes the last digits take very long
+            learner.set_params(C=strength).fit(known, classes)
         score = 0 if judged is None else learner.score(*judged)
         if chosen is None or score > chosen[0]:
             chosen = score, strength, learner.coef_.copy(), learner.intercept_.copy()

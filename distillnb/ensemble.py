@@ -36,6 +36,14 @@ class EnsembleConfig(CNNConfig):
         super().__init__(**kwargs)
 
 # %% ../nbs/24_ensemble.ipynb #f9860328
+def _within(part: str, entry: dict) -> dict:
+    "An operation of a part's program, with the part's name before those of weights and results."
+    named = {key: f"{part}.{value}" for key, value in entry.items()
+             if key in ("table", "weight", "bias", "of", "result") and value is not None}
+    kernels = {"kernels": [f"{part}.{each}" for each in entry["kernels"]]} if "kernels" in entry else {}
+    return entry | named | kernels
+
+# %% ../nbs/24_ensemble.ipynb #f9860400
 @register_student(EnsembleConfig, "bag of token n-grams and a convolutional network, averaged",
                   sizes={"width": 100}, embeddings="teacher", letters=262_144)
 class EnsembleStudent(Student):
@@ -96,9 +104,6 @@ class EnsembleStudent(Student):
         "The operations of both parts, and their sum."
         program = []
         for name, part in (("cnn", self.cnn), ("bag", self.bag)):
-            names = {"table", "weight", "bias", "of", "result"}
-            program += [{key: f"{name}.{value}" if key in names else
-                         [f"{name}.{each}" for each in value] if key == "kernels" else value
-                         for key, value in entry.items()} for entry in part.program()]
+            program += [_within(name, entry) for entry in part.program()]
         return [*program, {"operation": "add", "result": "logits", "of": ["cnn.logits", "bag.logits"],
                            "size": self.config.num_labels}]

@@ -192,8 +192,8 @@ PRESETS = {
     "demo": {"balanced": True, "labelled": 3000, "validation": 300},
     "walkthrough": {
         "data": "amazon_reviews_multilingual_UK_v1_00.tsv.gz", "balanced": True, "per_class": 10_000, "validation": 0.,
-        "teacher": "distilbert/distilbert-base-multilingual-cased", "fine_tune": True, "recipes": WALKTHROUGH_RECIPES, "loss": "mse",
-        "fragments": 0,
+        "teacher": "distilbert/distilbert-base-multilingual-cased", "fine_tune": True, "recipes": WALKTHROUGH_RECIPES,
+        "loss": "mse", "fragments": 0,
         "teacher_options": {"epochs": 2, "learning_rate": 5e-5, "freeze_layers": 0},
     },
     "quick": {

@@ -317,10 +317,11 @@ def _gather(bag, count, tokens, scale, starts, runs, place, which, share):
 
 # %% ../nbs/32_kernels.ipynb #ada06a02
 @machine_code
-def _adagrad_steps(ids, offsets, rows, order, rates, labels, targets, alpha, soft, temperature, parts, squares,
-                   learns, root, ngrams, tokens, buckets, starts, runs, predictions):
+def _adagrad_steps(texts, order, rates, answers, kind, parts, squares, shape, letters, predictions):
     "AdaGrad, a text a step: sum of the losses, and the step whose loss is not finite, or -1."
+    (ids, offsets, rows), (labels, targets), (alpha, soft, temperature) = texts, answers, kind
     (table, weight, bias), (table_squares, weight_squares, bias_squares) = parts, squares
+    (learns, root, ngrams, tokens, buckets), (starts, runs) = shape, letters
     (n_classes, width), longest, most = weight.shape, 0, 0
     for text in order:
         longest = max(longest, offsets[text + 1] - offsets[text])
@@ -396,11 +397,11 @@ def _adagrad_run(model: LinearStudent, tokens: Tokens, loss: Loss, labels, logit
         own = bag.starts.numpy()[:-1]
         starts, runs = np.append(own, np.full(config.vocab_size + 1 - len(own), own[-1])), bag.runs.numpy()
     ids, offsets = np.asarray(tokens.ids), np.asarray(tokens.offsets)
+    shape = not config.votes, config.average == "root", config.ngrams, config.vocab_size, config.buckets
 
     def run(order, rates, predictions):
-        return _adagrad_steps(ids, offsets, rows, order, rates, labels, targets, *_kind(loss), parts, squares,
-                              not config.votes, config.average == "root", config.ngrams, config.vocab_size,
-                              config.buckets, starts, runs, predictions)
+        return _adagrad_steps((ids, offsets, rows), order, rates, (labels, targets), tuple(_kind(loss)), parts, squares,
+                              shape, (starts, runs), predictions)
     return run
 
 def adagrad_epoch(
@@ -419,7 +420,8 @@ def adagrad_epoch(
     labels = np.asarray(labels, np.int64)
     check_rows(model, tokens, labels, logits)
     order, rates = np.asarray(order, np.int64), np.asarray(rates, np.float32)
-    run, predictions, total = _adagrad_run(model, tokens, loss, labels, logits, optimizer), np.empty(len(order), int), 0.0
+    run = _adagrad_run(model, tokens, loss, labels, logits, optimizer)
+    predictions, total = np.empty(len(order), np.int64), 0.0
     for start in range(0, len(order), 4_096):
         part = slice(start, start + 4_096)
         value, step = run(order[part], rates[part], predictions[part])

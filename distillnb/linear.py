@@ -172,6 +172,27 @@ class Shift(nn.Module):
     def forward(self, votes: torch.Tensor) -> torch.Tensor:
         return votes + self.bias
 
+def _start(module: nn.Module, config: LinearConfig, zero_rows: list[int]) -> None:
+    "Weights to begin with: fastText's; by the root, vectors of zeros, and a matrix that is not."
+    by_root = config.average == "root"
+    if isinstance(module, nn.EmbeddingBag):
+        bound = 0 if by_root else 1 / config.width
+        nn.init.uniform_(module.weight, -bound, bound)
+        for row in zero_rows:
+            nn.init.zeros_(module.weight[row])
+    elif isinstance(module, (Shift, nn.Linear)):
+        nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features ** -.5 if by_root else 0)
+
+def _divisor(counts: torch.Tensor, config: LinearConfig) -> torch.Tensor:
+    "What the sum of each text's vectors is divided by, `[B, 1]`, for that many tokens and n-grams, `[B]`."
+    if config.average == "max_length":
+        return torch.full_like(counts, config.positions)[:, None]
+    counts = counts.clamp(min=1)[:, None]
+    return counts.sqrt() if config.average == "root" else counts
+
+# %% ../nbs/21_linear.ipynb #96588b00
 @register_student(LinearConfig, "linear classifier on token n-grams and letters, after fastText", optimizer="adagrad",
                   rate=.1, batch_size=1, letters=262_144,
                   sizes={"width": 32, "average": "root", "ngrams": 2, "buckets": 262_144})
@@ -187,20 +208,7 @@ class LinearStudent(Student):
         self.post_init()
 
     def _init_weights(self, module):
-        by_root = self.config.average == "root"
-        if isinstance(module, nn.EmbeddingBag):
-            bound = 0 if by_root else 1 / self.config.width
-            nn.init.uniform_(module.weight, -bound, bound)
-            for row in self.zero_rows:
-                nn.init.zeros_(module.weight[row])
-        elif isinstance(module, Shift):
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
-            if by_root:
-                nn.init.normal_(module.weight, std=module.in_features ** -.5)
-            else:
-                nn.init.zeros_(module.weight)
+        _start(module, self.config, self.zero_rows)
 
     def learn_letters(self, letters: list[str], rows: int) -> None:
         "See `TokenBag.learn_letters`."
@@ -226,17 +234,7 @@ class LinearStudent(Student):
         "Logits from the mean of the embeddings of real tokens."
         bag, counts = self.bag(rows[mask], mask.sum(1))
         sums = self.embedding(bag, counts.cumsum(0) - counts)  # (B, width)
-        return self.classifier(sums / self.divisor(counts))
-
-    def divisor(
-        self,
-        counts: torch.Tensor,  # tokens and n-grams of each text, [B]
-    ) -> torch.Tensor:  # [B, 1]
-        "What the sum of a text's vectors is divided by."
-        if self.config.average == "max_length":
-            return torch.full_like(counts, self.config.positions)[:, None]
-        counts = counts.clamp(min=1)[:, None]
-        return counts.sqrt() if self.config.average == "root" else counts
+        return self.classifier(sums / _divisor(counts, self.config))
 
     def program(self) -> list[dict]:
         "A bag and a matrix; a bag alone where its vectors are votes."

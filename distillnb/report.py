@@ -127,6 +127,6 @@ def report_page(
         title=f"Distillation on {data}", lead=_lead(results), ways=_ways(results), interrupted=results.interrupted,
         verdicts=_verdicts(results), table=results.table(), n=len(results.truth), chosen=results.validation is not None,
         seeds=len(experiment.seeds), charts=charts, kinds={name.split(" ")[0] for name in charts},
-        trust=_trust(results), example=folder_name(results, results.recommended or students[-1]) if students else "NAME",
-        recommended=results.recommended,
+        trust=_trust(results), recommended=results.recommended,
+        example=folder_name(results, results.recommended or students[-1]) if students else "NAME",
         notes=results.notes, facts=list((_settings(experiment) | versions_used(experiment.device)).items()))

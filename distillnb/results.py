@@ -147,7 +147,7 @@ class Compared(Answered):
 
     @property
     def best_baseline(self) -> str | None:
-        "The baseline, beside the commonest class, that has the most test texts right: the higher bar. None: no baseline."
+        "The baseline with the most test texts right, the commonest class aside: the higher bar. None: no baseline."
         there = {run.model: self.answers[run].score.accuracy for run in self.logits if run.way and run.seed is None}
         return max(there, key=there.get, default=None)
 

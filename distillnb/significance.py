@@ -281,7 +281,7 @@ class Verdict:
 
     @property
     def conclusion(self) -> str:
-        "The word as the end of a sentence; of models that are no twins, which is better."
+        "The word as the end of a sentence; of two models other than twins, which is better."
         if self.word == "inconclusive":
             return self.word
         if not self.twins:
