@@ -468,7 +468,7 @@ def add_transfer(
     report: Callable | None = print,  # takes the report, None for silence
 ) -> Splits:
     "Add texts to the transfer set, each once and none of another part's. Raises `ValueError` if none is new."
-    stripped, known = texts["text"].str.strip(), [part["text"].str.strip() for part in parts]
+    stripped, known = texts["text"].str.strip(), [part["text"].astype(str).str.strip() for part in parts]
     test = stripped.isin({*known[1], *known[2]})
     new = texts[~test & ~stripped.isin({*known[0], *known[3]}) & ~stripped.duplicated()]
     if report:

@@ -36,6 +36,14 @@ class EnsembleConfig(CNNConfig):
         super().__init__(**kwargs)
 
 # %% ../nbs/24_ensemble.ipynb #f9860328
+def _of_parts(config: EnsembleConfig, pad_row: int) -> tuple[LinearConfig, CNNConfig]:
+    "The configurations of bag and CNN, which are given rows of the table instead of token ids."
+    shared = {"vocab_size": config.vocab_size, "pad_token_id": pad_row, "num_labels": config.num_labels,
+              "problem_type": config.problem_type}
+    sizes = ("width", "filter_widths", "filters", "dropout", "initial_std", "positions")
+    bag = LinearConfig(width=config.bag_width, average="root", ngrams=config.ngrams, buckets=config.buckets, **shared)
+    return bag, CNNConfig(**{name: getattr(config, name) for name in sizes}, **shared)
+
 def _within(part: str, entry: dict) -> dict:
     "An operation of a part's program, with the part's name before those of weights and results."
     named = {key: f"{part}.{value}" for key, value in entry.items()
@@ -52,13 +60,8 @@ class EnsembleStudent(Student):
 
     def __init__(self, config: EnsembleConfig, rows: np.ndarray | None = None):
         super().__init__(config, rows)
-        shared = {"vocab_size": config.vocab_size, "pad_token_id": self.pad_row, "num_labels": config.num_labels,
-                  "problem_type": config.problem_type}
-        cnn = {name: getattr(config, name) for name in ("width", "filter_widths", "filters", "dropout", "initial_std",
-                                                        "positions")}
-        self.bag = LinearStudent(LinearConfig(width=config.bag_width, average="root", ngrams=config.ngrams,
-                                              buckets=config.buckets, **shared))
-        self.cnn = CNNStudent(CNNConfig(**cnn, **shared))
+        bag, cnn = _of_parts(config, self.pad_row)
+        self.bag, self.cnn = LinearStudent(bag), CNNStudent(cnn)
         self.share = 1.  # of each part's logits; a half while they learn, and then it is put into their weights
         self.post_init()
         with torch.no_grad():

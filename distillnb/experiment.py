@@ -8,6 +8,7 @@ __all__ = ['LADDER', 'PRESETS', 'Settings', 'Experiment', 'student_recipes', 'le
 # %% ../nbs/50_experiment.ipynb #89d20fd6
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import product
@@ -123,9 +124,12 @@ def _splits(experiment: Experiment, say: Callable | None) -> Splits:
     rounds = _FRAGMENTS * parts.transfer.empty if experiment.fragments is None else experiment.fragments
     if rounds:
         made = fragments(parts.train.text, rounds, exclude=[*parts.test.text, *parts.validation.text])
-        parts = add_transfer(parts, made, report=None)
+        there = len(parts.transfer)
+        with suppress(ValueError):  # very short texts have no parts that are new
+            parts = add_transfer(parts, made, report=None)
         if say is not None:
-            say(f"Fragments: {len(made):,} parts and mixtures of the labelled texts join those without labels.")
+            say(f"Fragments: {len(parts.transfer) - there:,} parts and mixtures of the labelled texts join those without "
+                "labels.")
     return parts
 
 def _own_splits(experiment: Experiment, say: Callable | None) -> Splits:

@@ -69,9 +69,12 @@ def test_results_on_stdout_progress_on_stderr(run):
     folder, result = run
     assert "cnn distilled" in result.stdout and "steps/s" not in result.stdout
     assert "asking it about" in result.stderr and "rows read" in result.stderr
-    last = result.stdout.strip().splitlines()[-2:]
-    assert last[0].startswith("linear distilled") and last[1].startswith("cnn distilled")
-    assert {path.name for path in (folder / "students").iterdir()} == {"linear-direct", "linear-distilled", "cnn-direct", "cnn-distilled"}
+    *verdicts, last = result.stdout.strip().splitlines()[-7:]
+    names = ("linear", "cnn", "ensemble")
+    assert [line.split(" distilled")[0] for line in verdicts] == [*names] * 2, "beside the twin, and beside the best baseline"
+    students = {path.name for path in (folder / "students").iterdir()}
+    assert students == {f"{name}-{way}" for name in names for way in ("direct", "distilled")}
+    assert last.startswith("Recommended") and last.rpartition("/")[2] in students
 
 
 TEXTS = ["a superb film", "awful, awful book", "", 'said "so-so", twice']
@@ -162,7 +165,7 @@ def test_help_shows_an_example(command, capsys):
 
 
 def test_ctrl_c_keeps_what_is_finished(table, tiny_bert, tmp_path):
-    command = [*COMMAND, "run", table, "--teacher", tiny_bert, "--epochs", "5000", "--students", "cnn",
+    command = [*COMMAND, "run", table, "--teacher", tiny_bert, "--epochs", "5000", "--students", "cnn", "--workers", "1", "--validation", "0",
                "--output", tmp_path / "out", "--cache", tmp_path / "cache", "--device", "cpu"]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
     for line in process.stderr:
@@ -227,7 +230,7 @@ def test_distill_from_a_file_of_settings(place):
     assert found["texts"] == 480 and found["labelled"] == 0 and len(found["verdicts"]) == 1
     facts = json.loads((folder / "student" / "distillnb.json").read_text())
     assert facts["recipe"]["epochs"] == "4", "what is typed wins over the file"
-    assert facts["loss"] == "LogitMSE()" and "this student" in (folder / "student" / "README.md").read_text()
+    assert facts["loss"] == "SoftCrossEntropy(temperature=1.0)" and "this student" in (folder / "student" / "README.md").read_text()
 
 
 def test_label_writes_a_table_that_teaches(place, table):

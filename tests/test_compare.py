@@ -86,20 +86,39 @@ def test_model2vec(task, splits, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def result(splits, tiny_bert, tmp_path_factory):
-    """All of a set, with a tiny teacher, and peers that take no time; what was said on the way."""
+def run(tiny_bert, tmp_path_factory):
+    """Run all of a set, with a tiny teacher, beside peers that take no time; the rows, and what was said on the way."""
+    recipes = {"linear": Recipe("linear", {"width": 20}, "sgd", .5, .5, batch_size=4, epochs=2, least_examples=1)}
+    settings = {"teacher": str(tiny_bert), "fine_tune": True, "tune": (1.,), "workers": 1, "max_length": 32, "recipes": recipes,
+                "teacher_options": {"epochs": 8, "learning_rate": 5e-3, "freeze_layers": 0}, "device": "cpu",
+                "cache": tmp_path_factory.mktemp("cache")}
+
+    def run(splits, seeds, *few):
+        said = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compare, "PEERS", {peer.name: peer for peer in few})
+            patch.setattr(compare, "measure", measured_here)
+            return compare.run_set(splits, seeds, said.append, **settings), said
+    return run
+
+
+@pytest.fixture(scope="module")
+def result(splits, run):
     def broken(task, folder):
         raise RuntimeError("no luck")
-    few = {"tf-idf words": PEERS["tf-idf words"], "teacher": PEERS["teacher"], "broken": Peer("broken", broken, print)}
-    recipes = {"linear": Recipe("linear", {"width": 20}, "sgd", .5, .5, batch_size=4, epochs=2, least_examples=1)}
-    said = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "PEERS", few)
-        patch.setattr(compare, "measure", measured_here)
-        rows = compare.run_set(splits, 2, said.append, teacher=str(tiny_bert), fine_tune=True, tune=(1.,), workers=1, max_length=32,
-                               teacher_options={"epochs": 8, "learning_rate": 5e-3, "freeze_layers": 0}, recipes=recipes,
-                               cache=tmp_path_factory.mktemp("cache"), device="cpu")
-    return rows, said
+    return run(splits, 2, PEERS["tf-idf words"], PEERS["teacher"], Peer("broken", broken, print))
+
+
+@pytest.mark.parametrize("further", [60, 0])
+def test_classes_belong_to_their_texts(further, splits, run):
+    """Without further texts the experiment makes fragments for its students, which the others do not see."""
+    tasks = []
+    run(splits._replace(transfer=splits.transfer[:further]), 1, Peer("watching", lambda task, folder: tasks.append(task), print))
+    direct, taught = tasks
+    assert direct.texts == splits.train.text.tolist() and direct.classes.tolist() == label_ids(splits.train).tolist()
+    assert taught.texts == [*direct.texts, *splits.transfer.text[:further]]
+    assert taught.classes.tolist() == taught.teacher.logits(taught.texts).argmax(1).tolist() and len({*taught.classes}) > 1
+    assert len(taught.results.lesson) > len(taught.texts) or further
 
 
 def test_a_set(result):

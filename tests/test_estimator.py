@@ -141,8 +141,9 @@ def test_several_labels(taught):
 
 def test_default_losses(taught):
     from distillnb.lesson import default_loss
-    assert [default_loss(*arguments) for arguments in ((None, False), ("logits", False), ("logits", True))][1:] == [LogitMSE()] * 2
-    assert default_loss("probabilities", False) == SoftCrossEntropy(1.0) and default_loss("probabilities", True) == SoftBinaryCrossEntropy()
+    assert default_loss(None) == CrossEntropy() and default_loss("logits", True) == LogitMSE()
+    assert default_loss("probabilities", False) == default_loss("logits", False) == SoftCrossEntropy(1.0)
+    assert default_loss("probabilities", True) == SoftBinaryCrossEntropy()
     texts, labels, teacher = taught
     assert isinstance(quick(teacher=any_teacher(teacher), alpha=.5, loss=LogitMSE()).loss, LogitMSE)
     assert Mix(LogitMSE(), .5).needs_labels

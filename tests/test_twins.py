@@ -75,7 +75,7 @@ def by_experiment(monkeypatch, student, teacher, texts, labels, transfer, **sett
     chosen = round(len(own) * settings.get("validation", 0))
     parts = Splits(frame(own[chosen:]), frame(own[:chosen]), frame([(f"{text} again", label) for text, label in own[:30]]), frame(rest))
     Experiment(parts, teacher=teacher, recipes={student: recipe}, vocab_size=400, seeds=(3,), tune=(1.,) if chosen else None,
-               device="cpu").run(say=None)
+               device="cpu", fragments=0).run(say=None)
     return calls[::-1]
 
 
