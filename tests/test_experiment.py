@@ -1,6 +1,7 @@
 """Whole experiments on small things: both presets' operations, the files they leave, and interruptions."""
 import sys
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,8 @@ def test_baselines_are_there_by_default_and_in_the_verdicts(toy, toy_reviews):
     assert [model for model in results.summary.model if "tf-idf" in model] == there
     best = max(there, key=lambda model: results.summary.set_index("model").accuracy[model])
     assert [(found.name_a, found.name_b) for found in results.beside_baseline] == [(f"{name} distilled", best) for name in FAST]
-    assert all(found.sentence in results.report().replace("&#39;", "'") for found in results.beside_baseline)
+    page = unescape(results.report())
+    assert all(found.sentence in page for found in results.beside_baseline)
     assert not any("distillation" in found.sentence for found in results.beside_baseline), "they are no twins"
     assert replace(toy).run(say=None).beside_baseline == []
 
