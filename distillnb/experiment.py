@@ -128,8 +128,8 @@ def _splits(experiment: Experiment, say: Callable | None) -> Splits:
         with suppress(ValueError):  # very short texts have no parts that are new
             parts = add_transfer(parts, made, report=None)
         if say is not None:
-            say(f"Fragments: {len(parts.transfer) - there:,} parts and mixtures of the labelled texts join those without "
-                "labels.")
+            say(f"Fragments: {len(parts.transfer) - there:,} parts and mixtures of the labelled texts join those "
+                "without labels.")
     return parts
 
 def _own_splits(experiment: Experiment, say: Callable | None) -> Splits:

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 WALKTHROUGH = Path(__file__).resolve().parent.parent / "nbs" / "tutorials" / "walkthrough.ipynb"
-KEYS = ('table = history.groupby("model"', "for kind in (\"linear\", \"cnn\"):\n    print(verdict", "answers = torch.from_numpy")
+KEYS = ('table = pd.DataFrame(kept)', "for kind in (\"linear\", \"cnn\"):\n    print(verdict", "answers = torch.from_numpy")
 
 
 def said(notebook, key):
