@@ -87,7 +87,7 @@ def _lead(results) -> str:
     "What was compared, in a sentence or two."
     _, teacher = in_words(results.experiment)
     kept = "each at the epoch that the validation texts chose" if results.validation else "each after its last epoch"
-    lead = f"Small students of {teacher}, {kept}, twins with the same steps. Classes: {', '.join(results.names)}."
+    lead = f"Small students of {teacher}, {kept}, all of as many epochs at most. Classes: {', '.join(results.names)}."
     if results.experiment.labelled is not None:
         lead += " Only part of the training texts kept their label; the others serve distillation alone."
     return lead
