@@ -17,7 +17,6 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from .augmentation import augment, fragments, lexicon_tags
@@ -78,7 +77,7 @@ class Settings:
     class_weight: dict | str | None = None  # how often texts of a class are seen: {class: weight}, or "balanced"
     tokenizer: object = None  # of the students: object, folder, or "own" to train one; None: the teacher's, else "own"
     vocab_size: int = 8_000  # entries of an own tokenizer
-    tune: tuple[float, ...] | None = None  # factors on the rate; validation chooses one, and the epoch. None: neither
+    tune: tuple[float, ...] | None = None  # factors on the rate; validation chooses one; None: the rate as it is
     baselines: bool = True  # tf-idf and logistic regression beside them, on the labels and on the teacher's classes
     seeds: tuple[int, ...] = (0,)  # of weights, order and dropout of the students
     workers: int | None = None  # students trained at the same time, a process each; None: one a core, where it pays
@@ -283,7 +282,8 @@ class _Baseline:
     run: Run
     texts: list[str]  # n of them, to learn from
     classes: np.ndarray  # class ids, [n]
-    results: Results  # names, and test texts
+    n_classes: int  # K
+    test: list[str]  # texts to answer
     factors: tuple[float, ...]  # of its regularisation
     validation: tuple[list[str], np.ndarray] | None  # texts and class ids that choose a factor
 
@@ -291,10 +291,9 @@ class _Baseline:
 
     def __call__(self) -> dict:
         "What `Results.add` takes of it."
-        model = fit_tfidf(self.texts, self.classes, len(self.results.names), self.factors, self.validation)
-        texts = self.results.texts
-        return {"logits": model.logits(texts), "size": {"size_mb": model.size_mb},
-                "texts_per_second": texts_per_second(model, texts[:4096])}
+        model = fit_tfidf(self.texts, self.classes, self.n_classes, self.factors, self.validation)
+        return {"logits": model.logits(self.test), "size": {"size_mb": model.size_mb},
+                "texts_per_second": texts_per_second(model, self.test[:4096])}
 
 def _baselines(experiment: Experiment, splits: Splits, results: Results, note: Callable) -> list[_Baseline]:
     "Tf-idf and logistic regression, on the labels and on the teacher's classes."
@@ -307,7 +306,8 @@ def _baselines(experiment: Experiment, splits: Splits, results: Results, note: C
         if len(np.unique(classes)) < 2:
             note(f"tf-idf {way} is left out: it would have one class to learn.")
         else:
-            jobs.append(_Baseline(Run("tf-idf", way), known, classes, results, experiment.tune or (1.,), validation))
+            jobs.append(_Baseline(Run("tf-idf", way), known, classes, len(results.names), results.texts,
+                                  experiment.tune or (1.,), validation))
     return jobs
 
 # %% ../nbs/50_experiment.ipynb #ee2cb959
@@ -367,7 +367,6 @@ def _in_process(job: _Job | _Baseline, modules: set[str]):
     "The job in a process of its own, which has one thread, and has to know what is registered."
     for module in modules - {"__main__"}:
         import_module(module)
-    torch.set_num_threads(1)
     return job()
 
 def _each(jobs: list[_Job | _Baseline], workers: int) -> Iterator:
@@ -386,12 +385,11 @@ def _each(jobs: list[_Job | _Baseline], workers: int) -> Iterator:
         os.environ.pop("TQDM_DISABLE") if before is None else os.environ.update(TQDM_DISABLE=before)
 
 # %% ../nbs/50_experiment.ipynb #8a4a94f0
-def _train_all(results: Results, baselines: list[_Baseline], note: Callable) -> None:
+def _train_all(results: Results, waiting: list[_Baseline], workers: int, note: Callable) -> None:
     "Fit the baselines, train every student in every way on every seed. `FloatingPointError` if none survives."
-    experiment, workers = results.experiment, _workers(results.experiment, results.lesson)
+    experiment = results.experiment
     factors = {(name, way): experiment.tune or (1.0,) for name in experiment.recipes for way in experiment.ways}
     bare, failed = replace(results, answers={}), None
-    waiting = [replace(job, results=bare) for job in baselines]
     for seeds in (experiment.seeds[:1], experiment.seeds[1:]):
         runs = [Run(name, way, seed) for name, seed, way in product(experiment.recipes, seeds, experiment.ways)
                 if (name, way) in factors]
@@ -449,7 +447,7 @@ def _run(experiment: Experiment, say: Callable) -> Results:
         + (", beside tf-idf and logistic regression" if baselines else "")
         + (f", {workers} at a time" if workers > 1 else ""))
     try:
-        _train_all(results, baselines, note)
+        _train_all(results, baselines, workers, note)
     except KeyboardInterrupt:  # between two students
         results.interrupted = True
     results.measure_speed()

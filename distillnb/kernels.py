@@ -219,6 +219,13 @@ def _kind(loss: Loss) -> _Compiled | None:
     return None
 
 # %% ../nbs/32_kernels.ipynb #d04dfe3c
+def _arrays(model: LinearStudent, tokens: Tokens, labels, logits) -> tuple[tuple, tuple]:
+    "What compiled steps read: ids, offsets and the row of each id; labels and the teacher's logits, zeros for none."
+    rows = np.arange(model.config.vocab_size, dtype=np.int32) if model.rows is None else model.rows.numpy()
+    targets = np.zeros((len(tokens), model.config.num_labels), np.float32) if logits is None else logits
+    return ((np.asarray(tokens.ids), np.asarray(tokens.offsets), rows),
+            (np.ascontiguousarray(labels, np.int64), np.ascontiguousarray(targets, np.float32)))
+
 def _compiled_run(
     model: LinearStudent, tokens: Tokens, kind: _Compiled, batch_size: int, labels, logits,
 ) -> Callable:
@@ -226,14 +233,9 @@ def _compiled_run(
     config = model.config
     parameters = model.embedding.weight, model.classifier.weight, model.classifier.bias
     table, weight, bias = (parameter.detach().numpy() for parameter in parameters)
-    rows = np.arange(config.vocab_size, dtype=np.int32) if model.rows is None else model.rows.numpy()
-    if logits is None:
-        targets = np.zeros((len(tokens), config.num_labels), np.float32)
-    else:
-        targets = np.ascontiguousarray(logits, np.float32)
+    (ids, offsets, rows), (labels, targets) = _arrays(model, tokens, labels, logits)
     divisor = config.positions if config.average == "max_length" else 0
     skip = -1 if model.embedding.padding_idx is None else model.embedding.padding_idx
-    ids, offsets, labels = np.asarray(tokens.ids), np.asarray(tokens.offsets), np.ascontiguousarray(labels, np.int64)
 
     def run(order, rates, predictions):
         return _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, targets, *kind,
@@ -389,19 +391,16 @@ def _adagrad_run(model: LinearStudent, tokens: Tokens, loss: Loss, labels, logit
     weights = [bag.weight, None if config.votes else model.classifier.weight, model.classifier.bias]
     parts = tuple(matrix if weight is None else weight.detach().numpy() for weight in weights)
     squares = tuple(matrix if weight is None else optimizer.state[weight]["sum"].numpy() for weight in weights)
-    rows = np.arange(config.vocab_size, dtype=np.int32) if model.rows is None else model.rows.numpy()
-    targets = np.zeros((len(tokens), config.num_labels), np.float32) if logits is None else logits
-    targets, labels = np.ascontiguousarray(targets, np.float32), np.ascontiguousarray(labels, np.int64)
+    texts, answers = _arrays(model, tokens, labels, logits)
     starts, runs = np.zeros(config.vocab_size + 1, np.int64), np.zeros(0, np.int64)
     if bag.starts is not None:
         own = bag.starts.numpy()[:-1]
         starts, runs = np.append(own, np.full(config.vocab_size + 1 - len(own), own[-1])), bag.runs.numpy()
-    ids, offsets = np.asarray(tokens.ids), np.asarray(tokens.offsets)
     shape = not config.votes, config.average == "root", config.ngrams, config.vocab_size, config.buckets
 
     def run(order, rates, predictions):
-        return _adagrad_steps((ids, offsets, rows), order, rates, (labels, targets), tuple(_kind(loss)), parts, squares,
-                              shape, (starts, runs), predictions)
+        return _adagrad_steps(texts, order, rates, answers, tuple(_kind(loss)), parts, squares, shape, (starts, runs),
+                              predictions)
     return run
 
 def adagrad_epoch(

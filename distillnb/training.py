@@ -292,13 +292,13 @@ class _Epochs:
         recipe, lesson, tokens = self.recipe, self.lesson, self.lesson.tokens
         order = epoch_rows(self.rows, epoch, self.examples, recipe.shuffle, self.seed, self.weights)
         rates = step_rates(recipe.rate, recipe.decay, epoch, recipe.epochs, self.steps)
-        if self.by_hand and recipe.optimizer == "adagrad":
-            value, predictions = adagrad_epoch(self.model, tokens, lesson.loss, order, rates, lesson.labels,
-                                               lesson.logits, self.optimizer, epoch, bar)
-            return {"loss": value, **scores(lesson.labels[order], predictions, self.model.config.num_labels)}
         if self.by_hand:
-            value, predictions = sgd_epoch(self.model, tokens, lesson.loss, order, recipe.batch_size, rates,
-                                           lesson.labels, lesson.logits, epoch, bar, recipe.threads)
+            if recipe.optimizer == "adagrad":
+                value, predictions = adagrad_epoch(self.model, tokens, lesson.loss, order, rates, lesson.labels,
+                                                   lesson.logits, self.optimizer, epoch, bar)
+            else:
+                value, predictions = sgd_epoch(self.model, tokens, lesson.loss, order, recipe.batch_size, rates,
+                                               lesson.labels, lesson.logits, epoch, bar, recipe.threads)
             return {"loss": value, **scores(lesson.labels[order], predictions, self.model.config.num_labels)}
         sorts = recipe.shuffle and recipe.bucket != 1 and recipe.batch_size > 1
         groups = batches(tokens.lengths, order, recipe.batch_size, bucket=recipe.bucket if sorts else 1,
