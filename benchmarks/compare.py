@@ -59,7 +59,7 @@ def load_splits(name: str, folder: Path | None, quick: bool, say: Callable) -> S
 
 
 def measure(peer: Peer, folder: Path, texts: list[str]) -> tuple[list[int], float, float]:
-    "Class ids, kB and texts a second of what is shipped, on one thread, in a process of its own, or `ValueError`."
+    "Class ids, kB and texts a second of processor time of what is shipped, in a process of its own, or `ValueError`."
     order = {"module": peer.load.__module__, "load": peer.load.__name__, "folder": str(folder), "texts": texts}
     path = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), *sys.path]))}
     done = subprocess.run([sys.executable, "-c", "from benchmarks.compare_peers import answer; answer()"], text=True,
@@ -196,8 +196,8 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Side by s
 table {border-collapse: collapse; font-size: 13px} th, td {padding: 3px 9px; border-bottom: 1px solid #ddd}
 div {overflow-x: auto} svg {max-width: 100%; height: auto} th {text-align: left}</style>
 <h1>Side by side</h1>
-<p>Each model answers the test texts from what is shipped, in a process of its own, on one thread; the best of three
-rounds counts. Bars are 95 % intervals over test texts and seeds. The tests are paired, against the tf-idf model with
+<p>Each model answers the test texts from what is shipped, in a process of its own, on one thread; processor time
+counts, the best of three rounds, so that other work on the machine does not. Bars are 95 % intervals over test texts and seeds. The tests are paired, against the tf-idf model with
 the highest accuracy on the test texts. Seconds of training include the choice of settings on the validation texts.
 Students learn from the teacher's logits where others learn from its classes, and, where a set has no texts without
 labels, from parts and mixtures of its texts too. Dashed lines join the forms of one model.</p>

@@ -290,12 +290,12 @@ def student_peers(
 
 
 def answer() -> None:
-    "In a process of its own: load what is shipped, answer all texts, and again three times with a stopwatch."
+    "In a process of its own: load what is shipped, answer all texts, and again three times by the processor's clock."
     order = json.load(sys.stdin)
     model = getattr(import_module(order["module"]), order["load"])(Path(order["folder"]))
     ids, times = model(order["texts"]), []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         model(order["texts"])
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     print(json.dumps({"ids": np.asarray(ids).tolist(), "seconds": min(times)}))
