@@ -21,9 +21,15 @@ from .tokens import refuse_no_text
 def lexicon_tags(
     words: list[str],  # one text's words
 ) -> list[str]:  # Penn Treebank tags, one a word
-    "Part of speech of English words by TextBlob's dictionary and rules. Raises `ImportError` without TextBlob."
-    parser = optional("textblob.en", "augment", "Tagging (leave it out with tagger=None)").parser
-    return [tag for _, tag, *_ in parser.find_tags([word.strip(punctuation) or word for word in words])]
+    """Part of speech of English words by TextBlob's dictionary and rules.
+
+    Raises `ImportError` without TextBlob."""
+    parser = optional("textblob.en", "augment",
+                      "Tagging (leave it out with tagger=None)").parser
+    return [
+        tag for _, tag, *_ in parser.find_tags(
+            [word.strip(punctuation) or word for word in words])
+    ]
 
 # %% ../nbs/05_augmentation.ipynb #381658e7
 @dataclass(frozen=True)
@@ -35,13 +41,19 @@ class _Chances:
     longest: int  # words in such a run, at most
 
     def __post_init__(self):
-        chances = {"p_mask": self.p_mask, "p_pos": self.p_pos, "p_ngram": self.p_ngram,
-                   "p_mask + p_pos": self.p_mask + self.p_pos}
+        chances = {
+            "p_mask": self.p_mask, "p_pos": self.p_pos, "p_ngram": self.p_ngram,
+            "p_mask + p_pos": self.p_mask + self.p_pos
+        }
         for name, chance in chances.items():
             if not 0 <= chance <= 1:
-                raise ValueError(f"{name}={chance} must lie between 0 and 1; the paper has .1, .1 and .25")
+                raise ValueError(
+                    f"{name}={chance} must lie between 0 and 1; the paper has "
+                    ".1, .1 and .25"
+                )
         if self.longest < 1:
-            raise ValueError(f"longest={self.longest}: ask for runs of 1 or more words")
+            raise ValueError(
+                f"longest={self.longest}: ask for runs of 1 or more words")
 
 @dataclass(frozen=True)
 class _Words:
@@ -49,46 +61,64 @@ class _Words:
     codes: np.ndarray  # number of each word in `vocabulary`, [W]
     vocabulary: np.ndarray  # the different words, and at the end the mask
     offsets: np.ndarray  # where each text starts and the last one ends, [N + 1]
-    by_tag: np.ndarray  # places of words, those with the same tag side by side, [W]
+    # places of words, those with the same tag side by side, [W]
+    by_tag: np.ndarray
     first: np.ndarray  # for each word where its tag begins in `by_tag`, [W]
     size: np.ndarray  # for each word how many have its tag, [W]
 
-def _round(words: _Words, chances: _Chances, generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "One version of every text: word numbers [W], and where each text's words start and end, [N] each."
+def _round(words: _Words, chances: _Chances,
+           generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One version of every text: word numbers [W], and where each text's words
+    start and end, [N] each."""
     lengths = np.diff(words.offsets)
     draw, n_texts = generator.random(len(words.codes)), len(lengths)
     new = np.where(draw < chances.p_mask, len(words.vocabulary) - 1, words.codes)
-    swapped = np.flatnonzero((draw >= chances.p_mask) & (draw < chances.p_mask + chances.p_pos))
-    within = (generator.random(len(swapped)) * words.size[swapped]).astype(np.int64)
+    swapped = np.flatnonzero((draw >= chances.p_mask)
+                             & (draw < chances.p_mask + chances.p_pos))
+    within = (generator.random(len(swapped)) * words.size[swapped]).astype(
+        np.int64)
     new[swapped] = words.codes[words.by_tag[words.first[swapped] + within]]
     cut = generator.random(n_texts) < chances.p_ngram
-    kept = np.minimum(np.where(cut, generator.integers(1, chances.longest + 1, n_texts), lengths), lengths)
-    starts = words.offsets[:-1] + (generator.random(n_texts) * (lengths - kept + 1)).astype(np.int64)
+    kept = np.minimum(
+        np.where(cut, generator.integers(1, chances.longest + 1, n_texts),
+                 lengths), lengths)
+    starts = words.offsets[:-1] + (generator.random(n_texts) *
+                                   (lengths - kept + 1)).astype(np.int64)
     return new, starts, starts + kept
 
 # %% ../nbs/05_augmentation.ipynb #4286c5b9
 def _tags(words: list[list[str]], tagger: Callable) -> list[str]:
-    "All texts' tags, one after the other. Raises `ValueError` where a text does not get one tag a word."
+    """All texts' tags, one after the other.
+
+    Raises `ValueError` where a text does not get one tag a word."""
     result = []
     for line in tqdm(words, desc="Tagging", unit=" texts", leave=False):
         tags = list(tagger(line))
         if len(tags) != len(line):
-            raise ValueError(f"The tagger gave {len(tags)} tags for {len(line)} words ({' '.join(line[:8])} ...): "
-                             "it must give one a word")
+            raise ValueError(
+                f"The tagger gave {len(tags)} tags for {len(line)} words "
+                f"({' '.join(line[:8])} ...): "
+                "it must give one a word")
         result.extend(tags)
     return result
 
-def _numbered(words: list[list[str]], mask: str, tagger: Callable | None) -> _Words:
+def _numbered(words: list[list[str]], mask: str,
+              tagger: Callable | None) -> _Words:
     "Words and tags as numbers."
     offsets = np.cumsum([0, *map(len, words)])
-    codes, vocabulary = pd.factorize(np.array([word for line in words for word in line], dtype=object))
+    codes, vocabulary = pd.factorize(
+        np.array([word for line in words for word in line], dtype=object))
     if tagger is None:
         tags = np.zeros(len(codes), np.int64)
     else:
         tags, _ = pd.factorize(np.array(_tags(words, tagger), dtype=object))
     counts = np.bincount(tags)
-    return _Words(codes, np.append(vocabulary, mask), offsets, by_tag=np.argsort(tags, kind="stable"),
-                  first=(np.cumsum(counts) - counts)[tags], size=counts[tags])
+    return _Words(codes,
+                  np.append(vocabulary, mask),
+                  offsets,
+                  by_tag=np.argsort(tags, kind="stable"),
+                  first=(np.cumsum(counts) - counts)[tags],
+                  size=counts[tags])
 
 # %% ../nbs/05_augmentation.ipynb #a325602b
 def augment(
@@ -99,22 +129,31 @@ def augment(
     p_pos: float = .1,  # chance that it is replaced by one with the same tag
     p_ngram: float = .25,  # chance that only a run of words is kept
     longest: int = 5,  # words in such a run, at most
-    tagger: Callable | None = lexicon_tags,  # words of a text -> as many tags; None: all words are alike
-    exclude: Collection[str] = (),  # texts that must not come out: those of test and validation
+    # words of a text -> as many tags; None: all words are alike
+    tagger: Callable | None = lexicon_tags,
+    # texts that must not come out: those of test and validation
+    exclude: Collection[str] = (),
     seed: int = 0,  # what all draws start from
 ) -> pd.DataFrame:  # `text`, each once and none that was there, and `source`, the row of the text it was made from
-    "Distorted versions of texts, Tang et al. 2019 (arXiv:1903.12136), section 3.3. Raises `ValueError`, `TypeError`."
+    """Distorted versions of texts, Tang et al. 2019 (arXiv:1903.12136), section
+    3.3. Raises `ValueError`, `TypeError`."""
     texts, chances = list(texts), _Chances(p_mask, p_pos, p_ngram, longest)
     refuse_no_text(texts)
     if rounds < 0:
-        raise ValueError(f"rounds={rounds}: ask for 0 or more versions of each text")
+        raise ValueError(
+            f"rounds={rounds}: ask for 0 or more versions of each text")
     rows = [row for row, text in enumerate(texts) if text.split()]
     if not rounds or not rows:
-        return pd.DataFrame({"text": pd.Series(dtype=str), "source": pd.Series(dtype=np.int64)})
+        return pd.DataFrame(
+            {"text": pd.Series(dtype=str), "source": pd.Series(dtype=np.int64)})
     words = _numbered([texts[row].split() for row in rows], mask, tagger)
     seen, made, sources = {*texts, *exclude}, [], []
-    for turn in tqdm(range(rounds), desc="Augmenting", unit=" rounds", leave=False):
-        new, starts, ends = _round(words, chances, np.random.default_rng([seed, turn]))
+    for turn in tqdm(range(rounds),
+                     desc="Augmenting",
+                     unit=" rounds",
+                     leave=False):
+        new, starts, ends = _round(words, chances,
+                                   np.random.default_rng([seed, turn]))
         line = words.vocabulary[new].tolist()
         for row, start, end in zip(rows, starts.tolist(), ends.tolist()):
             if (text := " ".join(line[start:end])) not in seen:
@@ -134,24 +173,40 @@ def fragments(
     texts: Iterable[str],  # n texts
     rounds: int = 4,  # versions made of each text
     p_mix: float = .5,  # chance that a part of another text follows
-    exclude: Collection[str] = (),  # texts that must not come out: those of test and validation
+    # texts that must not come out: those of test and validation
+    exclude: Collection[str] = (),
     seed: int = 0,  # what all draws start from
 ) -> pd.DataFrame:  # `text`, each once and none that was there, and `source`, the row of the text it was made from
-    "Parts of texts and mixtures of two, for a teacher to judge. Raises `ValueError`, `TypeError`."
+    """Parts of texts and mixtures of two, for a teacher to judge.
+
+    Raises `ValueError`, `TypeError`."""
     texts = list(texts)
     refuse_no_text(texts)
     if rounds < 0 or not 0 <= p_mix <= 1:
-        raise ValueError(f"rounds={rounds}, p_mix={p_mix}: ask for 0 or more rounds, and a chance between 0 and 1")
+        raise ValueError(
+            f"rounds={rounds}, p_mix={p_mix}: ask for 0 or more rounds, and a "
+            "chance between 0 and 1"
+        )
     rows = [row for row, text in enumerate(texts) if text.split()]
-    words, seen, made, sources = [texts[row].split() for row in rows], {*texts, *exclude}, [], []
-    for turn in tqdm(range(rounds if rows else 0), desc="Cutting", unit=" rounds", leave=False, delay=2):
+    words, seen, made, sources = [texts[row].split()
+                                  for row in rows], {*texts, *exclude}, [], []
+    for turn in tqdm(range(rounds if rows else 0),
+                     desc="Cutting",
+                     unit=" rounds",
+                     leave=False,
+                     delay=2):
         generator = np.random.default_rng([seed, turn])
-        draws, others = generator.random((len(rows), 4)).tolist(), generator.integers(0, len(rows), len(rows)).tolist()
+        draws, others = generator.random(
+            (len(rows), 4)).tolist(), generator.integers(0, len(rows),
+                                                         len(rows)).tolist()
         mixed = (generator.random(len(rows)) < p_mix).tolist()
         for row, line, draw, other, mix in zip(rows, words, draws, others, mixed):
-            part = _window(line, *draw[:2]) + (_window(words[other], *draw[2:]) if mix else [])
+            part = _window(line, *draw[:2]) + (_window(words[other], *draw[2:])
+                                               if mix else [])
             if (text := " ".join(part)) not in seen:
                 seen.add(text)
                 made.append(text)
                 sources.append(row)
-    return pd.DataFrame({"text": pd.Series(made, dtype=str), "source": np.array(sources, np.int64)})
+    return pd.DataFrame({
+        "text": pd.Series(made, dtype=str), "source": np.array(sources, np.int64)
+    })

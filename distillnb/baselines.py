@@ -19,9 +19,14 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
 # %% ../nbs/36_baselines.ipynb #fea17042
 def tfidf_features() -> Pipeline:
-    "Tf-idf of words and signs, alone and in pairs, beside that of runs of two to five letters within a word."
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\w+|[^\w\s]")
-    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    """Tf-idf of words and signs, alone and in pairs, beside that of runs of two
+    to five letters within a word."""
+    words = TfidfVectorizer(ngram_range=(1, 2),
+                            sublinear_tf=True,
+                            token_pattern=r"(?u)\w+|[^\w\s]")
+    letters = TfidfVectorizer(analyzer="char_wb",
+                              ngram_range=(2, 5),
+                              sublinear_tf=True)
     return make_union(words, letters)
 
 # %% ../nbs/36_baselines.ipynb #34f9a3b2
@@ -61,21 +66,26 @@ def fit_tfidf(
     classes: np.ndarray,  # class ids, [n]
     n_classes: int,  # K
     factors: tuple[float, ...] = (1.,),  # C is 10 times one of them
-    validation: tuple[list[str], np.ndarray] | None = None,  # texts and class ids that choose the factor
+    # texts and class ids that choose the factor
+    validation: tuple[list[str], np.ndarray] | None = None,
 ) -> Tfidf:
     "Fit the baseline. Raises `ValueError` where there is one class only."
     if len(np.unique(classes)) < 2:
-        raise ValueError("There is one class only: a baseline would have nothing to learn")
+        raise ValueError(
+            "There is one class only: a baseline would have nothing to learn")
     features = tfidf_features()
     known, chosen = features.fit_transform(texts), None
-    judged = None if validation is None else (features.transform(validation[0]), validation[1])
+    judged = None if validation is None else (features.transform(validation[0]),
+                                              validation[1])
     learner = LogisticRegression(max_iter=200, warm_start=True, tol=1e-3)
     for strength in (10 * factor for factor in factors):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # with many classes the last digits take very long
+            # with many classes the last digits take very long
+            warnings.simplefilter("ignore", ConvergenceWarning)
             learner.set_params(C=strength).fit(known, classes)
         score = 0 if judged is None else learner.score(*judged)
         if chosen is None or score > chosen[0]:
-            chosen = score, strength, learner.coef_.copy(), learner.intercept_.copy()
+            chosen = score, strength, learner.coef_.copy(
+            ), learner.intercept_.copy()
     _, strength, learner.coef_, learner.intercept_ = chosen
     return Tfidf(make_pipeline(features, learner), n_classes, strength)

@@ -35,7 +35,9 @@ def machine() -> str:
     "Processor, cores, system and versions, in a line."
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(
+            line.split(":", 1)[1].strip() for line in lines
+            if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     versions = []
@@ -48,16 +50,21 @@ def machine() -> str:
     return f"{name}, {joblib.cpu_count()} cores, {system}, {', '.join(versions)}"
 
 # %% ../nbs/64_bench.ipynb #c474cc74
-def _forms(student: Classifier, folder: Path, texts: list[str], temporary: Path) -> Iterator[tuple[str, str, str]]:
-    "Forms of a student to measure: name, kind, source; those that are files are made."
+def _forms(student: Classifier, folder: Path, texts: list[str],
+           temporary: Path) -> Iterator[tuple[str, str, str]]:
+    """Forms of a student to measure: name, kind, source; those that are files are
+    made."""
     yield "PyTorch", "model", str(folder)
-    for name, save, ending in (("ONNX", save_onnx, ".onnx"), ("numpy", save_runtime, ".npz")):
+    for name, save, ending in (("ONNX", save_onnx, ".onnx"),
+                               ("numpy", save_runtime, ".npz")):
         for bits in (32, 8):
             source = temporary / f"student-{bits}{ending}"
             try:
                 save(student, source, texts, bits)
             except ImportError:
-                tqdm.write('ONNX is left out: it needs pip install "distillnb[onnx]"', file=sys.stderr)
+                tqdm.write(
+                    'ONNX is left out: it needs pip install "distillnb[onnx]"',
+                    file=sys.stderr)
                 break
             yield f"{name}, {bits} bits", "file", str(source)
 
@@ -65,24 +72,41 @@ def _forms(student: Classifier, folder: Path, texts: list[str], temporary: Path)
 def bench(
     folder: str | Path,  # of a saved student
     texts: Iterable[str],  # real texts, some hundreds
-    labels: Iterable | None = None,  # class names [n], or zeros and ones [n, K]: the accuracy is shown too
-    teacher: str | Path | None = None,  # folder or hub name of the teacher, to stand beside it
-    files: Iterable[str | Path] = (),  # exported files of the student, to measure these too
-    seconds: float = 2.,  # of measuring for each form, number of threads, and kind of asking
+    # class names [n], or zeros and ones [n, K]: the accuracy is shown too
+    labels: Iterable | None = None,
+    # folder or hub name of the teacher, to stand beside it
+    teacher: str | Path | None = None,
+    # exported files of the student, to measure these too
+    files: Iterable[str | Path] = (),
+    # of measuring for each form, number of threads, and kind of asking
+    seconds: float = 2.,
 ) -> pd.DataFrame:  # form, threads, p50_ms, p95_ms, texts_per_second, file_kb, parameters, accuracy, low, high
-    "Measure a student in every form on one thread and on all; write bench.* and the card. Raises `ValueError`."
-    folder, texts, files = Path(folder), list(texts), [Path(file) for file in files]
+    """Measure a student in every form on one thread and on all; write bench.* and
+    the card. Raises `ValueError`."""
+    folder, texts, files = Path(folder), list(texts), [
+        Path(file) for file in files
+    ]
     student = load_student(folder, "cpu")
     if not texts or not seconds > 0:
-        raise ValueError(f"{len(texts)} texts, {seconds} seconds: give some hundreds of texts, and a time above 0")
+        raise ValueError(
+            f"{len(texts)} texts, {seconds} seconds: give some hundreds of "
+            "texts, and a time above 0"
+        )
     for file in files:
         load(file)
     truth = None if labels is None else true_classes(student, labels, len(texts))
-    common = (texts, student.max_length, seconds, type(student.model).__module__, truth is not None)
+    common = (texts, student.max_length, seconds, type(
+        student.model).__module__, truth is not None)
     with tempfile.TemporaryDirectory() as temporary:
         forms = [] if teacher is None else [("teacher", "model", str(teacher))]
-        forms += [*_forms(student, folder, texts, Path(temporary)), *((file.name, "file", str(file)) for file in files)]
-        orders = [Order(*form, *common, threads) for form in forms for threads in sorted({1, joblib.cpu_count()})]
+        forms += [
+            *_forms(student, folder, texts, Path(temporary)),
+            *((file.name, "file", str(file)) for file in files)
+        ]
+        orders = [
+            Order(*form, *common, threads) for form in forms
+            for threads in sorted({1, joblib.cpu_count()})
+        ]
         bar = tqdm(orders, desc="Measuring", unit=" forms", leave=False)
         rows = [_measured(order, student.names, truth) for order in bar]
     frame = _bench_table(rows, student)
@@ -95,21 +119,30 @@ def _measured(order: Order, names: list[str], truth: np.ndarray | None) -> dict:
     columns = match_labels(found.pop("names"), names)
     row = {"form": order.form, "threads": order.threads} | found
     if truth is not None:
-        own = score(order.form, truth, np.array(row.pop("probabilities"))[:, columns])
+        own = score(order.form, truth,
+                    np.array(row.pop("probabilities"))[:, columns])
         row |= {"accuracy": own.accuracy, "low": own.low, "high": own.high}
     return row
 
 def _bench_table(rows: list[dict], student: Classifier) -> pd.DataFrame:
     "The rows as a table; every form of the student has the student's parameters."
-    own = {name: value for name, value in model_size(student.model).items() if name != "size_mb"}
-    frame = pd.DataFrame([row if row["form"] == "teacher" else own | row for row in rows])
-    order = ("form", "threads", "p50_ms", "p95_ms", "texts_per_second", "file_kb", *own, "accuracy", "low", "high")
+    own = {
+        name: value for name, value in model_size(student.model).items()
+        if name != "size_mb"
+    }
+    frame = pd.DataFrame(
+        [row if row["form"] == "teacher" else own | row for row in rows])
+    order = ("form", "threads", "p50_ms", "p95_ms", "texts_per_second", "file_kb",
+             *own, "accuracy", "low", "high")
     return frame[[name for name in order if name in frame]]
 
 def _keep(folder: Path, frame: pd.DataFrame, n: int) -> None:
     "Write table, picture and card into the student's folder."
     rows = json.loads(frame.to_json(orient="records", double_precision=6))
-    state = {"machine": machine(), "texts": n, "weights": weights_digest(folder), "rows": rows}
+    state = {
+        "machine": machine(), "texts": n, "weights": weights_digest(folder),
+        "rows": rows
+    }
     with written_whole(folder / "bench.csv") as new:
         frame.to_csv(new, index=False)
     with written_whole(folder / BENCH) as new:

@@ -16,7 +16,8 @@ from .student import Student, check_numbers, register_student
 
 # %% ../nbs/23_bilstm.ipynb #682426c6
 class BiLSTMConfig(PretrainedConfig):
-    "What a `BiLSTMStudent` is: sizes and dropout, with Tang's values as defaults."
+    """What a `BiLSTMStudent` is: sizes and dropout, with Tang's values as
+    defaults."""
     model_type = "distillnb-bilstm"
 
     def __init__(
@@ -27,11 +28,15 @@ class BiLSTMConfig(PretrainedConfig):
         dense: int = 200,  # ReLU units
         dropout: float = .5,  # share of the ReLU units dropped in training
         initial_std: float = .15,  # of the embeddings before training
-        tokenizer_size: int | None = None,  # ids that the tokenizer has, when the table is trimmed
+        # ids that the tokenizer has, when the table is trimmed
+        tokenizer_size: int | None = None,
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
     ):
-        check_numbers(vocab_size=vocab_size, width=width, hidden=hidden, dense=dense)
+        check_numbers(vocab_size=vocab_size,
+                      width=width,
+                      hidden=hidden,
+                      dense=dense)
         check_numbers(whole=False, least=0, most=1, dropout=dropout)
         check_numbers(whole=False, least=0, initial_std=initial_std)
         self.vocab_size, self.width, self.hidden, self.dense = vocab_size, width, hidden, dense
@@ -39,16 +44,23 @@ class BiLSTMConfig(PretrainedConfig):
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
 # %% ../nbs/23_bilstm.ipynb #93390b6a
-@register_student(BiLSTMConfig, "bidirectional LSTM, after Tang et al. 2019", sizes={"width": 100}, epochs=6,
+@register_student(BiLSTMConfig,
+                  "bidirectional LSTM, after Tang et al. 2019",
+                  sizes={"width": 100},
+                  epochs=6,
                   embeddings="teacher")
 class BiLSTMStudent(Student):
-    "Embeddings, a bidirectional LSTM, a layer of ReLU units, linear: Tang et al. 2019 (arXiv:1903.12136), section 3.1."
+    """Embeddings, a bidirectional LSTM, a layer of ReLU units, linear: Tang et
+    al. 2019 (arXiv:1903.12136), section 3.1."""
     config_class = BiLSTMConfig
 
     def __init__(self, config: BiLSTMConfig, rows: np.ndarray | None = None):
         super().__init__(config, rows)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.lstm = nn.LSTM(config.width, config.hidden, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(config.width,
+                            config.hidden,
+                            batch_first=True,
+                            bidirectional=True)
         self.dense = nn.Linear(2 * config.hidden, config.dense)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.dense, config.num_labels)
@@ -64,19 +76,29 @@ class BiLSTMStudent(Student):
             order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
             rows, mask = rows.gather(1, order), mask.gather(1, order)
         if not rows.shape[1]:  # no text has a token: one step over nothing
-            rows, mask = rows.new_zeros(len(rows), 1), mask.new_zeros(len(mask), 1)
+            rows, mask = rows.new_zeros(len(rows),
+                                        1), mask.new_zeros(len(mask), 1)
         h = self.embedding(rows) * mask[..., None]  # (B, T, width)
-        packed = pack_padded_sequence(h, mask.sum(1).clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(h,
+                                      mask.sum(1).clamp(min=1).cpu(),
+                                      batch_first=True,
+                                      enforce_sorted=False)
         _, (last, _) = self.lstm(packed)  # (2, B, hidden)
-        return self.classifier(self.dropout(self.dense(torch.cat([last[0], last[1]], 1)).relu()))
+        return self.classifier(
+            self.dropout(self.dense(torch.cat([last[0], last[1]], 1)).relu()))
 
     def program(self) -> list[dict]:
         "An LSTM and two matrices, a ReLU between them."
         config = self.config
-        return [
-            {"operation": "lstm", "result": "states", "table": "embedding.weight", "width": config.width,
-             "weights": "lstm", "hidden": config.hidden},
-            {"operation": "dense", "result": "units", "of": "states", "weight": "dense.weight", "bias": "dense.bias",
-             "inputs": 2 * config.hidden, "outputs": config.dense, "relu": True},
-            {"operation": "dense", "result": "logits", "of": "units", "weight": "classifier.weight",
-             "bias": "classifier.bias", "inputs": config.dense, "outputs": config.num_labels}]
+        return [{
+            "operation": "lstm", "result": "states", "table": "embedding.weight",
+            "width": config.width, "weights": "lstm", "hidden": config.hidden
+        }, {
+            "operation": "dense", "result": "units", "of": "states",
+            "weight": "dense.weight", "bias": "dense.bias",
+            "inputs": 2 * config.hidden, "outputs": config.dense, "relu": True
+        }, {
+            "operation": "dense", "result": "logits", "of": "units",
+            "weight": "classifier.weight", "bias": "classifier.bias",
+            "inputs": config.dense, "outputs": config.num_labels
+        }]

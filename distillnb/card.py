@@ -35,20 +35,30 @@ def model_size(
 ) -> dict:  # fields of `Facts`
     "Parameters with and without embeddings, and megabytes of all that is saved."
     counts = count_parameters(model)
-    return {"parameters": counts["total"], "parameters_without_embeddings": counts["without_embeddings"],
-            "size_mb": sum(array.nbytes for array in model.state_dict().values()) / 1e6}
+    return {
+        "parameters": counts["total"],
+        "parameters_without_embeddings": counts["without_embeddings"],
+        "size_mb": sum(array.nbytes
+                       for array in model.state_dict().values()) / 1e6
+    }
 
 def versions_used(
-    device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
+    # "cuda", "mps", "cpu", or None for the best there is
+    device: str | None = None,
 ) -> dict[str, str]:
     "Date, versions and machine."
     device = pick_device(device)
     packages = ("torch", "transformers", "numpy", "pandas", "scikit-learn")
     machine = f"{platform.system()} {platform.machine()}"
-    return {"date": date.today().isoformat(), "python": platform.python_version(), "distillnb": __version__,
-            **{name: version(name) for name in packages},
-            "machine": f"{machine}, {os.cpu_count()} processors, {torch.get_num_threads()} threads",
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
+    return {
+        "date": date.today().isoformat(),
+        "python": platform.python_version(), "distillnb": __version__, **{
+            name: version(name) for name in packages
+        }, "machine": f"{machine}, {os.cpu_count()} processors, "
+                      f"{torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda" else device.type
+    }
 
 # %% ../nbs/46_card.ipynb #8f1c3966
 FORMAT = 1  # version of the file's format
@@ -61,7 +71,8 @@ class Facts:
     multilabel: bool  # whether a text may have several labels
     max_length: int  # most tokens in a text
     parameters: int  # how many there are
-    parameters_without_embeddings: int  # how many are not in the table of embeddings
+    # how many are not in the table of embeddings
+    parameters_without_embeddings: int
     size_mb: float  # size of the weights, in 10^6 bytes
     teacher: str = ""  # in words; empty: none
     data: str = ""  # in words
@@ -69,8 +80,10 @@ class Facts:
     labelled: int = 0  # those texts whose label it was shown
     loss: str = ""  # what it was told to minimise
     recipe: dict = field(default_factory=dict)  # how it was trained
-    scores: list[dict] = field(default_factory=list)  # rows of `Score`: the student's own, then others to compare
-    verdicts: list[str] = field(default_factory=list)  # sentences on what the teacher has brought
+    # rows of `Score`: the student's own, then others to compare
+    scores: list[dict] = field(default_factory=list)
+    # sentences on what the teacher has brought
+    verdicts: list[str] = field(default_factory=list)
     versions: dict = field(default_factory=dict)  # what `versions_used` says
     licence: str = ""  # the student's licence
     language: str = ""  # what the texts are written in, as a code
@@ -81,11 +94,17 @@ def student_facts(
     classifier: Classifier,  # the student
     **more,  # other fields of `Facts`
 ) -> Facts:
-    "What a student tells by itself, and what else is known. Raises `ValueError` for another model."
+    """What a student tells by itself, and what else is known.
+
+    Raises `ValueError` for another model."""
     kind = classifier.model.config.model_type
     if not kind.startswith(PREFIX):
-        raise ValueError(f"A {kind} is not a student of distillnb: its own card is the place for its facts")
-    return Facts(kind.removeprefix(PREFIX), classifier.names, classifier.multilabel, classifier.max_length,
+        raise ValueError(
+            f"A {kind} is not a student of distillnb: its own card is the place "
+            "for its facts"
+        )
+    return Facts(kind.removeprefix(PREFIX), classifier.names,
+                 classifier.multilabel, classifier.max_length,
                  **model_size(classifier.model), **more)
 
 # %% ../nbs/46_card.ipynb #d3325d4e
@@ -103,61 +122,87 @@ def write_facts(
     folder: str | Path,  # where the student's weights are
 ) -> Facts:  # the same with the digest of the weights, and without scores that are not finite
     "Write the facts beside a student."
-    scores = [{key: value for key, value in row.items() if isinstance(value, str) or math.isfinite(value)}
-              for row in facts.scores]
+    scores = [{
+        key: value for key, value in row.items()
+        if isinstance(value, str) or math.isfinite(value)
+    } for row in facts.scores]
     facts = replace(facts, scores=scores, weights=weights_digest(folder))
     with written_whole(Path(folder) / FACTS) as new:
-        new.write_text(json.dumps(asdict(facts), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        new.write_text(
+            json.dumps(asdict(facts), ensure_ascii=False, indent=1) + "\n",
+            encoding="utf-8")
     return facts
 
 # %% ../nbs/46_card.ipynb #497d01af
 _MEND = "save the student again, or delete the file and lose what it knew"
 
 def _state(file: Path) -> dict:
-    "What the file holds, unchecked. Raises `ValueError` for a damaged one, and for one from another version."
+    """What the file holds, unchecked.
+
+    Raises `ValueError` for a damaged one, and for one from another version."""
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
         stored = state["format"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{file} is damaged: {_MEND}") from None
     if stored != FORMAT:
-        raise ValueError(f"{file} comes from another version of distillnb (format {str(stored)[:20]}, this one reads "
-                         f"{FORMAT}): save the student again with this version, or install that one")
+        raise ValueError(
+            f"{file} comes from another version of distillnb (format "
+            f"{str(stored)[:20]}, this one reads "
+            f"{FORMAT}): save the student again with this version, or install "
+            "that one"
+        )
     return state
 
 def _fits(value, example) -> bool:
-    "Whether a value is of the kind of an example, and so are all parts of a list."
+    """Whether a value is of the kind of an example, and so are all parts of a
+    list."""
     if isinstance(example, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if type(value) is not type(example):
         return False
-    return not (isinstance(example, list) and example) or all(_fits(part, example[0]) for part in value)
+    return not (isinstance(example, list) and example) or all(
+        _fits(part, example[0]) for part in value)
 
 def _wrong_fields(state: dict) -> list[str]:
-    "Names of the fields that are missing, unknown, or of another kind than they should be."
-    example = asdict(Facts("", [""], False, 0, 0, 0, 0., scores=[{}], verdicts=[""]))
-    wrong = sorted({*example} ^ {*state}) or [name for name in example if not _fits(state[name], example[name])]
+    """Names of the fields that are missing, unknown, or of another kind than they
+    should be."""
+    example = asdict(
+        Facts("", [""], False, 0, 0, 0, 0., scores=[{}], verdicts=[""]))
+    wrong = sorted({*example} ^ {*state}) or [
+        name for name in example if not _fits(state[name], example[name])
+    ]
     if not wrong:
-        values = [(key, value) for row in state["scores"] for key, value in row.items()]
-        wrong = ["scores"] * (not all(_fits(value, "" if key == "model" else 0.) for key, value in values))
+        values = [(key, value) for row in state["scores"]
+                  for key, value in row.items()]
+        wrong = ["scores"] * (not all(
+            _fits(value, "" if key == "model" else 0.) for key, value in values))
     return wrong
 
 # %% ../nbs/46_card.ipynb #1cd9b75b
 def check_weights(
     folder: str | Path,  # where a student is
 ) -> None:
-    "Raise `ValueError` where facts stand beside other weights than they are about. Without facts, nothing is checked."
+    """Raise `ValueError` where facts stand beside other weights than they are
+    about. Without facts, nothing is checked."""
     file = Path(folder) / FACTS
     if file.is_file() and _state(file).get("weights") != weights_digest(folder):
-        raise ValueError(f"{file} is about other weights than those beside it: {_MEND}")
+        raise ValueError(
+            f"{file} is about other weights than those beside it: {_MEND}")
 
 def read_facts(
     folder: str | Path,  # where the student is
 ) -> Facts:
-    "The facts beside a student. Raises `ValueError` for none, damaged ones, another version's, and other weights'."
+    """The facts beside a student.
+
+    Raises `ValueError` for none, damaged ones, another version's, and other
+    weights'."""
     file = Path(folder) / FACTS
     if not file.is_file():
-        raise ValueError(f"{folder} holds no {FACTS}: only students that distillnb has saved have one")
+        raise ValueError(
+            f"{folder} holds no {FACTS}: only students that distillnb has saved "
+            "have one"
+        )
     state = _state(file)
     if wrong := _wrong_fields(state):
         raise ValueError(f"{file} is damaged, see {wrong[0]}: {_MEND}")
@@ -173,10 +218,14 @@ def template_text(
     "A template that comes with the package."
     return (files("distillnb") / "templates" / name).read_text(encoding="utf-8")
 
-_SIGNS = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", **{sign: "\\" + sign for sign in "\\`*[]|"}})
+_SIGNS = str.maketrans({
+    "&": "&amp;", "<": "&lt;", ">": "&gt;",
+    **{sign: "\\" + sign for sign in "\\`*[]|"}
+})
 
 def _as_text(value) -> str:
-    "Markdown that shows a value as it was typed, in one line; what is marked as safe stays as it is."
+    """Markdown that shows a value as it was typed, in one line; what is marked as
+    safe stays as it is."""
     if hasattr(value, "__html__"):
         return value
     return re.sub(r"\s*[\r\n]+\s*", " ", str(value)).translate(_SIGNS)
@@ -188,8 +237,10 @@ def _as_code(value) -> str:
 def _render(**values) -> str:
     "The card's template, filled in."
     environment = Environment(finalize=_as_text, keep_trailing_newline=True)
-    environment.filters["code"] = lambda value: environment.filters["safe"](_as_code(value))
-    return environment.from_string(template_text("card.md")).render(mark=_MARK, **values)
+    environment.filters["code"] = lambda value: environment.filters["safe"](
+        _as_code(value))
+    return environment.from_string(template_text("card.md")).render(mark=_MARK,
+                                                                    **values)
 
 # %% ../nbs/46_card.ipynb #6fdb22a2
 def _table(
@@ -197,39 +248,68 @@ def _table(
     columns: dict[str, tuple[str, str]],  # title and format of each key
 ) -> str:
     "A Markdown table of those columns that have values."
-    columns = {key: entry for key, entry in columns.items() if any(row.get(key) is not None for row in rows)}
-    lines = [[_as_text(title) for title, _ in columns.values()], ["---", *["--:"] * (len(columns) - 1)]]
+    columns = {
+        key: entry for key, entry in columns.items() if any(
+            row.get(key) is not None for row in rows)
+    }
+    lines = [[_as_text(title) for title, _ in columns.values()],
+             ["---", *["--:"] * (len(columns) - 1)]]
     for row in rows:
-        lines.append(["" if row.get(key) is None else _as_text(form.format(row[key]))
-                      for key, (_, form) in columns.items()])
+        lines.append([
+            "" if row.get(key) is None else _as_text(form.format(row[key]))
+            for key, (_, form) in columns.items()
+        ])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 def _score_table(scores: list[dict]) -> str:
     "A row a model, with a column for each metric that there is."
-    rows = [row | {"interval": f"{row['low']:.3f} to {row['high']:.3f}"} if {"low", "high"} <= row.keys() else row
-            for row in scores]
-    columns = {"model": ("model", "{}"), "texts": ("test texts", "{:,}"), "accuracy": ("accuracy", "{:.3f}"),
-               "interval": ("95 % interval", "{}")}
-    columns |= {name: (metric.title, metric.form) for name, metric in METRICS.items()}
-    others = [key for row in scores for key in row if key not in (*columns, "low", "high")]  # metrics not known here
-    return _table(rows, columns | {key: (key.replace("_", " "), "{:.3f}") for key in others})
+    rows = [
+        row | {"interval": f"{row['low']:.3f} to {row['high']:.3f}"}
+        if {"low", "high"} <= row.keys() else row for row in scores
+    ]
+    columns = {
+        "model": ("model", "{}"), "texts": ("test texts", "{:,}"),
+        "accuracy": ("accuracy", "{:.3f}"), "interval": ("95 % interval", "{}")
+    }
+    columns |= {
+        name: (metric.title, metric.form) for name, metric in METRICS.items()
+    }
+    # metrics not known here
+    others = [
+        key for row in scores for key in row
+        if key not in (*columns, "low", "high")
+    ]
+    return _table(
+        rows,
+        columns | {key: (key.replace("_", " "), "{:.3f}") for key in others})
 
 def _speed_table(bench: dict) -> str:
     "A row for each form of the student that was measured."
-    return _table(bench["rows"], {
-        "form": ("form", "{}"), "threads": ("threads", "{}"), "p50_ms": ("p50, ms", "{:.2f}"),
-        "p95_ms": ("p95, ms", "{:.2f}"), "texts_per_second": ("texts/s", "{:,.0f}"), "file_kb": ("kB", "{:,.0f}")})
+    return _table(
+        bench["rows"], {
+            "form": ("form", "{}"), "threads": ("threads", "{}"),
+            "p50_ms": ("p50, ms", "{:.2f}"), "p95_ms": ("p95, ms", "{:.2f}"),
+            "texts_per_second": ("texts/s", "{:,.0f}"),
+            "file_kb": ("kB", "{:,.0f}")
+        })
 
 # %% ../nbs/46_card.ipynb #a6b04477
 def _head(facts: Facts, name: str) -> ModelCardData:
     "What machines read of the card."
     own = facts.scores[0] if facts.scores else {}
-    results = [EvalResult("text-classification", "own", facts.data or "texts held out", key, round(own[key], 4))
-               for key in METRICS if key in own]
-    tags = ["distillnb", "text-classification"] + ["knowledge-distillation"] * bool(facts.teacher)
-    return ModelCardData(
-        license=facts.licence or None, language=facts.language or None, library_name="transformers",
-        pipeline_tag="text-classification", tags=tags, model_name=name, eval_results=results or None)
+    results = [
+        EvalResult("text-classification", "own", facts.data or "texts held out",
+                   key, round(own[key], 4)) for key in METRICS if key in own
+    ]
+    tags = ["distillnb", "text-classification"
+            ] + ["knowledge-distillation"] * bool(facts.teacher)
+    return ModelCardData(license=facts.licence or None,
+                         language=facts.language or None,
+                         library_name="transformers",
+                         pipeline_tag="text-classification",
+                         tags=tags,
+                         model_name=name,
+                         eval_results=results or None)
 
 def model_card(
     facts: Facts,  # what is known of the student
@@ -237,48 +317,72 @@ def model_card(
     bench: dict | None = None,  # what `distillnb bench` has measured
 ) -> ModelCard:
     "The card of a student."
-    name, own = place.rstrip("/").split("/")[-1], facts.scores[0] if facts.scores else {}
-    return ModelCard(_render(
-        head=_head(facts, name).to_yaml(), facts=facts, name=name, place=place,
-        kind=STUDENTS[facts.student].sentence if facts.student in STUDENTS else "text classifier",
-        scores=_score_table(facts.scores), bench=bench and _speed_table(bench), machine=bench and bench["machine"],
-        calibration=f"{own['calibration_error']:.3f}" if "calibration_error" in own else ""))
+    name, own = place.rstrip("/").split(
+        "/")[-1], facts.scores[0] if facts.scores else {}
+    return ModelCard(
+        _render(head=_head(facts, name).to_yaml(),
+                facts=facts,
+                name=name,
+                place=place,
+                kind=STUDENTS[facts.student].sentence
+                if facts.student in STUDENTS else "text classifier",
+                scores=_score_table(facts.scores),
+                bench=bench and _speed_table(bench),
+                machine=bench and bench["machine"],
+                calibration=f"{own['calibration_error']:.3f}"
+                if "calibration_error" in own else ""))
 
 # %% ../nbs/46_card.ipynb #b8616021
 BENCH = "bench.json"  # beside the weights, from `distillnb bench`
 _FIGURES = ("p50_ms", "p95_ms", "texts_per_second", "file_kb")
 
 def _measured(folder: Path) -> dict | None:
-    "What the benchmark has left in the folder, if it is about these weights. Raises `ValueError` for a damaged file."
+    """What the benchmark has left in the folder, if it is about these weights.
+
+    Raises `ValueError` for a damaged file."""
     if not (folder / BENCH).is_file():
         return None
     try:
         bench = json.loads((folder / BENCH).read_text(encoding="utf-8"))
         rows = [{"form": str(row["form"]), "threads": int(row["threads"])}
-                | {key: None if row[key] is None else float(row[key]) for key in _FIGURES} for row in bench["rows"]]
-        return {"machine": str(bench["machine"]), "rows": rows} if bench["weights"] == weights_digest(folder) else None
+                | {
+                    key: None if row[key] is None else float(row[key])
+                    for key in _FIGURES
+                } for row in bench["rows"]]
+        return {"machine": str(bench["machine"]), "rows": rows
+                } if bench["weights"] == weights_digest(folder) else None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{folder / BENCH} is damaged: run distillnb bench again, or delete it") from None
+        raise ValueError(
+            f"{folder / BENCH} is damaged: run distillnb bench again, or delete "
+            "it"
+        ) from None
 
 def has_other_card(
     folder: str | Path,  # where a student is
 ) -> bool:
     "Whether a README.md is there that somebody else has written."
     file = Path(folder) / "README.md"
-    return file.is_file() and _MARK not in file.read_text(encoding="utf-8", errors="replace")
+    return file.is_file() and _MARK not in file.read_text(encoding="utf-8",
+                                                          errors="replace")
 
 def write_card(
     folder: str | Path,  # where a student is
     licence: str | None = None,  # "apache-2.0", say; None: as it was
-    language: str | None = None,  # what the texts are written in, "en" say; None: as it was
-    overwrite: bool = False,  # overwrite a README.md that somebody else has written
+    # what the texts are written in, "en" say; None: as it was
+    language: str | None = None,
+    # overwrite a README.md that somebody else has written
+    overwrite: bool = False,
 ) -> Path:  # the README.md
-    "Write a card into a student's folder. Raises `ValueError` for no student, damaged facts or another's card."
+    """Write a card into a student's folder.
+
+    Raises `ValueError` for no student, damaged facts or another's card."""
     folder = Path(folder)
     file = folder / "README.md"
-    facts = read_facts(folder) if (folder / FACTS).is_file() else student_facts(load_student(folder, "cpu"))
+    facts = read_facts(folder) if (folder / FACTS).is_file() else student_facts(
+        load_student(folder, "cpu"))
     if has_other_card(folder) and not overwrite:
-        raise ValueError(f"{file} is somebody's own: move it away, or ask to replace it")
+        raise ValueError(
+            f"{file} is somebody's own: move it away, or ask to replace it")
     facts = replace(facts, licence=facts.licence if licence is None else licence,
                     language=facts.language if language is None else language)
     card = model_card(facts, folder.name, _measured(folder))
@@ -292,9 +396,14 @@ def save_student(
     folder: str | Path,  # made if missing
     facts: Facts,  # what is known of it
 ) -> Facts:  # the same, with the digest of the weights
-    "Write a student with its facts and its card. Raises `ValueError`, and writes nothing, over somebody's own card."
+    """Write a student with its facts and its card.
+
+    Raises `ValueError`, and writes nothing, over somebody's own card."""
     if has_other_card(folder):
-        raise ValueError(f"{Path(folder) / 'README.md'} is somebody's own: move it away, or save to another folder")
+        raise ValueError(
+            f"{Path(folder) / 'README.md'} is somebody's own: move it away, or "
+            "save to another folder"
+        )
     with written_whole(folder) as new:
         facts = write_facts(facts, classifier.save(new))
         if (old := Path(folder) / BENCH).is_file():

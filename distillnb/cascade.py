@@ -25,23 +25,33 @@ def confidence(
 ) -> np.ndarray:  # [n], from 1 / K, or one half, to 1
     "How sure a model is of each answer."
     probabilities = np.asarray(probabilities)
-    return np.maximum(probabilities, 1 - probabilities).min(1) if multilabel else probabilities.max(1)
+    return np.maximum(
+        probabilities, 1 -
+        probabilities).min(1) if multilabel else probabilities.max(1)
 
 # %% ../nbs/54_cascade.ipynb #f6e0a1a5
 def cascade_curve(
-    truth: np.ndarray,  # class ids [n], or zeros and ones [n, K] where a text may have several labels
+    # class ids [n], or zeros and ones [n, K] where a text may have several labels
+    truth: np.ndarray,
     student: np.ndarray,  # its probabilities, [n, K]
     teacher: np.ndarray,  # its probabilities, [n, K], columns in the same order
-    shares: Iterable[float] | None = None,  # of texts that the teacher answers; None: 0, .05, .1, ..., 1
-    student_ms: float | None = None,  # milliseconds that the student takes for a text
+    # of texts that the teacher answers; None: 0, .05, .1, ..., 1
+    shares: Iterable[float] | None = None,
+    # milliseconds that the student takes for a text
+    student_ms: float | None = None,
     teacher_ms: float | None = None,  # likewise
 ) -> pd.DataFrame:  # share, threshold (of the confidence), accuracy, low, high (95 %), at_random; ms if times are given
-    "Accuracy against the share of texts that the teacher answers. Raises `ValueError` for arrays that don't fit."
-    truth, student, teacher = np.asarray(truth), np.asarray(student), np.asarray(teacher)
+    """Accuracy against the share of texts that the teacher answers.
+
+    Raises `ValueError` for arrays that don't fit."""
+    truth, student, teacher = np.asarray(truth), np.asarray(student), np.asarray(
+        teacher)
     shares = np.linspace(0, 1, 21) if shares is None else np.array([*shares])
     if student.shape != teacher.shape or len(truth) != len(student):
-        raise ValueError(f"Student {student.shape}, teacher {teacher.shape}, {len(truth):,} labels: give one row for "
-                         "each text, the same texts in all three")
+        raise ValueError(
+            f"Student {student.shape}, teacher {teacher.shape}, {len(truth):,} "
+            "labels: give one row for "
+            "each text, the same texts in all three")
     if not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError(f"shares={shares.tolist()}: they lie between 0 and 1")
     if (student_ms is None) != (teacher_ms is None):
@@ -54,34 +64,47 @@ def cascade_curve(
         mixed = student.copy()
         mixed[sent] = teacher[sent]
         found = score("cascade", truth, mixed)
-        rows.append({"share": share, "threshold": float(sure[order[len(sent)]]) if len(sent) < len(order) else np.inf,
-                     "accuracy": found.accuracy, "low": found.low, "high": found.high,
-                     "at_random": alone + (asked - alone) * len(sent) / len(order)})
+        rows.append({
+            "share": share, "threshold": float(sure[order[len(sent)]])
+            if len(sent) < len(order) else np.inf, "accuracy": found.accuracy,
+            "low": found.low, "high": found.high,
+            "at_random": alone + (asked - alone) * len(sent) / len(order)
+        })
         if student_ms is not None:
             rows[-1]["ms"] = student_ms + share * teacher_ms
     return pd.DataFrame(rows)
 
 # %% ../nbs/54_cascade.ipynb #0d4e4a6d
 def _names(student) -> list[str]:
-    "Class names of a student in the order of its probabilities. Raises `TypeError` for something else."
-    if hasattr(student, "estimator") and hasattr(student, "__sklearn_is_fitted__"):
+    """Class names of a student in the order of its probabilities.
+
+    Raises `TypeError` for something else."""
+    if hasattr(student, "estimator") and hasattr(student,
+                                                 "__sklearn_is_fitted__"):
         student = student.estimator  # scikit-learn's FrozenEstimator
-    names = student.classes_ if hasattr(student, "classes_") else getattr(student, "names", None)
+    names = student.classes_ if hasattr(student, "classes_") else getattr(
+        student, "names", None)
     if names is None or not hasattr(student, "predict_proba"):
-        raise TypeError(f"A {type(student).__name__} is not a student that can answer: give a fitted "
-                        "DistilledClassifier, what load_student or distillnb.runtime.load gives, or a fitted "
-                        "classifier of texts")
+        raise TypeError(
+            f"A {type(student).__name__} is not a student that can answer: give "
+            "a fitted "
+            "DistilledClassifier, what load_student or distillnb.runtime.load "
+            "gives, or a fitted "
+            "classifier of texts")
     return [str(name) for name in names]
 
 _counting = Lock()  # one for all cascades, so that a cascade can be pickled
 
 # %% ../nbs/54_cascade.ipynb #4d9cb11f
 class CascadeClassifier(TextClassifier):
-    "A ready student that asks a ready teacher about the texts it is least sure of."
+    """A ready student that asks a ready teacher about the texts it is least sure
+    of."""
 
     def __init__(
         self,
-        student,  # fitted: a DistilledClassifier, or what `load_student` or `distillnb.runtime.load` gives
+        # fitted: a DistilledClassifier, or what `load_student` or
+        # `distillnb.runtime.load` gives
+        student,
         teacher,  # what `any_teacher` takes
         budget: float = .2,  # share of texts that the teacher may answer, 0 to 1
     ):
@@ -89,17 +112,27 @@ class CascadeClassifier(TextClassifier):
 
     def fit(
         self,
-        X: Iterable[str],  # texts that the student has not learned from, some hundreds, [n]
+        # texts that the student has not learned from, some hundreds, [n]
+        X: Iterable[str],
         y=None,  # not used
     ) -> "CascadeClassifier":
-        "Find the threshold that keeps to the budget. Raises `ValueError`, `TypeError` for what does not fit together."
-        if isinstance(self.budget, bool) or not isinstance(self.budget, (int, float)) or not 0 <= self.budget <= 1:
-            raise ValueError(f"budget={self.budget!r}: give the share of texts that the teacher may answer, 0 to 1")
+        """Find the threshold that keeps to the budget.
+
+        Raises `ValueError`, `TypeError` for what does not fit together."""
+        if isinstance(self.budget, bool) or not isinstance(
+                self.budget, (int, float)) or not 0 <= self.budget <= 1:
+            raise ValueError(
+                f"budget={self.budget!r}: give the share of texts that the "
+                "teacher may answer, 0 to 1"
+            )
         self._ready()
         texts = _texts(X)
         if not texts:
-            raise ValueError("There are no texts to set the threshold with: give some hundreds")
-        sure = np.sort(confidence(self.student.predict_proba(texts), self.multilabel_))
+            raise ValueError(
+                "There are no texts to set the threshold with: give some hundreds"
+            )
+        sure = np.sort(
+            confidence(self.student.predict_proba(texts), self.multilabel_))
         count = round(self.budget * len(texts))
         self.threshold_ = float(sure[count]) if count < len(texts) else np.inf
         return self
@@ -108,24 +141,34 @@ class CascadeClassifier(TextClassifier):
         "Find out who student and teacher are"
         names, teacher = _names(self.student), any_teacher(self.teacher)
         self.teacher_, self._columns = teacher, match_labels(teacher.names, names)
-        self.multilabel_ = bool(getattr(self.student, "multilabel_", getattr(self.student, "multilabel", False)))
+        self.multilabel_ = bool(
+            getattr(self.student, "multilabel_",
+                    getattr(self.student, "multilabel", False)))
         if self.multilabel_ != teacher.multilabel:
-            raise ValueError("Of student and teacher one gives several labels to a text and the other one: they can't "
-                             "stand in for each other")
+            raise ValueError(
+                "Of student and teacher one gives several labels to a text and "
+                "the other one: they can't "
+                "stand in for each other")
         self.classes_ = np.asarray(getattr(self.student, "classes_", names))
-        self.answered_ = self.asked_ = 0  # texts so far, and those of them that the teacher was asked about
+        # texts so far, and those of them that the teacher was asked about
+        self.answered_ = self.asked_ = 0
 
     def predict_proba(
         self,
         X: Iterable[str],  # texts, [n]
     ) -> np.ndarray:  # float32, [n, K], in the order of `classes_`
-        "Probability of each class, the student's or the teacher's. Raises `NotFittedError`, and what the two raise."
+        """Probability of each class, the student's or the teacher's.
+
+        Raises `NotFittedError`, and what the two raise."""
         check_is_fitted(self, "threshold_")
         texts = _texts(X)
-        probabilities = np.array(self.student.predict_proba(texts), dtype=np.float32)
-        unsure = np.flatnonzero(confidence(probabilities, self.multilabel_) < self.threshold_)
+        probabilities = np.array(self.student.predict_proba(texts),
+                                 dtype=np.float32)
+        unsure = np.flatnonzero(
+            confidence(probabilities, self.multilabel_) < self.threshold_)
         if len(unsure):
-            probabilities[unsure] = self.teacher_.probabilities([texts[i] for i in unsure])[:, self._columns]
+            probabilities[unsure] = self.teacher_.probabilities(
+                [texts[i] for i in unsure])[:, self._columns]
         with _counting:
             self.answered_ += len(texts)
             self.asked_ += len(unsure)

@@ -15,14 +15,20 @@ from .metrics import METRICS
 from .significance import Bootstrap
 
 # %% ../nbs/44_charts.ipynb #efbfc1c1
-_PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8C564B"]
-_WORDS = {"helps": ("#009E73", "triangle-up"), "hurts": ("#D55E00", "triangle-down"),
-          "inconclusive": ("#666666", "circle")}
+_PALETTE = [
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555",
+    "#8C564B"
+]
+_WORDS = {
+    "helps": ("#009E73", "triangle-up"), "hurts": ("#D55E00", "triangle-down"),
+    "inconclusive": ("#666666", "circle")
+}
 
 WAY_DASHES = {  # lengths of line and gap, in pixels
     "distilled": [1, 0], "direct": [6, 4],
     "distilled on the same texts": [2, 3], "distilled with augmentation": [12, 2]}
-_MORE_DASHES = [[8, 2, 2, 2], [4, 2], [12, 6], [1, 3], [8, 3, 2, 3, 2, 3]]  # for ways that the table does not know
+# for ways that the table does not know
+_MORE_DASHES = [[8, 2, 2, 2], [4, 2], [12, 6], [1, 3], [8, 3, 2, 3, 2, 3]]
 
 # %% ../nbs/44_charts.ipynb #246c6884
 def _dashes(ways: list[str], dashes: dict[str, list] | None) -> dict[str, list]:
@@ -34,78 +40,133 @@ def _dashes(ways: list[str], dashes: dict[str, list] | None) -> dict[str, list]:
             | {way: free[place % len(free)] for place, way in enumerate(strange)})
 
 # %% ../nbs/44_charts.ipynb #0cd63771
-_AXIS = {"gridColor": "#eeeeee", "domainColor": "#999999", "tickColor": "#999999", "titleFontWeight": "normal"}
-_LEGEND = alt.Legend(title=None, labelFontSize=12, symbolSize=120, symbolOpacity=1)
+_AXIS = {
+    "gridColor": "#eeeeee", "domainColor": "#999999", "tickColor": "#999999",
+    "titleFontWeight": "normal"
+}
+_LEGEND = alt.Legend(title=None,
+                     labelFontSize=12,
+                     symbolSize=120,
+                     symbolOpacity=1)
 
 def _colors(values: list) -> alt.Scale:
     "A colour for each value, the first in the palette for the first"
-    return alt.Scale(domain=values, range=[_PALETTE[i % len(_PALETTE)] for i in range(len(values))])
+    return alt.Scale(
+        domain=values,
+        range=[_PALETTE[i % len(_PALETTE)] for i in range(len(values))])
 
 def _style(chart, width: float, height: float, title: str = ""):
-    "Size, title and no frame, without `configure_...`, so that charts can be joined"
-    return chart.properties(width=width, height=height, view=alt.ViewBackground(strokeOpacity=0),
-                            title=alt.TitleParams(title, anchor="start", fontSize=13))
+    """Size, title and no frame, without `configure_...`, so that charts can be
+    joined"""
+    return chart.properties(width=width,
+                            height=height,
+                            view=alt.ViewBackground(strokeOpacity=0),
+                            title=alt.TitleParams(title,
+                                                  anchor="start",
+                                                  fontSize=13))
 
 # %% ../nbs/44_charts.ipynb #e4b92296
 def _require(frame: pd.DataFrame, *columns: str) -> None:
-    "Raise `ValueError` if the table is empty, lacks a column, or lacks a value in one."
+    """Raise `ValueError` if the table is empty, lacks a column, or lacks a value
+    in one."""
     missing = [column for column in columns if column not in frame]
     if missing:
-        raise ValueError(f"The table has no column {', '.join(missing)}, only {', '.join(map(str, frame))}: "
-                         "pass the frame as it was returned")
+        raise ValueError(
+            f"The table has no column {', '.join(missing)}, only "
+            f"{', '.join(map(str, frame))}: "
+            "pass the frame as it was returned")
     if frame.empty:
-        raise ValueError("The table has no rows: nothing has finished yet, so there is nothing to draw")
+        raise ValueError(
+            "The table has no rows: nothing has finished yet, so there is "
+            "nothing to draw"
+        )
     for column in columns:
         if frame[column].isna().any():
-            raise ValueError(f"Column {column} has no value in row {frame.index[frame[column].isna()][0]}: "
-                             "drop such rows or draw another column")
+            raise ValueError(
+                f"Column {column} has no value in row "
+                f"{frame.index[frame[column].isna()][0]}: "
+                "drop such rows or draw another column")
 
 # %% ../nbs/44_charts.ipynb #ba02a9de
 _LOGGED = {"accuracy": "acc"}  # metrics that a history calls otherwise
-_SHARES = ("acc", "f1_macro", "off_by_one")  # in percent; others too whose own form is
+# in percent; others too whose own form is
+_SHARES = ("acc", "f1_macro", "off_by_one")
 
 def _curve(column: str) -> tuple[str, bool]:
-    "Title of a column of the history, and whether it is a share. Raises `ValueError` for what is not a score."
+    """Title of a column of the history, and whether it is a share.
+
+    Raises `ValueError` for what is not a score."""
     part, _, name = column.partition("_")
     metrics = {_LOGGED.get(key, key): metric for key, metric in METRICS.items()}
     if part not in ("train", "test") or name not in (*metrics, "loss"):
-        raise ValueError(f"metric={column!r}: choose train_ or test_ and one of {', '.join([*metrics, 'loss'])}")
+        raise ValueError(
+            f"metric={column!r}: choose train_ or test_ and one of "
+            f"{', '.join([*metrics, 'loss'])}"
+        )
     title = metrics[name].title if name in metrics else name
     share = name in _SHARES or name in metrics and "%}" in metrics[name].form
     return f"{title} on {part} texts", share
 
 def _score_axis(title: str, share: bool, values: list[float]) -> alt.Y:
-    "A vertical axis that holds the values, at least two points of them, and does not start at zero."
-    span, middle = max(max(values) - min(values), .02), (max(values) + min(values)) / 2
-    return alt.Y("score:Q", title=title, axis=alt.Axis(format="%" if share else "", tickCount=6, **_AXIS),
-                 scale=alt.Scale(domain=[middle - .56 * span, middle + .56 * span], zero=False, nice=False))
+    """A vertical axis that holds the values, at least two points of them, and
+    does not start at zero."""
+    span, middle = max(max(values) - min(values),
+                       .02), (max(values) + min(values)) / 2
+    return alt.Y("score:Q",
+                 title=title,
+                 axis=alt.Axis(format="%" if share else "", tickCount=6, **_AXIS),
+                 scale=alt.Scale(
+                     domain=[middle - .56 * span, middle + .56 * span],
+                     zero=False,
+                     nice=False))
 
 def _teacher_rule(teacher: float, share: bool) -> list[alt.Chart]:
     "A rule at the teacher's score, with the score beside."
     label = f"teacher {teacher:.1%}" if share else f"teacher {teacher:.3f}"
-    rule = alt.Chart(pd.DataFrame({"score": [teacher], "label": [label]})).encode(y="score:Q")
-    return [rule.mark_rule(color="#444444", strokeWidth=1.2),
-            rule.mark_text(align="left", dx=4, dy=-6, x=0, color="#444444").encode(text="label:N")]
+    rule = alt.Chart(pd.DataFrame({"score": [teacher],
+                                   "label": [label]})).encode(y="score:Q")
+    return [
+        rule.mark_rule(color="#444444", strokeWidth=1.2),
+        rule.mark_text(align="left", dx=4, dy=-6, x=0,
+                       color="#444444").encode(text="label:N")
+    ]
 
 # %% ../nbs/44_charts.ipynb #51d362b0
 def learning_curves(
-    history: pd.DataFrame,  # one row an epoch, columns epoch, student ("cnn"), way ("direct"), seed and the metric
-    metric: str = "test_f1_macro",  # the column to draw: train_ or test_ and acc, f1_macro, loss or another metric
+    # one row an epoch, columns epoch, student ("cnn"), way ("direct"), seed and
+    # the metric
+    history: pd.DataFrame,
+    # the column to draw: train_ or test_ and acc, f1_macro, loss or another
+    # metric
+    metric: str = "test_f1_macro",
     teacher: float | None = None,  # the teacher's score, drawn as a rule
-    dashes: dict[str, list] | None = None,  # lengths of line and gap for ways that `WAY_DASHES` lacks, or has otherwise
+    # lengths of line and gap for ways that `WAY_DASHES` lacks, or has otherwise
+    dashes: dict[str, list] | None = None,
 ) -> alt.LayerChart:
-    "A line a student and way, dashed by way; seeds as mean and band. Raises `ValueError` for what it can't draw."
+    """A line a student and way, dashed by way; seeds as mean and band.
+
+    Raises `ValueError` for what it can't draw."""
     title, share = _curve(metric)
     _require(history, "epoch", "student", "way", "seed", metric)
     data = history.groupby(["student", "way", "epoch"], sort=False)[metric]
     data = data.agg(score="mean", low="min", high="max").reset_index()
 
-    students, ways = list(dict.fromkeys(data["student"])), list(dict.fromkeys(data["way"]))
+    students, ways = list(dict.fromkeys(data["student"])), list(
+        dict.fromkeys(data["way"]))
     patterns = _dashes(ways, dashes)
     color = alt.Color("student:N", scale=_colors(students), legend=_LEGEND)
-    dash = alt.StrokeDash("way:N", scale=alt.Scale(domain=[*patterns], range=[*patterns.values()]), legend=_LEGEND)
-    y = _score_axis(title, share, [*data["low"], *data["high"], *([] if teacher is None else [teacher])])
-    x = alt.X("epoch:O", axis=alt.Axis(labelAngle=0, labelOverlap=True, labelSeparation=5, **_AXIS))
+    dash = alt.StrokeDash("way:N",
+                          scale=alt.Scale(domain=[*patterns],
+                                          range=[*patterns.values()]),
+                          legend=_LEGEND)
+    y = _score_axis(
+        title, share,
+        [*data["low"], *data["high"], *([] if teacher is None else [teacher])])
+    x = alt.X("epoch:O",
+              axis=alt.Axis(labelAngle=0,
+                            labelOverlap=True,
+                            labelSeparation=5,
+                            **_AXIS))
     base = alt.Chart(data).encode(x=x, color=color)
 
     layers = [base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash)]
@@ -115,8 +176,11 @@ def learning_curves(
         layers.append(part.mark_point(size=36, opacity=1, **fill).encode(y=y))
     if history["seed"].nunique() > 1:
         several = data["epoch"].nunique() > 1
-        band = base.mark_area(opacity=.14) if several else base.mark_rule(opacity=.3, strokeWidth=7)
-        layers.insert(0, band.encode(y=alt.Y("low:Q"), y2="high:Q", detail="way:N"))
+        band = base.mark_area(
+            opacity=.14) if several else base.mark_rule(opacity=.3, strokeWidth=7)
+        layers.insert(0, band.encode(y=alt.Y("low:Q"),
+                                     y2="high:Q",
+                                     detail="way:N"))
     if teacher is not None:
         layers += _teacher_rule(teacher, share)
     return _style(alt.layer(*layers), 480, 270)
@@ -128,34 +192,55 @@ def confusion_heatmap(
     names: list[str],  # class names in the order of their ids, [K]
     title: str = "",  # above the chart
 ) -> alt.LayerChart:
-    "Share of each true class (rows) predicted as each class (columns). Raises `ValueError` for ids without a name."
-    y_true, pred, names, k = np.asarray(y_true), np.asarray(pred), list(names), len(names)
+    """Share of each true class (rows) predicted as each class (columns).
+
+    Raises `ValueError` for ids without a name."""
+    y_true, pred, names, k = np.asarray(y_true), np.asarray(pred), list(
+        names), len(names)
     if y_true.ndim != 1 or y_true.shape != pred.shape or not len(y_true):
-        raise ValueError(f"Labels have shape {y_true.shape}, predictions {pred.shape}: "
-                         "give one class id of each for every text")
+        raise ValueError(
+            f"Labels have shape {y_true.shape}, predictions {pred.shape}: "
+            "give one class id of each for every text")
     if len(set(names)) < k:
-        raise ValueError(f"The class names {', '.join(names)} are not all different: rename one")
+        raise ValueError(
+            f"The class names {', '.join(names)} are not all different: rename "
+            "one"
+        )
     ids = np.concatenate([y_true, pred])
     if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= k:
-        raise ValueError(f"Class ids must be whole numbers between 0 and {k - 1}, "
-                         f"one for each of the names {', '.join(names)}")
+        raise ValueError(
+            f"Class ids must be whole numbers between 0 and {k - 1}, "
+            f"one for each of the names {', '.join(names)}")
 
-    counts = np.bincount(y_true.astype(int) * k + pred, minlength=k * k).reshape(k, k)
+    counts = np.bincount(y_true.astype(int) * k + pred,
+                         minlength=k * k).reshape(k, k)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     data = pd.DataFrame({"true": np.repeat(names, k), "predicted": names * k,
                          "share": shares.ravel(), "texts": counts.ravel()})
     side = min(max(150, 62 * k), 480)
     slanted = max(map(len, names)) * 6.5 > side / k
-    base = alt.Chart(data).encode(
-        x=alt.X("predicted:N", sort=names, axis=alt.Axis(labelAngle=-35 if slanted else 0, labelLimit=160, **_AXIS)),
-        y=alt.Y("true:N", sort=names, axis=alt.Axis(labelLimit=160, **_AXIS)))
+    base = alt.Chart(data).encode(x=alt.X("predicted:N",
+                                          sort=names,
+                                          axis=alt.Axis(
+                                              labelAngle=-35 if slanted else 0,
+                                              labelLimit=160,
+                                              **_AXIS)),
+                                  y=alt.Y("true:N",
+                                          sort=names,
+                                          axis=alt.Axis(labelLimit=160, **_AXIS)))
     cells = base.mark_rect(stroke="white").encode(
-        color=alt.Color("share:Q", legend=None,
-                        scale=alt.Scale(range=["#f3f7fb", "#08458c"], interpolate="rgb", domain=[0, 1])),
+        color=alt.Color("share:Q",
+                        legend=None,
+                        scale=alt.Scale(range=["#f3f7fb", "#08458c"],
+                                        interpolate="rgb",
+                                        domain=[0, 1])),
         tooltip=["true", "predicted", "texts"])
-    ink = alt.condition("datum.share > .65", alt.value("white"), alt.value("#222222"))
-    digits = base.transform_filter("datum.texts > 0").mark_text(fontSize=min(13, .3 * side / k)).encode(
-        text=alt.Text("share:Q", format=".0%"), color=ink)
+    ink = alt.condition("datum.share > .65", alt.value("white"),
+                        alt.value("#222222"))
+    digits = base.transform_filter("datum.texts > 0").mark_text(
+        fontSize=min(13, .3 * side / k)).encode(text=alt.Text("share:Q",
+                                                              format=".0%"),
+                                                color=ink)
     return _style(cells + digits, side, side * .72, title)
 
 # %% ../nbs/44_charts.ipynb #80bed3a4
@@ -163,182 +248,327 @@ def _bins(
     values: np.ndarray,  # [n]
     most: int = 40,  # bins at most
 ) -> tuple[np.ndarray, np.ndarray]:  # counts [bins], edges [bins + 1]
-    "A histogram whose bins are a whole number of the values' smallest step wide, with edges between values."
+    """A histogram whose bins are a whole number of the values' smallest step
+    wide, with edges between values."""
     gaps = np.diff(np.sort(values))
-    gaps = gaps[gaps > 1e-7]  # what is smaller is floating point error, not a step
+    # what is smaller is floating point error, not a step
+    gaps = gaps[gaps > 1e-7]
     step, span = gaps.min() if len(gaps) else .05, np.ptp(values)
     width = step * np.ceil((span / step + 1) / most - 1e-6)
     bins = int((span + step / 2) / width + 1e-6) + 1
-    return np.histogram(values, values.min() - step / 2 + width * np.arange(bins + 1))
+    return np.histogram(values,
+                        values.min() - step / 2 + width * np.arange(bins + 1))
 
 # %% ../nbs/44_charts.ipynb #207853ca
 def bootstrap_histogram(
     result: Bootstrap,  # of `paired_bootstrap` or `pooled_bootstrap`
     title: str = "",  # above the chart
 ) -> alt.LayerChart:
-    "Resampled differences in points (x 100), their interval as a band, the observed difference and zero as rules."
+    """Resampled differences in points (x 100), their interval as a band, the
+    observed difference and zero as rules."""
     heights, edges = _bins(100 * np.asarray(result.samples))
     interval = f"{result.confidence:.0%} interval"
-    band = pd.DataFrame({"low": [100 * result.low], "high": [100 * result.high], "part": [interval]})
-    bars = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "resamples": heights})
-    rules = pd.DataFrame({"x": [0, 100 * result.difference], "rule": ["no difference", "observed"]})
+    band = pd.DataFrame({
+        "low": [100 * result.low], "high": [100 * result.high],
+        "part": [interval]
+    })
+    bars = pd.DataFrame(
+        {"from": edges[:-1], "to": edges[1:], "resamples": heights})
+    rules = pd.DataFrame({
+        "x": [0, 100 * result.difference], "rule": ["no difference", "observed"]
+    })
     ends = min(edges[0], 0), max(edges[-1], 0)
     margin = .04 * (ends[1] - ends[0]) if len(heights) > 1 else 1
-    x = alt.X("from:Q", bin="binned", title=f"difference, points of {METRICS[result.metric].title}",
+    x = alt.X("from:Q",
+              bin="binned",
+              title=f"difference, points of {METRICS[result.metric].title}",
               axis=alt.Axis(tickCount=7, labelFlush=False, **_AXIS),
-              scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin], nice=False))
-    color = alt.Color("part:N", scale=alt.Scale(domain=[interval], range=["#bcdcf3"]), legend=_LEGEND)
-    dash = alt.StrokeDash("rule:N", legend=_LEGEND,
-                          scale=alt.Scale(domain=["observed", "no difference"], range=[[1, 0], [5, 4]]))
+              scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin],
+                              nice=False))
+    color = alt.Color("part:N",
+                      scale=alt.Scale(domain=[interval], range=["#bcdcf3"]),
+                      legend=_LEGEND)
+    dash = alt.StrokeDash("rule:N",
+                          legend=_LEGEND,
+                          scale=alt.Scale(domain=["observed", "no difference"],
+                                          range=[[1, 0], [5, 4]]))
     layers = [
-        alt.Chart(band).mark_rect(opacity=.5).encode(x="low:Q", x2="high:Q", color=color),
+        alt.Chart(band).mark_rect(opacity=.5).encode(x="low:Q",
+                                                     x2="high:Q",
+                                                     color=color),
         alt.Chart(bars).mark_bar(color="#0072B2", opacity=.75).encode(
-            x=x, x2="to:Q", y=alt.Y("resamples:Q", title="resampled test sets", axis=alt.Axis(tickCount=4, **_AXIS))),
-        alt.Chart(rules).mark_rule(strokeWidth=1.8, color="#222222").encode(x="x:Q", strokeDash=dash)]
+            x=x,
+            x2="to:Q",
+            y=alt.Y("resamples:Q",
+                    title="resampled test sets",
+                    axis=alt.Axis(tickCount=4, **_AXIS))),
+        alt.Chart(rules).mark_rule(strokeWidth=1.8,
+                                   color="#222222").encode(x="x:Q",
+                                                           strokeDash=dash)
+    ]
     return _style(alt.layer(*layers), 400, 180, title)
 
 # %% ../nbs/44_charts.ipynb #b2a885a4
 def difference_intervals(
-    frame: pd.DataFrame,  # columns label, difference, low, high (shares), word ("helps", "hurts" or "inconclusive")
+    # columns label, difference, low, high (shares), word ("helps", "hurts" or
+    # "inconclusive")
+    frame: pd.DataFrame,
 ) -> alt.LayerChart:
-    "A point and an interval a comparison, in points; colour and shape by word. `ValueError` for an unknown word."
+    """A point and an interval a comparison, in points; colour and shape by word.
+    `ValueError` for an unknown word."""
     _require(frame, "label", "difference", "low", "high", "word")
     unknown = set(frame["word"]) - set(_WORDS)
     if unknown:
-        raise ValueError(f"word={unknown.pop()!r}: choose one of {', '.join(_WORDS)}")
-    data = frame[["label", "word"]].assign(**{column: 100 * frame[column] for column in ("difference", "low", "high")})
+        raise ValueError(
+            f"word={unknown.pop()!r}: choose one of {', '.join(_WORDS)}")
+    data = frame[["label", "word"]].assign(
+        **
+        {column: 100 * frame[column] for column in ("difference", "low", "high")})
     words = [word for word in _WORDS if word in set(data["word"])]
     ends = min(data["low"].min(), 0), max(data["high"].max(), 0)
     margin = .06 * (ends[1] - ends[0]) or .5
     colors, shapes = zip(*(_WORDS[word] for word in words))
-    color = alt.Color("word:N", scale=alt.Scale(domain=words, range=list(colors)), legend=_LEGEND)
-    shape = alt.Shape("word:N", scale=alt.Scale(domain=words, range=list(shapes)), legend=_LEGEND)
-    x = alt.X("low:Q", title="distilled minus direct, points of accuracy", axis=alt.Axis(tickCount=7, **_AXIS),
-              scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin], nice=False))
-    y = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelLimit=170, **_AXIS))
+    color = alt.Color("word:N",
+                      scale=alt.Scale(domain=words, range=list(colors)),
+                      legend=_LEGEND)
+    shape = alt.Shape("word:N",
+                      scale=alt.Scale(domain=words, range=list(shapes)),
+                      legend=_LEGEND)
+    x = alt.X("low:Q",
+              title="distilled minus direct, points of accuracy",
+              axis=alt.Axis(tickCount=7, **_AXIS),
+              scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin],
+                              nice=False))
+    y = alt.Y("label:N",
+              sort=None,
+              title=None,
+              axis=alt.Axis(labelLimit=170, **_AXIS))
     base = alt.Chart(data).encode(y=y, color=color)
-    zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(color="#222222", strokeDash=[5, 4]).encode(x="x:Q")
-    points = base.mark_point(filled=True, size=90, opacity=1).encode(x="difference:Q", shape=shape)
+    zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(
+        color="#222222", strokeDash=[5, 4]).encode(x="x:Q")
+    points = base.mark_point(filled=True, size=90,
+                             opacity=1).encode(x="difference:Q", shape=shape)
     intervals = base.mark_rule(strokeWidth=2.4).encode(x=x, x2="high:Q")
     return _style(zero + intervals + points, 380, max(60, 30 * len(data)))
 
 # %% ../nbs/44_charts.ipynb #14e566a2
 def ladder(
-    frame: pd.DataFrame,  # columns rung, accuracy, low, high; `student`, if there, gives each its own colour
+    # columns rung, accuracy, low, high; `student`, if there, gives each its own
+    # colour
+    frame: pd.DataFrame,
     teacher: float | None = None,  # the teacher's accuracy, drawn as a rule
-    keep: float | None = None,  # a share of the teacher's accuracy, drawn as a second rule
+    # a share of the teacher's accuracy, drawn as a second rule
+    keep: float | None = None,
 ) -> alt.LayerChart:
-    "Accuracy and interval of each rung, the first on top. Raises `ValueError` for what it can't draw."
+    """Accuracy and interval of each rung, the first on top.
+
+    Raises `ValueError` for what it can't draw."""
     _require(frame, "rung", "accuracy", "low", "high")
-    data, rungs = frame.assign(student=frame.get("student", "")), list(dict.fromkeys(frame["rung"]))
+    data, rungs = frame.assign(student=frame.get("student", "")), list(
+        dict.fromkeys(frame["rung"]))
     students = list(dict.fromkeys(data["student"]))
     rules = [] if teacher is None else [(teacher, f"teacher {teacher:.1%}")]
-    rules += [] if teacher is None or keep is None else [(keep * teacher, f"{keep:.1%} of it")]
+    rules += [] if teacher is None or keep is None else [(keep * teacher,
+                                                          f"{keep:.1%} of it")]
     values = [*data["low"], *data["high"], *(value for value, _ in rules)]
     margin = max(.06 * (max(values) - min(values)), .005)
-    x = {"title": "accuracy on test texts", "axis": alt.Axis(format="%", tickCount=7, **_AXIS),
-         "scale": alt.Scale(domain=[min(values) - margin, max(values) + margin], nice=False)}
-    color = alt.Color("student:N", legend=_LEGEND if len(students) > 1 else None, scale=_colors(students))
-    y = alt.Y("rung:N", sort=rungs, title=None, axis=alt.Axis(labelLimit=260, **_AXIS))
-    base = alt.Chart(data).encode(y=y, color=color, yOffset=alt.YOffset("student:N", sort=students))
-    layers = [base.mark_rule(strokeWidth=2.4).encode(x=alt.X("low:Q", **x), x2="high:Q"),
-              base.mark_point(filled=True, size=75, opacity=1).encode(x=alt.X("accuracy:Q", **x))]
+    x = {
+        "title": "accuracy on test texts", "axis": alt.Axis(format="%",
+                                                            tickCount=7,
+                                                            **_AXIS),
+        "scale": alt.Scale(domain=[min(values) - margin,
+                                   max(values) + margin],
+                           nice=False)
+    }
+    color = alt.Color("student:N",
+                      legend=_LEGEND if len(students) > 1 else None,
+                      scale=_colors(students))
+    y = alt.Y("rung:N",
+              sort=rungs,
+              title=None,
+              axis=alt.Axis(labelLimit=260, **_AXIS))
+    base = alt.Chart(data).encode(y=y,
+                                  color=color,
+                                  yOffset=alt.YOffset("student:N", sort=students))
+    layers = [
+        base.mark_rule(strokeWidth=2.4).encode(x=alt.X("low:Q", **x),
+                                               x2="high:Q"),
+        base.mark_point(filled=True, size=75,
+                        opacity=1).encode(x=alt.X("accuracy:Q", **x))
+    ]
     for position, (value, label) in enumerate(rules):
-        rule = alt.Chart(pd.DataFrame({"accuracy": [value], "label": [label]})).encode(x="accuracy:Q")
-        words = rule.mark_text(align="right", dx=-4, y=8 + 13 * position, color="#444444", fontSize=11)
-        layers.append(rule.mark_rule(color="#444444", strokeDash=[5, 4] if position else [1, 0]))
+        rule = alt.Chart(pd.DataFrame({"accuracy": [value],
+                                       "label": [label]})).encode(x="accuracy:Q")
+        words = rule.mark_text(align="right",
+                               dx=-4,
+                               y=8 + 13 * position,
+                               color="#444444",
+                               fontSize=11)
+        layers.append(
+            rule.mark_rule(color="#444444",
+                           strokeDash=[5, 4] if position else [1, 0]))
         layers.append(words.encode(text="label:N"))
-    return _style(alt.layer(*layers), 430, max(70, len(rungs) * max(28, 15 * len(students))))
+    return _style(alt.layer(*layers), 430,
+                  max(70,
+                      len(rungs) * max(28, 15 * len(students))))
 
 # %% ../nbs/44_charts.ipynb #1c2afa90
 def growth_curve(
     frame: pd.DataFrame,  # columns model, texts (how many), accuracy, low, high
     title: str = "texts",  # of the x axis
 ) -> alt.LayerChart:
-    "Accuracy with its interval as a band against a number of texts, a line a model. Raises `ValueError`."
+    """Accuracy with its interval as a band against a number of texts, a line a
+    model. Raises `ValueError`."""
     _require(frame, "model", "texts", "accuracy", "low", "high")
     models = list(dict.fromkeys(frame["model"]))
     ticks = sorted(set(frame["texts"]))
     kind = "linear" if min(ticks) <= 0 else "log"
-    x = alt.X("texts:Q", title=title, scale=alt.Scale(type=kind, domain=[ticks[0], ticks[-1]], nice=False),
-              axis=alt.Axis(values=ticks, labelOverlap=True, format=",d", **_AXIS))
-    legend = alt.Legend(title=None, labelFontSize=12, labelLimit=260, symbolOpacity=1)
+    x = alt.X("texts:Q",
+              title=title,
+              scale=alt.Scale(type=kind, domain=[ticks[0], ticks[-1]],
+                              nice=False),
+              axis=alt.Axis(values=ticks, labelOverlap=True, format=",d",
+                            **_AXIS))
+    legend = alt.Legend(title=None,
+                        labelFontSize=12,
+                        labelLimit=260,
+                        symbolOpacity=1)
     color = alt.Color("model:N", legend=legend, scale=_colors(models))
     base = alt.Chart(frame).encode(x=x, color=color)
     y = {"title": "accuracy on test texts", "scale": alt.Scale(zero=False)}
     band = base.mark_area(opacity=.15).encode(y=alt.Y("low:Q", **y), y2="high:Q")
-    line = base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=40, opacity=1)).encode(
-        y=alt.Y("accuracy:Q", axis=alt.Axis(format="%", tickCount=6, **_AXIS), **y))
+    line = base.mark_line(
+        strokeWidth=2.2,
+        point=alt.OverlayMarkDef(size=40, opacity=1)).encode(y=alt.Y(
+            "accuracy:Q", axis=alt.Axis(format="%", tickCount=6, **_AXIS), **y))
     return _style(band + line, 440, 250)
 
 # %% ../nbs/44_charts.ipynb #09759643
 def reliability_chart(
-    frame: pd.DataFrame,  # columns model, confidence, accuracy, accuracy_low, accuracy_high; see `reliability`
+    # columns model, confidence, accuracy, accuracy_low, accuracy_high; see
+    # `reliability`
+    frame: pd.DataFrame,
 ) -> alt.LayerChart:
-    "Accuracy with its interval against confidence, a line a model, and the diagonal. Raises `ValueError`."
-    _require(frame, "confidence", "accuracy", "accuracy_low", "accuracy_high", "model")
+    """Accuracy with its interval against confidence, a line a model, and the
+    diagonal. Raises `ValueError`."""
+    _require(frame, "confidence", "accuracy", "accuracy_low", "accuracy_high",
+             "model")
     models = list(dict.fromkeys(frame["model"]))
-    low = np.floor(10 * min(frame["confidence"].min(), frame["accuracy"].min())) / 10
+    low = np.floor(
+        10 * min(frame["confidence"].min(), frame["accuracy"].min())) / 10
     scale = alt.Scale(domain=[low, 1], nice=False)
     axis = alt.Axis(format="%", tickCount=6, **_AXIS)
-    color = alt.Color("model:N", legend=alt.Legend(title=None, labelFontSize=12, labelLimit=260), scale=_colors(models))
-    base = alt.Chart(frame).encode(x=alt.X("confidence:Q", scale=scale, axis=axis), color=color)
-    ends = base.mark_rule(opacity=.5, clip=True).encode(
-        y=alt.Y("accuracy_low:Q", scale=scale, axis=axis, title="accuracy"), y2="accuracy_high:Q")
+    color = alt.Color("model:N",
+                      legend=alt.Legend(title=None,
+                                        labelFontSize=12,
+                                        labelLimit=260),
+                      scale=_colors(models))
+    base = alt.Chart(frame).encode(x=alt.X("confidence:Q", scale=scale,
+                                           axis=axis),
+                                   color=color)
+    ends = base.mark_rule(opacity=.5, clip=True).encode(y=alt.Y("accuracy_low:Q",
+                                                                scale=scale,
+                                                                axis=axis,
+                                                                title="accuracy"),
+                                                        y2="accuracy_high:Q")
     line = base.mark_line(point=alt.OverlayMarkDef(size=40, opacity=1)).encode(
         y=alt.Y("accuracy:Q", scale=scale, axis=axis))
-    corners = alt.Chart(pd.DataFrame({"confidence": [low, 1], "accuracy": [low, 1]}))
+    corners = alt.Chart(
+        pd.DataFrame({"confidence": [low, 1], "accuracy": [low, 1]}))
     diagonal = corners.mark_line(color="#999999", strokeDash=[4, 4]).encode(
         x="confidence:Q", y=alt.Y("accuracy:Q", scale=scale))
     return _style(alt.layer(diagonal, ends, line), 300, 260)
 
 # %% ../nbs/44_charts.ipynb #3737c433
 def cascade_chart(
-    frame: pd.DataFrame,  # columns share, accuracy, low, high, at_random; also ms, and model for a colour each
-    against: str = "share",  # "share" of texts sent to the teacher, or "ms" that a text takes on average
+    # columns share, accuracy, low, high, at_random; also ms, and model for a
+    # colour each
+    frame: pd.DataFrame,
+    # "share" of texts sent to the teacher, or "ms" that a text takes on average
+    against: str = "share",
 ) -> alt.LayerChart:
-    "Accuracy with its interval as a band against the teacher's share of texts, or the time. Raises `ValueError`."
+    """Accuracy with its interval as a band against the teacher's share of texts,
+    or the time. Raises `ValueError`."""
     if against not in ("share", "ms"):
         raise ValueError(f"against={against!r}: choose share or ms")
     _require(frame, "share", "accuracy", "low", "high", "at_random", against)
     data = frame.assign(model=frame.get("model", "cascade"))
     models = list(dict.fromkeys(data["model"]))
-    color = alt.Color("model:N", legend=_LEGEND if len(models) > 1 else None, scale=_colors(models))
-    title, form = {"share": ("texts that the teacher answers", "%"), "ms": ("milliseconds a text", ",.1f")}[against]
-    x = alt.X(f"{against}:Q", title=title, axis=alt.Axis(format=form, tickCount=6, **_AXIS))
+    color = alt.Color("model:N",
+                      legend=_LEGEND if len(models) > 1 else None,
+                      scale=_colors(models))
+    title, form = {
+        "share": ("texts that the teacher answers", "%"),
+        "ms": ("milliseconds a text", ",.1f")
+    }[against]
+    x = alt.X(f"{against}:Q",
+              title=title,
+              axis=alt.Axis(format=form, tickCount=6, **_AXIS))
     y = {"title": "accuracy on test texts", "scale": alt.Scale(zero=False),
          "axis": alt.Axis(format="%", tickCount=6, **_AXIS)}
     base = alt.Chart(data).encode(x=x, color=color)
     band = base.mark_area(opacity=.15).encode(y=alt.Y("low:Q", **y), y2="high:Q")
     random = base.mark_line(strokeDash=[5, 4]).encode(y=alt.Y("at_random:Q", **y))
-    line = base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=30, opacity=1))
-    return _style(band + random + line.encode(y=alt.Y("accuracy:Q", **y)), 440, 250)
+    line = base.mark_line(strokeWidth=2.2,
+                          point=alt.OverlayMarkDef(size=30, opacity=1))
+    return _style(band + random + line.encode(y=alt.Y("accuracy:Q", **y)), 440,
+                  250)
 
 # %% ../nbs/44_charts.ipynb #69bb8751
 def latency_chart(
-    frame: pd.DataFrame,  # columns form, threads, p50_ms, p95_ms; accuracy, if there, goes up the y axis
+    # columns form, threads, p50_ms, p95_ms; accuracy, if there, goes up the y
+    # axis
+    frame: pd.DataFrame,
 ) -> alt.LayerChart:
-    "Median latency of one text and its 95th percentile, a point a form. Raises `ValueError` for what it can't draw."
+    """Median latency of one text and its 95th percentile, a point a form.
+
+    Raises `ValueError` for what it can't draw."""
     _require(frame, "form", "threads", "p50_ms", "p95_ms")
-    data = frame.assign(threads=frame["threads"].map(lambda count: f"{count} thread" + "s" * (count > 1)))
+    data = frame.assign(threads=frame["threads"].map(
+        lambda count: f"{count} thread" + "s" * (count > 1)))
     scored = "accuracy" in frame and frame["accuracy"].notna().all()
-    forms, threads = list(dict.fromkeys(data["form"])), list(dict.fromkeys(data["threads"]))
+    forms, threads = list(dict.fromkeys(data["form"])), list(
+        dict.fromkeys(data["threads"]))
     ends = np.log10([data["p50_ms"].min(), data["p95_ms"].max()])
-    scale = alt.Scale(type="log", domain=[float(10 ** (ends[0] - .25)), float(10 ** (ends[1] + .25))], nice=False)
-    axis = alt.Axis(values=[10.0 ** power for power in range(-3, 5)], format="~g", **_AXIS)
-    color = alt.Color("form:N", scale=_colors(forms), legend=_LEGEND if scored else None)
+    scale = alt.Scale(
+        type="log",
+        domain=[float(10**(ends[0] - .25)),
+                float(10**(ends[1] + .25))],
+        nice=False)
+    axis = alt.Axis(values=[10.0**power for power in range(-3, 5)],
+                    format="~g",
+                    **_AXIS)
+    color = alt.Color("form:N",
+                      scale=_colors(forms),
+                      legend=_LEGEND if scored else None)
     shapes = alt.Scale(domain=threads, range=["circle", "diamond"][:len(threads)])
-    shape = alt.Shape("threads:N", scale=shapes, legend=_LEGEND if len(threads) > 1 else None)
+    shape = alt.Shape("threads:N",
+                      scale=shapes,
+                      legend=_LEGEND if len(threads) > 1 else None)
     if scored:
-        span = alt.Scale(domain=[data["accuracy"].min() - .01, data["accuracy"].max() + .01], nice=False)
+        span = alt.Scale(
+            domain=[data["accuracy"].min() - .01, data["accuracy"].max() + .01],
+            nice=False)
         percent = alt.Axis(format="%", tickCount=6, **_AXIS)
-        place = {"y": alt.Y("accuracy:Q", title="accuracy on test texts", axis=percent, scale=span)}
+        place = {
+            "y": alt.Y("accuracy:Q",
+                       title="accuracy on test texts",
+                       axis=percent,
+                       scale=span)
+        }
     else:
-        place = {"y": alt.Y("form:N", sort=forms, title=None, axis=alt.Axis(labelLimit=200, **_AXIS)),
-                 "yOffset": alt.YOffset("threads:N", sort=threads)}
+        place = {
+            "y": alt.Y("form:N",
+                       sort=forms,
+                       title=None,
+                       axis=alt.Axis(labelLimit=200, **_AXIS)),
+            "yOffset": alt.YOffset("threads:N", sort=threads)
+        }
     base = alt.Chart(data).encode(color=color, **place)
-    lines = base.mark_rule(strokeWidth=2.4, opacity=.6).encode(
-        x=alt.X("p50_ms:Q", scale=scale, axis=axis, title="milliseconds for one text"), x2="p95_ms:Q")
+    lines = base.mark_rule(strokeWidth=2.4, opacity=.6).encode(x=alt.X(
+        "p50_ms:Q", scale=scale, axis=axis, title="milliseconds for one text"),
+                                                               x2="p95_ms:Q")
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
         x=alt.X("p50_ms:Q", scale=scale, axis=axis), shape=shape)
-    return _style(lines + points, 430, 240 if scored else max(80, 24 * len(forms) * len(threads)))
+    return _style(lines + points, 430,
+                  240 if scored else max(80, 24 * len(forms) * len(threads)))

@@ -39,7 +39,8 @@ class Setting(NamedTuple):
     "A parameter or a field, as it is documented."
     name: str  # "max_length"
     annotation: str  # as it is written: "int"; empty where there is none
-    default: object  # `REQUIRED` where there is none, `...` where it is not a constant
+    # `REQUIRED` where there is none, `...` where it is not a constant
+    default: object
     comment: str  # what it is
 
 REQUIRED = inspect.Parameter.empty
@@ -52,78 +53,109 @@ def _value(node: ast.expr | None):
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "field":
         given = {keyword.arg: keyword.value for keyword in node.keywords}
         empty = {"dict": {}, "list": [], "tuple": ()}
-        return _value(given["default"]) if "default" in given else empty.get(ast.unparse(given["default_factory"]), ...)
+        return _value(given["default"]) if "default" in given else empty.get(
+            ast.unparse(given["default_factory"]), ...)
     try:
         return ast.literal_eval(node)
     except ValueError:
         return ...
 
 def _maker(name: str, module: dict[str, ast.stmt]) -> ast.stmt:
-    "A function; of a class the `__init__`, which a base may have; or the dataclass, which has fields instead."
+    """A function; of a class the `__init__`, which a base may have; or the
+    dataclass, which has fields instead."""
     node = module[name]
-    if isinstance(node, ast.FunctionDef) or any("dataclass" in ast.unparse(mark) for mark in node.decorator_list):
+    if isinstance(node, ast.FunctionDef) or any("dataclass" in ast.unparse(mark)
+                                                for mark in node.decorator_list):
         return node
     own = (part for part in node.body if getattr(part, "name", "") == "__init__")
     return next(own, None) or _maker(node.bases[0].id, module)
 
 def _parameters(function: ast.FunctionDef) -> list[tuple]:
     "Name, annotation and default of each parameter."
-    named = [argument for argument in function.args.args if argument.arg != "self"]
+    named = [
+        argument for argument in function.args.args if argument.arg != "self"
+    ]
     only = function.args.kwonlyargs
-    defaults = [None] * (len(named) - len(function.args.defaults)) + function.args.defaults + function.args.kw_defaults
-    return [(argument.arg, argument.annotation, default) for argument, default in zip(named + only, defaults)]
+    defaults = [None] * (len(named) - len(function.args.defaults)
+                         ) + function.args.defaults + function.args.kw_defaults
+    return [(argument.arg, argument.annotation, default)
+            for argument, default in zip(named + only, defaults)]
 
 def _comments(lines: list[str], first: int, last: int) -> dict[int, str]:
     "Comments by the number of their line, from the first to the last."
     tokens = tokenize.generate_tokens(iter(lines[first - 1:last]).__next__)
-    return {first - 1 + token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    return {
+        first - 1 + token.start[0]: token.string.lstrip("# ") for token in tokens
+        if token.type == tokenize.COMMENT
+    }
 
 # %% ../nbs/90_cli.ipynb #f4c188f9
 @cache
 def documented(
-    thing: str,  # a function or a class of the package, with its module: "export.save_onnx"
+    # a function or a class of the package, with its module: "export.save_onnx"
+    thing: str,
 ) -> dict[str, Setting]:  # by their names
-    "The parameters of a function or of a class's `__init__`, or the fields of a dataclass. Nothing is imported."
+    """The parameters of a function or of a class's `__init__`, or the fields of a
+    dataclass. Nothing is imported."""
     module, name = thing.split(".")
-    source = find_spec(f"distillnb.{module}").loader.get_source(f"distillnb.{module}")
-    node = _maker(name, {getattr(part, "name", ""): part for part in ast.parse(source).body})
+    source = find_spec(f"distillnb.{module}").loader.get_source(
+        f"distillnb.{module}")
+    node = _maker(
+        name,
+        {getattr(part, "name", ""): part for part in ast.parse(source).body})
     if isinstance(node, ast.ClassDef):
-        found = [(part.target.id, part.annotation, part.value) for part in node.body if isinstance(part, ast.AnnAssign)]
-        first, last = found[0][1].lineno, (found[-1][2] or found[-1][1]).end_lineno
+        found = [(part.target.id, part.annotation, part.value)
+                 for part in node.body if isinstance(part, ast.AnnAssign)]
+        first, last = found[0][1].lineno, (found[-1][2]
+                                           or found[-1][1]).end_lineno
     else:
-        found, first, last = _parameters(node), node.lineno, node.body[0].lineno - 1
+        found, first, last = _parameters(
+            node), node.lineno, node.body[0].lineno - 1
     comments, settings = _comments(source.splitlines(True), first, last), {}
     for name, annotation, default in found:
         written = "" if annotation is None else ast.unparse(annotation)
-        line = max((part.end_lineno for part in (annotation, default) if part is not None), default=0)
-        settings[name] = Setting(name, written, _value(default), comments.get(line, ""))
+        line = max((part.end_lineno
+                    for part in (annotation, default) if part is not None),
+                   default=0)
+        settings[name] = Setting(name, written, _value(default),
+                                 comments.get(line, ""))
     return settings
 
 # %% ../nbs/90_cli.ipynb #9fa2886c
 def _names(text: str) -> list[str]:
     "A comma-separated list; a member with a comma in it stands in double quotes."
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), []) if name.strip()]
+    return [
+        name.strip()
+        for name in next(csv.reader([text], skipinitialspace=True), [])
+        if name.strip()
+    ]
 
 def _share_or_count(text: str) -> float | int:
     "`.2` is a share, `2000` a number of rows."
     try:
         return float(text) if "." in text else int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a share (.2) nor a number of rows (2000)") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a share (.2) nor a number of rows (2000)"
+        ) from None
 
 def _numbers(text: str) -> tuple[float, ...]:
     "Numbers with commas between them."
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers: write .3,1,3 say") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of numbers: write .3,1,3 say") from None
 
 def _count_or_seeds(text: str) -> int | tuple[int, ...]:
     "`3` is how many seeds, `7,8` are two of them, and `7,` is one."
     try:
-        return tuple(int(word) for word in text.split(",") if word) if "," in text else int(text)
+        return tuple(int(word) for word in text.split(",")
+                     if word) if "," in text else int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seeds (3), nor a list of them (7,8,9)") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seeds (3), nor a list of them (7,8,9)"
+        ) from None
 
 def _table_of_settings(text: str) -> dict:
     "A table of a settings file, as JSON."
@@ -132,7 +164,8 @@ def _table_of_settings(text: str) -> dict:
     except ValueError:
         table = None
     if not isinstance(table, dict):
-        raise argparse.ArgumentTypeError("write a table into the file of --config, or a JSON object here")
+        raise argparse.ArgumentTypeError(
+            "write a table into the file of --config, or a JSON object here")
     return table
 
 def _weights(text: str) -> str | dict:
@@ -140,8 +173,10 @@ def _weights(text: str) -> str | dict:
     return text if text == "balanced" else _table_of_settings(text)
 
 # %% ../nbs/90_cli.ipynb #9269b968
-_REGISTERS = {"student": ("student", "STUDENTS"), "way": ("lesson", "WAYS"), "loss": ("losses", "LOSSES"),
-              "preset": ("experiment", "PRESETS")}
+_REGISTERS = {
+    "student": ("student", "STUDENTS"), "way": ("lesson", "WAYS"),
+    "loss": ("losses", "LOSSES"), "preset": ("experiment", "PRESETS")
+}
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
@@ -164,7 +199,10 @@ def _one_of(kind: str) -> Callable:
     "A type for `argparse`: the name of something registered."
     def chosen(text: str) -> str:
         if text not in _registered(kind):
-            raise argparse.ArgumentTypeError(f"There is no {kind} {text!r}: choose from {', '.join(_registered(kind))}")
+            raise argparse.ArgumentTypeError(
+                f"There is no {kind} {text!r}: choose from "
+                f"{', '.join(_registered(kind))}"
+            )
         return text
     return chosen
 
@@ -176,56 +214,93 @@ def _some_of(kind: str) -> Callable:
 
 def _listed(kind: str) -> str:
     "The names of all that is registered, with what losses and ways mean."
-    means = {name: getattr(entry, "sentence", "") for name, entry in _registered(kind).items()}
-    return ", ".join(f"{name} ({means[name]})" if means[name] and kind in ("loss", "way") else name for name in means)
+    means = {
+        name: getattr(entry, "sentence", "")
+        for name, entry in _registered(kind).items()
+    }
+    return ", ".join(
+        f"{name} ({means[name]})" if means[name] and kind in ("loss",
+                                                              "way") else name
+        for name in means)
 
 def _import(modules: Iterable[str]) -> None:
-    "Import modules of the user, those of this folder too. Raises `ValueError` for one that is not there."
+    """Import modules of the user, those of this folder too.
+
+    Raises `ValueError` for one that is not there."""
     if "" not in sys.path:
         sys.path.insert(0, "")
     for module in modules:
         try:
             import_module(module)
         except ImportError as error:
-            raise ValueError(f"--import {module}: {error}: give a module that Python finds from this folder") from None
+            raise ValueError(
+                f"--import {module}: {error}: give a module that Python finds "
+                "from this folder"
+            ) from None
 
 # %% ../nbs/90_cli.ipynb #cbd84073
 _BY_ANNOTATION = {
-    "int": (int, "N"), "float": (float, "X"), "float | int": (_share_or_count, "N"), "str": (str, "NAME"),
-    "list[str]": (_names, "A,B,C"), "tuple[float, ...]": (_numbers, "X,Y"), "dict": (_table_of_settings, "JSON"),
+    "int": (int, "N"),
+    "float": (float, "X"),
+    "float | int": (_share_or_count, "N"),
+    "str": (str, "NAME"),
+    "list[str]": (_names, "A,B,C"),
+    "tuple[float, ...]": (_numbers, "X,Y"),
+    "dict": (_table_of_settings, "JSON"),
     "Iterable[str | Path]": (_names, "FILE"),
 }
 _BY_NAME = {
-    "student": (_one_of("student"), "NAME"), "students": (_some_of("student"), "A,B"), "ways": (_some_of("way"), "A,B"),
-    "loss": (_one_of("loss"), "NAME"), "preset": (_one_of("preset"), "NAME"), "seeds": (_count_or_seeds, "N"),
-    "class_weight": (_weights, "NAME"), "import": (_names, "MODULE"), "config": (Path, "FILE"),
-    "cache": (str, "DIR"), "output": (str, "PATH"), "separator": (str, "CHARACTER"),
+    "student": (_one_of("student"), "NAME"),
+    "students": (_some_of("student"), "A,B"),
+    "ways": (_some_of("way"), "A,B"),
+    "loss": (_one_of("loss"), "NAME"),
+    "preset": (_one_of("preset"), "NAME"),
+    "seeds": (_count_or_seeds, "N"),
+    "class_weight": (_weights, "NAME"),
+    "import": (_names, "MODULE"),
+    "config": (Path, "FILE"),
+    "cache": (str, "DIR"),
+    "output": (str, "PATH"),
+    "separator": (str, "CHARACTER"),
     **dict.fromkeys(("recipes", "recipe"), (_table_of_settings, "JSON")),
     **dict.fromkeys(("text", "label", "key"), (str, "COLUMN")),
     **dict.fromkeys(("teacher", "tokenizer"), (str, "MODEL")),
     **dict.fromkeys(("transfer", "embeddings", "check", "data", "file"), (str, "FILE")),
 }
-_LISTS_OF = {"students": "student", "student": "student", "ways": "way", "loss": "loss", "preset": "preset"}
-_SHOWN_AS = {"folder": "STUDENT", "texts": "[TEXTS]"}  # arguments in a help text; the others are in capitals
+_LISTS_OF = {
+    "students": "student", "student": "student", "ways": "way", "loss": "loss",
+    "preset": "preset"
+}
+# arguments in a help text; the others are in capitals
+_SHOWN_AS = {"folder": "STUDENT", "texts": "[TEXTS]"}
 _ALONE = {"tune": ".3,1,3"}  # what an option means without a value
-_TYPED = {"tune": f"; --tune alone: {_ALONE['tune']}", "seeds": "; 3 for seeds 0 to 2, or a list of them: 7,8"}
+_TYPED = {
+    "tune": f"; --tune alone: {_ALONE['tune']}",
+    "seeds": "; 3 for seeds 0 to 2, or a list of them: 7,8"
+}
 
 def _form(setting: Setting) -> tuple[Callable, str]:
-    "How a word becomes a value of this setting, and what stands for it in a help text."
+    """How a word becomes a value of this setting, and what stands for it in a
+    help text."""
     if setting.name in _BY_NAME:
         return _BY_NAME[setting.name]
-    annotation = setting.annotation.removesuffix(" | None") or type(setting.default).__name__
+    annotation = setting.annotation.removesuffix(" | None") or type(
+        setting.default).__name__
     return _BY_ANNOTATION.get(annotation, (str, "NAME"))
 
 # %% ../nbs/90_cli.ipynb #209dae04
 _IN_A_SHELL = {  # what a comment says of Python -> what a help text says
     "what `read_reviews` takes": "a table",
-    "or what else `any_teacher` takes": "a table of its answers, or module:function",
+    "or what else `any_teacher` takes": "a table of its answers, or "
+                                        "module:function",
     ", from `WAYS`": "", ", from `LOSSES` by its name, or as it is": "",
     "{class: weight}": "a table of weights in the file of --config",
     "found with `COLUMN_PAIRS`": "found by its name", '"': "", "`": "",
 }
-_WHEN_NONE = re.compile(r"[;,.]? *(?:or |where )?(?:None|empty)(?::| for| means) (.+)$|[;,] by default (.+)$")
+_WHEN_NONE = re.compile(
+    r"[;,.]? *(?:or |where )?(?:None|empty)(?::| for| means) (.+)$|[;,] by "
+    r"default (.+)$"
+)
 
 def _help(
     setting: Setting,  # as it is documented
@@ -237,8 +312,10 @@ def _help(
     if found := _WHEN_NONE.search(said):
         said, default = said[:found.start()], default or found[1] or found[2]
     if setting.name in _LISTS_OF:
-        said = (f"which {setting.name}" if setting.comment.startswith('"') else said) + ": {names}"
-    return said + _TYPED.get(setting.name, "") + (f" ({default})" if default else "")
+        said = (f"which {setting.name}"
+                if setting.comment.startswith('"') else said) + ": {names}"
+    return said + _TYPED.get(setting.name,
+                             "") + (f" ({default})" if default else "")
 
 def _shown(default) -> str:
     "A default in words, empty where it says nothing."
@@ -246,7 +323,8 @@ def _shown(default) -> str:
         return "yes" if default else ""
     if isinstance(default, (int, float)):
         return re.sub(r"^0(?=\.)", "", f"{default:g}")
-    return default if isinstance(default, str) else ",".join(map(str, default)) if isinstance(default, tuple) else ""
+    return default if isinstance(default, str) else ",".join(map(
+        str, default)) if isinstance(default, tuple) else ""
 
 # %% ../nbs/90_cli.ipynb #b9de90d4
 class Command(NamedTuple):
@@ -255,10 +333,12 @@ class Command(NamedTuple):
     summary: str  # for the list of commands
     description: str
     examples: str
-    groups: dict[str, list]  # title -> settings of our own, and pairs: what documents them, their names
+    # title -> settings of our own, and pairs: what documents them, their names
+    groups: dict[str, list]
     arguments: str = ""  # names of those that are typed without a flag
     required: str = ""  # names of the options that cannot be left out
-    hidden: str = "teacher_options augmentation recipes recipe"  # tables, which belong into the file of --config
+    # tables, which belong into the file of --config
+    hidden: str = "teacher_options augmentation recipes recipe"
     kept: str = ""  # what is left of an interrupted call, as a sentence
 
 COMMANDS: dict[str, Command] = {}
@@ -272,28 +352,41 @@ def _settings(command: Command) -> Iterator[tuple[str, Setting]]:
             else:
                 for word in entry[1].split():
                     name, _, option = word.partition("=")
-                    yield title, documented(entry[0])[name]._replace(name=option or name)
+                    yield title, documented(
+                        entry[0])[name]._replace(name=option or name)
 
 # %% ../nbs/90_cli.ipynb #8d13c929
 _JSON = Setting("json", "flag", False, "print the result as JSON")
-_CONFIG = Setting("config", "", None, "take settings from this TOML file; what is typed wins")
-_IMPORT = Setting("import", "", [], "import this module first: it may register students, losses, metrics, ways of "
-                  "teaching or kinds of teachers")
+_CONFIG = Setting("config", "", None,
+                  "take settings from this TOML file; what is typed wins")
+_IMPORT = Setting(
+    "import", "", [],
+    "import this module first: it may register students, losses, metrics, ways "
+    "of "
+    "teaching or kinds of teachers")
 _MANNERS = [_JSON, _CONFIG, _IMPORT]
 
 def _given(
     args: argparse.Namespace,  # what was typed
     thing: str,  # whose parameters are wanted: "export.save_onnx"
     without: str = "",  # parameters that are not wanted, with spaces between them
-    **called,  # options that have another name than the parameter: random_state="seed"
+    # options that have another name than the parameter: random_state="seed"
+    **called,
 ) -> dict:
     "Those of its parameters that were typed."
-    options = {name: called.get(name, name) for name in documented(thing) if name not in without.split()}
-    return {name: getattr(args, option) for name, option in options.items() if hasattr(args, option)}
+    options = {
+        name: called.get(name, name) for name in documented(thing)
+        if name not in without.split()
+    }
+    return {
+        name: getattr(args, option) for name, option in options.items()
+        if hasattr(args, option)
+    }
 
 # %% ../nbs/90_cli.ipynb #c2fae0ca
 class _Parser(argparse.ArgumentParser):
-    "An `ArgumentParser` that raises `ValueError`, and reads the registers only when it has to show what is in them."
+    """An `ArgumentParser` that raises `ValueError`, and reads the registers only
+    when it has to show what is in them."""
 
     def error(self, message: str) -> None:
         raise ValueError(f"{message}; see {self.prog} --help")
@@ -308,7 +401,9 @@ class _Parser(argparse.ArgumentParser):
 def _layout(prog: str) -> argparse.HelpFormatter:
     "Help in 100 columns, or as many as the screen has."
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width)
+    return argparse.RawDescriptionHelpFormatter(prog,
+                                                max_help_position=30,
+                                                width=width)
 
 # %% ../nbs/90_cli.ipynb #f5f5f498
 def _add(
@@ -317,9 +412,12 @@ def _add(
     command: Command,
 ) -> None:
     "Add an option, or an argument without a flag."
-    flag, is_own = f"--{setting.name.replace('_', '-')}", any(setting in entries for entries in command.groups.values())
+    flag, is_own = f"--{setting.name.replace('_', '-')}", any(
+        setting in entries for entries in command.groups.values())
     convert, placeholder = _form(setting)
-    options = {"help": _help(setting).replace("%", "%%"), "default": argparse.SUPPRESS}
+    options = {
+        "help": _help(setting).replace("%", "%%"), "default": argparse.SUPPRESS
+    }
     if setting.name in command.hidden.split():
         options["help"] = argparse.SUPPRESS
     if is_own and setting.default is not REQUIRED:
@@ -333,49 +431,88 @@ def _add(
     elif setting.annotation.removesuffix(" | None") == "bool":
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     else:
-        options |= {"type": convert, "metavar": placeholder, "required": setting.name in command.required.split()}
-        options |= {"nargs": "+"} if setting.annotation.startswith("Iterable") else {}
+        options |= {
+            "type": convert, "metavar": placeholder, "required": setting.name
+            in command.required.split()
+        }
+        options |= {"nargs": "+"
+                    } if setting.annotation.startswith("Iterable") else {}
         options |= {"action": "extend"} if setting.name == "import" else {}
         group.add_argument(flag, **options)
 
 def _parser() -> argparse.ArgumentParser:
     "The whole command line."
     what = "Distil a slow, good text classifier into very small, fast ones, and test what it brings."
-    parser = _Parser(prog="distillnb", description=what, allow_abbrev=False, formatter_class=_layout)
-    parser.add_argument("--version", action="version", version=f"distillnb {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser = _Parser(prog="distillnb",
+                     description=what,
+                     allow_abbrev=False,
+                     formatter_class=_layout)
+    parser.add_argument("--version",
+                        action="version",
+                        version=f"distillnb {__version__}")
+    commands = parser.add_subparsers(dest="command",
+                                     required=True,
+                                     metavar="COMMAND")
     for name, command in COMMANDS.items():
-        arguments = [_SHOWN_AS.get(word, word.upper()) for word in command.arguments.split()]
+        arguments = [
+            _SHOWN_AS.get(word, word.upper())
+            for word in command.arguments.split()
+        ]
         usage = " ".join(["distillnb", name, *arguments, "[options]"])
         what = textwrap.fill(command.description, 98)
-        own = commands.add_parser(name, help=command.summary, description=what, usage=usage, allow_abbrev=False,
-                                  epilog=f"examples:\n{command.examples}", formatter_class=_layout)
+        own = commands.add_parser(name,
+                                  help=command.summary,
+                                  description=what,
+                                  usage=usage,
+                                  allow_abbrev=False,
+                                  epilog=f"examples:\n{command.examples}",
+                                  formatter_class=_layout)
         groups = {}
         for title, setting in _settings(command):
-            group = groups.get(title) or groups.setdefault(title, own.add_argument_group(title))
+            group = groups.get(title) or groups.setdefault(
+                title, own.add_argument_group(title))
             _add(group, setting, command)
     return parser
 
 # %% ../nbs/90_cli.ipynb #cbb92cea
-def _read_settings(path: Path, command: str, known: dict[str, argparse.Action]) -> dict:
-    "What a TOML file says to a command. Raises `FileNotFoundError`, or `ValueError` for a file that is not TOML."
+def _read_settings(path: Path, command: str,
+                   known: dict[str, argparse.Action]) -> dict:
+    """What a TOML file says to a command.
+
+    Raises `FileNotFoundError`, or `ValueError` for a file that is not TOML."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file: check the path of --config")
+        raise FileNotFoundError(
+            f"{path}: no such file: check the path of --config")
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a TOML file ({error}): write lines like  epochs = 5") from None
+        raise ValueError(
+            f"{path}: not a TOML file ({error}): write lines like  epochs = 5"
+        ) from None
     own = settings.get(command, {})
     if not isinstance(own, dict):
-        raise ValueError(f"{path}: {command} = {own!r} is not a table: write [{command}], and its settings below it")
-    own = {key: value for key, value in settings.items() if key not in COMMANDS} | own
-    renamed = {_OLD.get(key.replace("_", "-"), key.replace("_", "-")): value for key, value in own.items()}
+        raise ValueError(
+            f"{path}: {command} = {own!r} is not a table: write [{command}], and "
+            "its settings below it"
+        )
+    own = {key: value
+           for key, value in settings.items() if key not in COMMANDS} | own
+    renamed = {
+        _OLD.get(key.replace("_", "-"), key.replace("_", "-")): value
+        for key, value in own.items()
+    }
     if strangers := [key for key in renamed if key not in known]:
-        raise ValueError(f"{path}: distillnb {command} has no setting {strangers[0]!r}: see distillnb {command} --help")
-    return dict(sorted(renamed.items(), key=lambda item: item[0] != "import"))  # what it brings may be named below
+        raise ValueError(
+            f"{path}: distillnb {command} has no setting {strangers[0]!r}: see "
+            f"distillnb {command} --help"
+        )
+    # what it brings may be named below
+    return dict(sorted(renamed.items(), key=lambda item: item[0] != "import"))
 
 def _as_word(value, action: argparse.Action) -> str:
-    "A value of a TOML file as one would type it. Raises `ValueError` for a value of the wrong kind."
+    """A value of a TOML file as one would type it.
+
+    Raises `ValueError` for a value of the wrong kind."""
     convert = action.type
     if isinstance(value, dict):
         if convert not in (_table_of_settings, _weights):
@@ -397,14 +534,18 @@ def _from_file(
     command: str,  # "distill"
     parser: argparse.ArgumentParser,  # of that command
 ) -> list[str]:
-    "The settings of a file as arguments. Raises `FileNotFoundError`, or `ValueError` for what it cannot be told."
-    known = {(action.option_strings or [action.dest])[0].lstrip("-"): action for action in parser._actions
+    """The settings of a file as arguments.
+
+    Raises `FileNotFoundError`, or `ValueError` for what it cannot be told."""
+    known = {(action.option_strings or [action.dest])[0].lstrip("-"): action
+             for action in parser._actions
              if action.dest not in ("help", "config")}
     arguments = []
     for name, value in _read_settings(path, command, known).items():
         action = known[name]
         if not action.option_strings:
-            raise ValueError(f"{path}: {name} has to be typed, behind distillnb {command}")
+            raise ValueError(
+                f"{path}: {name} has to be typed, behind distillnb {command}")
         value = _ALONE[name] if value is True and name in _ALONE else value
         try:
             if action.nargs == 0:
@@ -412,7 +553,8 @@ def _from_file(
                 continue
             word = _as_word(value, action)
             converted = _converted(word, action.type)
-            if isinstance(value, list) and not isinstance(converted, (list, tuple)):
+            if isinstance(value,
+                          list) and not isinstance(converted, (list, tuple)):
                 raise ValueError("give one value, not a list")
         except (ValueError, argparse.ArgumentTypeError) as error:
             raise ValueError(f"{path}: {name} = {value!r}: {error}") from None
@@ -429,7 +571,9 @@ def _converted(word: str, convert: Callable):
         raise ValueError(f"give a {'whole ' * (convert is int)}number") from None
 
 def _switched(value, action: argparse.Action) -> list[str]:
-    "A switch as one would type it. Raises `ValueError` for what is not true or false."
+    """A switch as one would type it.
+
+    Raises `ValueError` for what is not true or false."""
     if not isinstance(value, bool):
         raise ValueError("it is a switch, write true or false")
     return action.option_strings[:1] if value else action.option_strings[1:]
@@ -438,15 +582,20 @@ def _switched(value, action: argparse.Action) -> list[str]:
 _OLD = {"teacher-labels": "names"}  # what an option was called, and is now
 
 def _modern(argv: list[str]) -> list[str]:
-    "The arguments with today's names of options, and with the values that may be left out."
+    """The arguments with today's names of options, and with the values that may
+    be left out."""
     argv = list(argv)
     for place, word in enumerate(argv):
         name, is_one, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and name in _OLD:
-            _say(f"Note: --{name} is called --{_OLD[name]} now; the old name goes with the next release.")
+            _say(
+                f"Note: --{name} is called --{_OLD[name]} now; the old name goes "
+                "with the next release."
+            )
             argv[place] = f"--{_OLD[name]}{is_one}{value}"
         following = argv[place + 1] if place + 1 < len(argv) else ""
-        if name in _ALONE and word == f"--{name}" and not re.fullmatch(r"[\d.,]+", following):
+        if name in _ALONE and word == f"--{name}" and not re.fullmatch(
+                r"[\d.,]+", following):
             argv[place] = f"{word}={_ALONE[name]}"
     return argv
 
@@ -470,23 +619,31 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     for name in ("seeds", "epochs", "teacher_epochs", "max_length", "workers"):
         value = getattr(args, name, 1)
         if isinstance(value, int) and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value}: give 1 or more")
     return args
 
 # %% ../nbs/90_cli.ipynb #d58799e8
 def _loss(args: argparse.Namespace) -> dict:
-    "The loss that was asked for, as a keyword argument; nothing if none was. Raises `ValueError`."
+    """The loss that was asked for, as a keyword argument; nothing if none was.
+
+    Raises `ValueError`."""
     from distillnb.losses import make_loss
 
-    temperature = {"temperature": args.temperature} if hasattr(args, "temperature") else {}
+    temperature = {"temperature": args.temperature} if hasattr(
+        args, "temperature") else {}
     if not hasattr(args, "loss"):
         if temperature:
-            raise ValueError("--temperature belongs to --loss soft: add that, or leave the temperature out")
+            raise ValueError(
+                "--temperature belongs to --loss soft: add that, or leave the "
+                "temperature out"
+            )
         return {}
     return {"loss": make_loss(args.loss, **temperature)}
 
 def _recipes(tables: dict) -> dict:
-    "Recipes from tables of a file: what differs from the default recipe of that kind of student. Raises `ValueError`."
+    """Recipes from tables of a file: what differs from the default recipe of that
+    kind of student. Raises `ValueError`."""
     from dataclasses import replace
 
     from distillnb.student import architecture
@@ -494,12 +651,17 @@ def _recipes(tables: dict) -> dict:
     made = {}
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise ValueError(f"recipes.{name} = {table!r}: give a table of settings")
+            raise ValueError(
+                f"recipes.{name} = {table!r}: give a table of settings")
         recipe = architecture(table.get("student", name)).recipe
         known = documented("student.Recipe")
         if strangers := [key for key in table if key not in known]:
-            raise ValueError(f"recipes.{name}: a recipe has no {strangers[0]!r}: choose from {', '.join(known)}")
-        made[name] = replace(recipe, **table | {"sizes": recipe.sizes | table.get("sizes", {})})
+            raise ValueError(
+                f"recipes.{name}: a recipe has no {strangers[0]!r}: choose from "
+                f"{', '.join(known)}"
+            )
+        made[name] = replace(
+            recipe, **table | {"sizes": recipe.sizes | table.get("sizes", {})})
     return made
 
 # %% ../nbs/90_cli.ipynb #8507d2d8
@@ -511,10 +673,12 @@ def _experiment(args: argparse.Namespace):
     from distillnb.lesson import WAYS
 
     preset = "demo" if args.command == "demo" else args.preset
-    experiment = Experiment(**(PRESETS[preset] if preset else {}) | (LADDER if args.ladder else {}))
+    experiment = Experiment(**(PRESETS[preset] if preset else {})
+                            | (LADDER if args.ladder else {}))
     changes = _given(args, "experiment.Experiment") | _loss(args)
     if hasattr(args, "teacher"):
-        told = args.zero_shot or hasattr(args, "gives") or hasattr(args, "key")  # what the experiment has no fields for
+        # what the experiment has no fields for
+        told = args.zero_shot or hasattr(args, "gives") or hasattr(args, "key")
         changes["teacher"] = _teacher(args) if told else _source(args)
     if hasattr(args, "teacher_epochs"):
         options = changes.get("teacher_options", experiment.teacher_options)
@@ -526,10 +690,12 @@ def _experiment(args: argparse.Namespace):
     if hasattr(args, "rounds") and not hasattr(args, "ways"):
         distorts = [name for name, way in WAYS.items() if way.rows == "augmented"]
         plain = [name for name in experiment.ways if name not in distorts]
-        asked = [name for name in experiment.ways if name in distorts] or distorts[:1]
+        asked = [name
+                 for name in experiment.ways if name in distorts] or distorts[:1]
         changes["ways"] = (*plain, *asked) if args.rounds > 0 else tuple(plain)
     experiment = replace(experiment, **changes)
-    student_recipes(experiment)  # raises for what cannot be, before a teacher is trained
+    # raises for what cannot be, before a teacher is trained
+    student_recipes(experiment)
     return experiment
 
 # %% ../nbs/90_cli.ipynb #d07bedff
@@ -548,16 +714,27 @@ def _run_command(args: argparse.Namespace) -> int | None:
     results.save(output)
     _say(f"Written to {output}: report.html, students/, and the tables")
     if results.interrupted:
-        _say("Interrupted: this shows what had finished. Teacher and answers are in the cache for the next run.")
+        _say(
+            "Interrupted: this shows what had finished. Teacher and answers are "
+            "in the cache for the next run."
+        )
     if args.json:
-        print(_json({"output": str(output), "interrupted": results.interrupted, "summary": _records(results.summary),
-                     "verdicts": _records(results.pooled_verdicts if len(experiment.seeds) > 1 else results.verdicts)}))
+        print(
+            _json({
+                "output": str(output), "interrupted": results.interrupted,
+                "summary": _records(results.summary),
+                "verdicts": _records(results.pooled_verdicts if len(
+                    experiment.seeds) > 1 else results.verdicts)
+            }))
     else:
         print(results.table().to_string(index=False))
         print(*results.sentences(), sep="\n")
         if results.recommended is not None:
-            print(f"Recommended, for the lowest cross-entropy on the validation texts: {results.recommended.model}, in "
-                  f"{output / 'students' / folder_name(results, results.recommended)}")
+            print(
+                "Recommended, for the lowest cross-entropy on the validation "
+                f"texts: {results.recommended.model}, in "
+                f"{output / 'students' / folder_name(results, results.recommended)}"
+            )
     return INTERRUPTED if results.interrupted else None
 
 def _records(frame) -> list[dict]:
@@ -569,44 +746,71 @@ def _json(value) -> str:
 
 # %% ../nbs/90_cli.ipynb #0c380a78
 _TABLE = "a .tsv, .csv, .jsonl, .parquet or .txt file (.gz too)"
-_DATA = Setting("data", "", REQUIRED, _TABLE + ", a folder with train and test files, hf://owner/name, or demo")
-_LADDER = Setting("ladder", "flag", False, "the long comparison: four students, taught in four ways, tuned")
+_DATA = Setting(
+    "data", "", REQUIRED,
+    _TABLE + ", a folder with train and test files, hf://owner/name, or demo")
+_LADDER = Setting(
+    "ladder", "flag", False,
+    "the long comparison: four students, taught in four ways, tuned")
 _PRESET = Setting("preset", "", None, "start from these settings")
-_OUTPUT = Setting("output", "", None, "where tables, report and students go; None: runs/ and the name of the data")
+_OUTPUT = Setting(
+    "output", "", None,
+    "where tables, report and students go; None: runs/ and the name of the data")
 _EXPERIMENT = "experiment.Experiment"
 _IN_CACHE = "What was finished is in the cache: the same command goes on from there."
-_ZERO_SHOT = Setting("zero_shot", "flag", False, "the teacher is a zero-shot model, and --names are the candidates")
+_ZERO_SHOT = Setting(
+    "zero_shot", "flag", False,
+    "the teacher is a zero-shot model, and --names are the candidates")
 _OWN_DATA = {
-    "data": [_DATA, (_EXPERIMENT, "text label labels balanced per_class stratify test")],
+    "data": [
+        _DATA, (_EXPERIMENT, "text label labels balanced per_class stratify test")
+    ],
 }
 _STORY = {
-    "labels": [(_EXPERIMENT, "labelled validation split_seed transfer unlabelled fragments")],
-    "teacher": [(_EXPERIMENT, "teacher names"), ("labelling.any_teacher", "gives key"), _ZERO_SHOT,
-                (_EXPERIMENT, "fine_tune teachers teacher_options"), ("teacher.FineTuning", "epochs=teacher_epochs"),
+    "labels": [(_EXPERIMENT,
+                "labelled validation split_seed transfer unlabelled fragments")],
+    "teacher": [(_EXPERIMENT, "teacher names"),
+                ("labelling.any_teacher", "gives key"), _ZERO_SHOT,
+                (_EXPERIMENT, "fine_tune teachers teacher_options"),
+                ("teacher.FineTuning", "epochs=teacher_epochs"),
                 (_EXPERIMENT, "precision max_length")],
-    "students": [(_EXPERIMENT, "students recipes epochs rate width embeddings tokenizer vocab_size")],
-    "teaching": [(_EXPERIMENT, "ways loss"), ("losses.SoftCrossEntropy", "temperature"),
+    "students": [
+        (_EXPERIMENT,
+         "students recipes epochs rate width embeddings tokenizer vocab_size")
+    ],
+    "teaching": [(_EXPERIMENT, "ways loss"),
+                 ("losses.SoftCrossEntropy", "temperature"),
                  (_EXPERIMENT, "alpha class_weight rounds augmentation tune")],
     "comparison": [_LADDER, (_EXPERIMENT, "seeds baselines")],
-    "output and machine": [_OUTPUT, (_EXPERIMENT, "cache workers device"), *_MANNERS],
+    "output and machine": [
+        _OUTPUT, (_EXPERIMENT, "cache workers device"), *_MANNERS
+    ],
 }
 
 # %% ../nbs/90_cli.ipynb #cb1c860f
 COMMANDS["demo"] = Command(
-    _run_command, "the whole story on texts that come with it",
-    "Fine-tune a teacher on 3,000 labelled tweets, let it label 13,346 more, train students with and without it.",
+    _run_command,
+    "the whole story on texts that come with it",
+    "Fine-tune a teacher on 3,000 labelled tweets, let it label 13,346 more, "
+    "train students with and without it.",
     """  distillnb demo
   distillnb demo --seeds 3 --students cnn --output runs/cnn
-  distillnb demo --ladder --seeds 5 --workers 2 --output runs/ladder""", _STORY, kept=_IN_CACHE)
+  distillnb demo --ladder --seeds 5 --workers 2 --output runs/ladder""",
+    _STORY,
+    kept=_IN_CACHE)
 
 COMMANDS["run"] = Command(
-    _run_command, "the same with your own texts",
-    "Read a table of texts and labels, get a teacher, train students with and without it, compare them.",
+    _run_command,
+    "the same with your own texts",
+    "Read a table of texts and labels, get a teacher, train students with and "
+    "without it, compare them.",
     """  distillnb run reviews.csv
   distillnb run reviews.tsv.gz --text review_body --label star_rating --labelled 5000
   distillnb run tickets.jsonl --teacher ./my-bert --seeds 3
   distillnb run amazon.tsv.gz --preset walkthrough""",
-    _OWN_DATA | _STORY | {"comparison": [_PRESET, *_STORY["comparison"]]}, "data", kept=_IN_CACHE)
+    _OWN_DATA | _STORY | {"comparison": [_PRESET, *_STORY["comparison"]]},
+    "data",
+    kept=_IN_CACHE)
 
 # %% ../nbs/90_cli.ipynb #0a5ba6e3
 def _source(args: argparse.Namespace):
@@ -615,7 +819,9 @@ def _source(args: argparse.Namespace):
     from distillnb.labelling import KINDS
 
     source, device = args.teacher, getattr(args, "device", None)
-    if any(kind.fits(source) for kind in KINDS if not kind.make.__module__.startswith("distillnb.")):
+    if any(
+            kind.fits(source) for kind in KINDS
+            if not kind.make.__module__.startswith("distillnb.")):
         return source  # somebody has registered it
     if getattr(args, "zero_shot", False):
         from transformers import pipeline
@@ -623,29 +829,41 @@ def _source(args: argparse.Namespace):
         try:
             return pipeline("zero-shot-classification", source, device=device)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{source}: not a zero-shot model ({str(error).splitlines()[0]})") from None
+            raise ValueError(
+                f"{source}: not a zero-shot model ({str(error).splitlines()[0]})"
+            ) from None
     if (Path(source) / "distillnb.json").is_file():
         return load_student(source, device)
     module, _, name = source.partition(":")
-    if Path(source).exists() or not all(part.isidentifier() for part in (*module.split("."), name)):
+    if Path(source).exists() or not all(part.isidentifier()
+                                        for part in (*module.split("."), name)):
         return source
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"--teacher {source}: {error}: it must be a module that Python finds from here, and a "
-                         "function in it") from None
+        raise ValueError(
+            f"--teacher {source}: {error}: it must be a module that Python finds "
+            "from here, and a "
+            "function in it") from None
 
 def _teacher(args: argparse.Namespace):
-    "The teacher that the arguments describe. Raises `ValueError`, `FileNotFoundError`."
+    """The teacher that the arguments describe.
+
+    Raises `ValueError`, `FileNotFoundError`."""
     from distillnb.labelling import any_teacher
 
-    return any_teacher(_source(args), **_given(args, "labelling.any_teacher"), report=_say)
+    return any_teacher(_source(args),
+                       **_given(args, "labelling.any_teacher"),
+                       report=_say)
 
 # %% ../nbs/90_cli.ipynb #36780120
-def _table(data: str, args: argparse.Namespace | None, report: Callable | None = None):
-    "Texts, with their labels where there are any, as `read_reviews` gives them; by default it reports as we do."
+def _table(data: str,
+           args: argparse.Namespace | None,
+           report: Callable | None = None):
+    """Texts, with their labels where there are any, as `read_reviews` gives them;
+    by default it reports as we do."""
     report = report or _say
     from distillnb.data import demo_reviews, read_reviews
     from distillnb.tables import ending, has_fasttext_labels
@@ -672,49 +890,79 @@ def _label_command(args: argparse.Namespace) -> None:
 
     if args.output and args.json:
         raise ValueError("--output writes a .csv: leave --json out")
-    texts = list(_lines()) if args.data == "-" else _table(args.data, args).text.tolist()
+    texts = list(_lines()) if args.data == "-" else _table(args.data,
+                                                           args).text.tolist()
     with redirect_stdout(sys.stderr):
         table = label_texts(_teacher(args), texts, args.output, report=_say)
     if args.output:
-        _say(f"Written to {args.output}: {len(set(texts)):,} texts, classes {', '.join(table.columns[1:])}")
+        _say(
+            f"Written to {args.output}: {len(set(texts)):,} texts, classes "
+            f"{', '.join(table.columns[1:])}"
+        )
     elif args.json:
         for row in _records(table):
             print(json.dumps(row, ensure_ascii=False))
     else:
-        table.to_csv(sys.stdout, index=False, float_format="%.6g", lineterminator="\n")
+        table.to_csv(sys.stdout,
+                     index=False,
+                     float_format="%.6g",
+                     lineterminator="\n")
 
 # %% ../nbs/90_cli.ipynb #2e9220da
-_ASKED = Setting("teacher", "", REQUIRED, "folder or hub name of a sequence classifier, a table with its answers "
-                 "(.csv, .tsv, .jsonl, .parquet), a student of ours, or module:function, which takes a list of texts "
-                 "and gives an array [texts, classes]")
-_TEACHER = [_ASKED, ("labelling.any_teacher", "names gives multilabel"), _ZERO_SHOT,
-            ("labelling.any_teacher", "key"), (_EXPERIMENT, "precision"), ("labelling.any_teacher", "max_length")]
-_COLUMNS = [(_EXPERIMENT, "text label"), ("data.read_reviews", "encoding separator")]
+_ASKED = Setting(
+    "teacher", "", REQUIRED,
+    "folder or hub name of a sequence classifier, a table with its answers "
+    "(.csv, .tsv, .jsonl, .parquet), a student of ours, or module:function, "
+    "which takes a list of texts "
+    "and gives an array [texts, classes]")
+_TEACHER = [
+    _ASKED, ("labelling.any_teacher", "names gives multilabel"), _ZERO_SHOT,
+    ("labelling.any_teacher", "key"), (_EXPERIMENT, "precision"),
+    ("labelling.any_teacher", "max_length")
+]
+_COLUMNS = [(_EXPERIMENT, "text label"),
+            ("data.read_reviews", "encoding separator")]
 
 COMMANDS["label"] = Command(
-    _label_command, "ask a teacher about texts",
-    "Ask any teacher about the texts of a table and write its answers: a column of texts, and a column of "
+    _label_command,
+    "ask a teacher about texts",
+    "Ask any teacher about the texts of a table and write its answers: a column "
+    "of texts, and a column of "
     "probabilities for each class.",
     """  distillnb label reviews.csv --teacher ./my-bert > answers.csv
   distillnb label tickets.jsonl --teacher my_llm:ask --names refund,delivery,other --output answers.csv
-with --output, a second call goes on where the first was stopped""",
-    {"data": [_DATA._replace(comment=_TABLE + ", or - for standard input"), *_COLUMNS],
-     "teacher": _TEACHER,
-     "output and machine": [_OUTPUT._replace(comment="a .csv, written as the answers come; None: standard output"),
-                            ("labelling.any_teacher", "cache device"), *_MANNERS]}, "data", "teacher",
-    kept="What was answered is kept where --output named a file: the same command goes on from there.")
+with --output, a second call goes on where the first was stopped""", {
+        "data": [
+            _DATA._replace(comment=_TABLE + ", or - for standard input"),
+            *_COLUMNS
+        ], "teacher": _TEACHER, "output and machine": [
+            _OUTPUT._replace(
+                comment=
+                "a .csv, written as the answers come; None: standard output"),
+            ("labelling.any_teacher", "cache device"), *_MANNERS
+        ]
+    },
+    "data",
+    "teacher",
+    kept="What was answered is kept where --output named a file: the same "
+    "command "
+    "goes on from there.")
 
 # %% ../nbs/90_cli.ipynb #6fedf2d4
 def _parts(args: argparse.Namespace):
-    "Texts to learn from and texts held out (None where nothing can be), as frames, and further texts, as a list."
+    """Texts to learn from and texts held out (None where nothing can be), as
+    frames, and further texts, as a list."""
     from distillnb.data import add_transfer, read_reviews, split
 
     frame = _table(args.data, args)
     named = _given(args, "data.read_reviews", "label labels")
-    further = read_reviews(args.transfer, label=False, report=_say, **named) if args.transfer else None
+    further = read_reviews(args.transfer, label=False, report=_say, **
+                           named) if args.transfer else None
     if not frame["label"].notna().any() or not getattr(args, "test", True):
         return frame, None, [] if further is None else further.text.tolist()
-    parts = split(frame, **_given(args, "data.split", "labelled validation seed"), report=_say)
+    parts = split(frame,
+                  **_given(args, "data.split", "labelled validation seed"),
+                  report=_say)
     if further is not None:
         parts = add_transfer(parts, further, report=_say)
     return parts.train, parts.test, parts.transfer.text.tolist()
@@ -723,11 +971,17 @@ def _student(args: argparse.Namespace):
     "The classifier that the arguments describe, not fitted. Raises `ValueError`."
     from distillnb.estimator import DistilledClassifier
 
-    asked = _given(args, "estimator.DistilledClassifier", "names gives multilabel key precision", random_state="seed")
+    asked = _given(args,
+                   "estimator.DistilledClassifier",
+                   "names gives multilabel key precision",
+                   random_state="seed")
     if "recipe" in asked:
-        kind = getattr(args, "student", documented("estimator.DistilledClassifier")["student"].default)
+        kind = getattr(
+            args, "student",
+            documented("estimator.DistilledClassifier")["student"].default)
         asked["recipe"] = _recipes({kind: args.recipe})[kind]
-    return DistilledClassifier(**asked | _loss(args) | {"teacher": _teacher(args)})
+    return DistilledClassifier(**asked | _loss(args)
+                               | {"teacher": _teacher(args)})
 
 # %% ../nbs/90_cli.ipynb #c6c97595
 def _distill_command(args: argparse.Namespace) -> int | None:
@@ -737,37 +991,53 @@ def _distill_command(args: argparse.Namespace) -> int | None:
 
     output = Path(args.output)
     if output.exists() and not (output / "distillnb.json").is_file():
-        raise ValueError(f"{output} is there, and not a student of ours: choose another folder with --output")
+        raise ValueError(
+            f"{output} is there, and not a student of ours: choose another "
+            "folder with --output"
+        )
     student = _student(args)
     train, test, further = _parts(args)
     own, several = train[train.label.notna()], student.teacher.multilabel
-    held_out = None if test is None or several else (test.text, test.label.astype(object))
+    held_out = None if test is None or several else (test.text,
+                                                     test.label.astype(object))
     with redirect_stdout(sys.stderr):
         labels = train.label.astype(object) if len(own) and not several else None
         student.fit(train.text, labels, transfer=further or None)
-        student.save(output, data=Path(args.data).name)  # before anything can go wrong
+        # before anything can go wrong
+        student.save(output, data=Path(args.data).name)
         twin, interrupted = None, student.trained_.interrupted
         if held_out and not interrupted:
             _say(f"Its direct twin: the same on {len(own):,} labels alone")
             twin = student.twin().fit(own.text, own.label.astype(object))
             interrupted = twin.trained_.interrupted
         if held_out:
-            student.save(output, held_out, None if interrupted else twin, Path(args.data).name)
+            student.save(output, held_out, None if interrupted else twin,
+                         Path(args.data).name)
         if card := _given(args, "card.write_card"):
             write_card(output, **card)
-    _say(f"{'Interrupted. ' * interrupted}Written to {output}: the student, its tokenizer, README.md")
+    _say(
+        f"{'Interrupted. ' * interrupted}Written to {output}: the student, its "
+        "tokenizer, README.md"
+    )
     _print_scores(student.facts_, output, args.json)
     return INTERRUPTED if interrupted else None
 
 def _print_scores(facts, output: Path, as_json: bool) -> None:
     "How good the student is, its teacher and its twin beside it."
     if as_json:
-        print(_json({"output": str(output), "texts": facts.texts, "labelled": facts.labelled, "scores": facts.scores,
-                     "verdicts": facts.verdicts}))
+        print(
+            _json({
+                "output": str(output), "texts": facts.texts,
+                "labelled": facts.labelled, "scores": facts.scores,
+                "verdicts": facts.verdicts
+            }))
         return
     width = max((len(row["model"]) for row in facts.scores), default=0)
     for row in facts.scores:
-        print(f"{row['model']:<{width}}  {row['accuracy']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]")
+        print(
+            f"{row['model']:<{width}}  {row['accuracy']:.3f}  [{row['low']:.3f}, "
+            f"{row['high']:.3f}]"
+        )
     for sentence in facts.verdicts:
         print(sentence)
 
@@ -776,46 +1046,70 @@ _CLASSIFIER = "estimator.DistilledClassifier"
 
 COMMANDS["distill"] = Command(
     _distill_command, "make one student of a teacher",
-    "Train one student on a teacher's answers, and keep it. If the table has labels, part of it is held out to say how "
+    "Train one student on a teacher's answers, and keep it. If the table has "
+    "labels, part of it is held out to say how "
     "good the student is.",
     """  distillnb distill reviews.csv --teacher ./my-bert --student cnn --output student
   distillnb distill texts.txt --teacher answers.csv --student linear --vocab-size 4000 --output student
   distillnb distill reviews.csv --teacher ./my-bert --transfer more.csv --config distill.toml""",
-    {"data": [_DATA, *_COLUMNS, (_EXPERIMENT, "test"),
-              Setting("transfer", "", None, "a table of further texts, whose labels are not looked at")],
-     "teacher": _TEACHER,
-     "student": [(_CLASSIFIER, "student recipe epochs rate width embeddings tokenizer vocab_size")],
-     "teaching": [(_CLASSIFIER, "loss"), ("losses.SoftCrossEntropy", "temperature"),
-                  (_CLASSIFIER, "alpha"), (_EXPERIMENT, "class_weight"),
-                  (_CLASSIFIER, "validation tune random_state=seed")],
-     "output and machine": [_OUTPUT._replace(default="student", comment="where the student goes"),
-                            ("card.write_card", "licence language"), (_CLASSIFIER, "cache device"), *_MANNERS]},
-    "data", "teacher")
+    {
+        "data": [
+            _DATA, *_COLUMNS, (_EXPERIMENT, "test"),
+            Setting("transfer", "", None,
+                    "a table of further texts, whose labels are not looked at")
+        ], "teacher": _TEACHER, "student": [
+            (_CLASSIFIER,
+             "student recipe epochs rate width embeddings tokenizer vocab_size")
+        ], "teaching": [(_CLASSIFIER, "loss"),
+                        ("losses.SoftCrossEntropy", "temperature"),
+                        (_CLASSIFIER, "alpha"), (_EXPERIMENT, "class_weight"),
+                        (_CLASSIFIER, "validation tune random_state=seed")],
+        "output and machine": [
+            _OUTPUT._replace(default="student", comment="where the student goes"),
+            ("card.write_card", "licence language"),
+            (_CLASSIFIER, "cache device"), *_MANNERS
+        ]
+    }, "data", "teacher")
 
 # %% ../nbs/90_cli.ipynb #3d50139b
 def _lines() -> Iterator[str]:
-    "Lines of standard input, as they come. Raises `ValueError` for what is not UTF-8."
+    """Lines of standard input, as they come.
+
+    Raises `ValueError` for what is not UTF-8."""
     for number, line in enumerate(sys.stdin.buffer, 1):
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8"
+                              ).removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
-            raise ValueError(f"Standard input, line {number}, is not UTF-8 text: put it into a file, and say its "
-                             "--encoding") from None
+            raise ValueError(
+                f"Standard input, line {number}, is not UTF-8 text: put it into "
+                "a file, and say its "
+                "--encoding") from None
 
 def _texts(args: argparse.Namespace) -> Iterable[str]:
-    "The texts to label, blank for a row without one. Raises `ValueError` when there are none."
+    """The texts to label, blank for a row without one.
+
+    Raises `ValueError` when there are none."""
     if args.texts and args.file:
         raise ValueError("Give texts or --file, not both")
     if hasattr(args, "text") and not args.file:
-        raise ValueError("--text names a column of the table that --file names: add that, or leave it out")
+        raise ValueError(
+            "--text names a column of the table that --file names: add that, or "
+            "leave it out"
+        )
     if args.texts:
         return args.texts
     if args.file:
         from distillnb.data import read_texts
 
-        return read_texts(args.file, report=_say, **_given(args, "data.read_texts", "source")).text
+        return read_texts(args.file,
+                          report=_say,
+                          **_given(args, "data.read_texts", "source")).text
     if sys.stdin.isatty():
-        raise ValueError("There are no texts: write some behind the folder, or use --file, or pipe them in")
+        raise ValueError(
+            "There are no texts: write some behind the folder, or use --file, or "
+            "pipe them in"
+        )
     return _lines()
 
 # %% ../nbs/90_cli.ipynb #d5a668bc
@@ -825,42 +1119,57 @@ def _answered(student, texts: list[str]) -> Iterator[tuple]:
     return ((text, next(rows) if text.strip() else None) for text in texts)
 
 def _labels(row, names: list[str], multilabel: bool) -> list[str]:
-    "The classes that a student names: the likeliest, or all that are as likely as not; none where there is no text."
+    """The classes that a student names: the likeliest, or all that are as likely
+    as not; none where there is no text."""
     if row is None:
         return []
-    return [name for name, p in zip(names, row) if p >= .5] if multilabel else [names[int(row.argmax())]]
+    return [name for name, p in zip(names, row)
+            if p >= .5] if multilabel else [names[int(row.argmax())]]
 
 # %% ../nbs/90_cli.ipynb #8edf6176
 def _plain(text: str | None, row, student) -> str:
     "A line for people."
-    shown, width = "|".join(_labels(row, student.names, student.multilabel)), max(map(len, student.names))
+    shown, width = "|".join(_labels(row, student.names, student.multilabel)), max(
+        map(len, student.names))
     return f"{shown:<{width}}  {'' if row is None else f'{row.max():.3f}':<5}  {text or ''}"
 
 def _object(text: str | None, row, student) -> str:
     "A line of JSON, with the probabilities of all classes."
     labels = _labels(row, student.names, student.multilabel)
-    answer = {"labels": labels} if student.multilabel else {"label": labels[0] if labels else None}
-    every = None if row is None else {name: round(float(p), 4) for name, p in zip(student.names, row)}
-    answer |= {"probability": every and max(every.values()), "text": text, "probabilities": every}
+    answer = {"labels": labels} if student.multilabel else {
+        "label": labels[0] if labels else None
+    }
+    every = None if row is None else {
+        name: round(float(p), 4) for name, p in zip(student.names, row)
+    }
+    answer |= {
+        "probability": every and max(every.values()), "text": text,
+        "probabilities": every
+    }
     return json.dumps(answer, ensure_ascii=False)
 
 def _fields(text: str | None, row, student) -> list[str]:
     "A row of a CSV file."
     labels = _labels(row, student.names, student.multilabel)
-    return ["|".join(labels), "" if row is None else f"{row.max():.4f}", text or ""]
+    return [
+        "|".join(labels), "" if row is None else f"{row.max():.4f}", text or ""
+    ]
 
 # %% ../nbs/90_cli.ipynb #be990427
 def _harmless(field: str) -> str:
     "A field that a spreadsheet does not take for a formula."
-    return "'" + field if field.startswith(("=", "+", "-", "@", "\t", "\r")) else field
+    return "'" + field if field.startswith(
+        ("=", "+", "-", "@", "\t", "\r")) else field
 
-def _print_answers(answers: Iterable[tuple], student, form: str, safe: bool) -> None:
+def _print_answers(answers: Iterable[tuple], student, form: str,
+                   safe: bool) -> None:
     "Label and probability of each text, in the form asked for."
     writer = csv.writer(sys.stdout, lineterminator="\n")
     for text, row in answers:
         if form == "csv":
             fields = _fields(text, row, student)
-            writer.writerow([_harmless(field) for field in fields] if safe else fields)
+            writer.writerow([_harmless(field)
+                             for field in fields] if safe else fields)
         else:
             print((_object if form == "jsonl" else _plain)(text, row, student))
 
@@ -877,8 +1186,10 @@ def _predict_command(args: argparse.Namespace) -> None:
     else:
         from distillnb.inference import load_student
 
-        student = load_student(args.folder, **_given(args, "inference.load_student"))
-    form = "jsonl" if args.json else args.format or ("plain" if sys.stdout.isatty() or args.texts else "csv")
+        student = load_student(args.folder,
+                               **_given(args, "inference.load_student"))
+    form = "jsonl" if args.json else args.format or (
+        "plain" if sys.stdout.isatty() or args.texts else "csv")
     answered = 0
     while block := list(islice(texts, 4096)):
         if form == "csv" and not answered:
@@ -886,36 +1197,56 @@ def _predict_command(args: argparse.Namespace) -> None:
         _print_answers(_answered(student, block), student, form, args.safe_csv)
         answered += len(block)
     if not answered:
-        raise ValueError(f"{args.file or 'Standard input'} holds no text: write one text a line")
+        raise ValueError(
+            f"{args.file or 'Standard input'} holds no text: write one text a "
+            "line"
+        )
 
 # %% ../nbs/90_cli.ipynb #b923267d
 _FOLDER = Setting("folder", "", REQUIRED, "folder of the student")
 
 COMMANDS["predict"] = Command(
     _predict_command, "answer with a student",
-    "Label texts with a student: from the command line, from a file, or one a line from standard input.",
+    "Label texts with a student: from the command line, from a file, or one a "
+    "line from standard input.",
     """  distillnb predict runs/demo/students/cnn-distilled "what a day" "meh"
   distillnb predict STUDENT --file texts.csv --format csv > answers.csv
-  cat texts.txt | distillnb predict student.npz --json""",
-    {"student": [_FOLDER._replace(comment="folder of the student, or the .npz or .onnx file that export made"),
-                 ("inference.load_student", "device")],
-     "texts": [Setting("texts", "list[str]", [], "texts to label"),
-               Setting("file", "", None, _TABLE + "; a .txt file has one text a line"),
-               ("data.read_texts", "text encoding separator")],
-     "output": [Setting("format", "", None, "how to print: plain, csv or jsonl; None: plain on a screen, else csv"),
-                Setting("safe_csv", "flag", False, "put ' before what a spreadsheet would take for a formula"),
-                *_MANNERS]},
-    "folder texts")
+  cat texts.txt | distillnb predict student.npz --json""", {
+        "student": [
+            _FOLDER._replace(
+                comment=
+                "folder of the student, or the .npz or .onnx file that export "
+                "made"
+            ), ("inference.load_student", "device")
+        ], "texts": [
+            Setting("texts", "list[str]", [], "texts to label"),
+            Setting("file", "", None,
+                    _TABLE + "; a .txt file has one text a line"),
+            ("data.read_texts", "text encoding separator")
+        ], "output": [
+            Setting(
+                "format", "", None,
+                "how to print: plain, csv or jsonl; None: plain on a screen, "
+                "else csv"
+            ),
+            Setting("safe_csv", "flag", False,
+                    "put ' before what a spreadsheet would take for a formula"),
+            *_MANNERS
+        ]
+    }, "folder texts")
 
 # %% ../nbs/90_cli.ipynb #0bb73487
 def _known_labels(table, student, column: str | None) -> list | None:
-    "The labels of a table, if they are the student's; a column that was asked for must be."
+    """The labels of a table, if they are the student's; a column that was asked
+    for must be."""
     if student.multilabel or not table.label.notna().all():
         return None
     labels = table.label.astype(str).tolist()
     if column is None and (strangers := {*labels} - {*student.names}):
-        _say(f"The table's labels ({min(strangers)}, ...) are not the student's ({', '.join(student.names)}), so the "
-             "accuracy is left out.")
+        _say(
+            f"The table's labels ({min(strangers)}, ...) are not the student's "
+            f"({', '.join(student.names)}), so the "
+            "accuracy is left out.")
         return None
     return labels
 
@@ -934,43 +1265,62 @@ def _export_command(args: argparse.Namespace) -> None:
         labels = _known_labels(table, student, getattr(args, "label", None))
         with redirect_stdout(sys.stderr):
             found = fit_size(student, texts=texts, labels=labels, **asked)
-        print(_json(_records(found)) if args.json else found.to_string(index=False))
+        print(
+            _json(_records(found)) if args.json else found.to_string(index=False))
         return
     save = save_runtime if args.file.endswith(".npz") else save_onnx
-    found = save(student, texts=texts, **_given(args, f"export.{save.__name__}", "classifier texts"))
-    print(_json({"file": args.file, **found}) if args.json else
-          f"{args.file}: {found['bytes'] / 1000:,.0f} kB. On {found['texts']:,} texts the probabilities differ by "
-          f"{found['largest_difference']:.1g} at most, and {found['agreement']:.2%} have the same class.")
+    found = save(student,
+                 texts=texts,
+                 **_given(args, f"export.{save.__name__}", "classifier texts"))
+    print(
+        _json({"file": args.file, **found}) if args.json else
+        f"{args.file}: {found['bytes'] / 1000:,.0f} kB. On {found['texts']:,} "
+        "texts the probabilities differ by "
+        f"{found['largest_difference']:.1g} at most, and "
+        f"{found['agreement']:.2%} have the same class."
+    )
 
 def _check_export(args: argparse.Namespace, fits: bool) -> None:
     "Raise `ValueError` for options that do not go together."
     if not args.file.endswith((".npz", ".onnx")):
-        raise ValueError(f"{args.file}: end the name in .npz (torch-free runtime) or .onnx")
+        raise ValueError(
+            f"{args.file}: end the name in .npz (torch-free runtime) or .onnx")
     if hasattr(args, "opset") and not args.file.endswith(".onnx"):
         raise ValueError("--opset belongs to a .onnx file: leave it out")
     if hasattr(args, "agreement") and not fits:
-        raise ValueError("--agreement belongs to --max-size-kb: add that, or give a --bound")
-    if fits and (not args.file.endswith(".npz") or hasattr(args, "bits") or hasattr(args, "bound")):
-        raise ValueError("--max-size-kb makes a .npz file and chooses the bits itself: leave --bits out, and say "
-                         "--agreement instead of --bound")
+        raise ValueError(
+            "--agreement belongs to --max-size-kb: add that, or give a --bound")
+    if fits and (not args.file.endswith(".npz") or hasattr(args, "bits")
+                 or hasattr(args, "bound")):
+        raise ValueError(
+            "--max-size-kb makes a .npz file and chooses the bits itself: leave "
+            "--bits out, and say "
+            "--agreement instead of --bound")
 
 # %% ../nbs/90_cli.ipynb #b099c771
-_CHECK = Setting("check", "", REQUIRED, "a table of real texts to compare the answers on, some hundreds or more; or "
-                 "demo")
+_CHECK = Setting(
+    "check", "", REQUIRED,
+    "a table of real texts to compare the answers on, some hundreds or more; or "
+    "demo")
 
 COMMANDS["export"] = Command(
     _export_command, "make one small file of a student",
-    "Write a student into one file, for the torch-free runtime (.npz) or for ONNX (.onnx), once its answers on real "
-    "texts agree.",
-    """  distillnb export STUDENT student.npz --check reviews.csv
+    "Write a student into one file, for the torch-free runtime (.npz) or for "
+    "ONNX (.onnx), once its answers on real "
+    "texts agree.", """  distillnb export STUDENT student.npz --check reviews.csv
   distillnb export STUDENT student.onnx --bits 8 --check reviews.csv
   distillnb export STUDENT small.npz --max-size-kb 300 --check reviews.csv
 exit status 1: the file's answers differed too much, or nothing fits the budget; nothing was written""",
-    {"student and file": [_FOLDER, Setting("file", "", REQUIRED, "what to write: NAME.npz or NAME.onnx")],
-     "texts": [_CHECK, *_COLUMNS],
-     "weights": [("export.save_onnx", "bits bound opset")],
-     "or a size, for which bits, vocabulary and width are chosen": [("shrink.fit_size", "max_size_kb agreement")],
-     "output": _MANNERS}, "folder file", "check")
+    {
+        "student and file": [
+            _FOLDER,
+            Setting("file", "", REQUIRED, "what to write: NAME.npz or NAME.onnx")
+        ], "texts": [_CHECK, *_COLUMNS], "weights": [
+            ("export.save_onnx", "bits bound opset")
+        ], "or a size, for which bits, vocabulary and width are chosen": [
+            ("shrink.fit_size", "max_size_kb agreement")
+        ], "output": _MANNERS
+    }, "folder file", "check")
 
 # %% ../nbs/90_cli.ipynb #3136a448
 def _bench_command(args: argparse.Namespace) -> None:
@@ -990,14 +1340,21 @@ def _bench_command(args: argparse.Namespace) -> None:
 
 COMMANDS["bench"] = Command(
     _bench_command, "how fast is a student, in every form?",
-    "Latency one text at a time and throughput in batches, for torch, ONNX and the torch-free runtime, tokenising "
+    "Latency one text at a time and throughput in batches, for torch, ONNX and "
+    "the torch-free runtime, tokenising "
     "included.",
     """  distillnb bench STUDENT --data reviews.csv --teacher ./my-bert
-  distillnb bench STUDENT --data demo --files small.npz --json""",
-    {"student": [_FOLDER._replace(comment="folder of the student; bench.csv, bench.json and bench.svg go into it")],
-     "texts": [_DATA._replace(comment=_TABLE + ", or demo"), *_COLUMNS],
-     "measuring": [("bench.bench", "teacher files seconds")],
-     "output": _MANNERS}, "folder", "data")
+  distillnb bench STUDENT --data demo --files small.npz --json""", {
+        "student": [
+            _FOLDER._replace(
+                comment=
+                "folder of the student; bench.csv, bench.json and bench.svg go "
+                "into it"
+            )
+        ], "texts": [_DATA._replace(comment=_TABLE + ", or demo"), *_COLUMNS
+                     ], "measuring": [("bench.bench", "teacher files seconds")],
+        "output": _MANNERS
+    }, "folder", "data")
 
 # %% ../nbs/90_cli.ipynb #772db13f
 def _card_command(args: argparse.Namespace) -> None:
@@ -1009,33 +1366,43 @@ def _card_command(args: argparse.Namespace) -> None:
 
 COMMANDS["card"] = Command(
     _card_command, "write a student's model card",
-    "Write README.md into a student's folder, as the hub shows it: data, teacher, scores with intervals, size, "
+    "Write README.md into a student's folder, as the hub shows it: data, "
+    "teacher, scores with intervals, size, "
     "latency, limits, use.",
-    "  distillnb card runs/demo/students/cnn-distilled --licence apache-2.0 --language en",
-    {"student": [_FOLDER], "card": [("card.write_card", "licence language overwrite")], "output": _MANNERS}, "folder")
+    "  distillnb card runs/demo/students/cnn-distilled --licence apache-2.0 "
+    "--language en",
+    {
+        "student": [_FOLDER], "card": [
+            ("card.write_card", "licence language overwrite")
+        ], "output": _MANNERS
+    }, "folder")
 
 # %% ../nbs/90_cli.ipynb #cecc9d9f
-INTERRUPTED, TERMINATED = 130, 143  # exit statuses: 128 and the number of the signal, as shells have it
+# exit statuses: 128 and the number of the signal, as shells have it
+INTERRUPTED, TERMINATED = 130, 143
 
 def _explained(error: Exception) -> str:
     "An error in a line."
     said = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
         return f"{said}: run pip install distillnb, which brings what it needs"
-    if isinstance(error, (ValueError, TypeError, OSError, ImportError, FloatingPointError)) and said:
+    if isinstance(error, (ValueError, TypeError, OSError, ImportError,
+                          FloatingPointError)) and said:
         return said
     return f"{type(error).__name__}: {said or 'no more is known'} (DISTILLNB_TRACEBACK=1 shows where)"
 
 # %% ../nbs/90_cli.ipynb #b5be1a3b
 def _press() -> None:
     "Ctrl-C, from another thread."
-    if hasattr(signal, "pthread_kill"):  # which also wakes a main thread that waits for something
+    # which also wakes a main thread that waits for something
+    if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     else:
         _thread.interrupt_main()
 
 def _once_more(unraisable) -> None:
-    "A key press that came while Python was tidying up is lost there: send it again, a moment later."
+    """A key press that came while Python was tidying up is lost there: send it
+    again, a moment later."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         threading.Timer(.02, _press).start()
     else:
@@ -1052,7 +1419,8 @@ def _ends_well() -> Iterator[list]:
     def end(number, frame):
         received.append(number)
         press = signal.getsignal(signal.SIGINT)
-        (press if callable(press) else signal.default_int_handler)(signal.SIGINT, frame)
+        (press if callable(press) else signal.default_int_handler)(signal.SIGINT,
+                                                                   frame)
     before, hook = signal.signal(signal.SIGTERM, end), sys.unraisablehook
     sys.unraisablehook = _once_more
     try:
@@ -1067,11 +1435,13 @@ def _writes_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             own = stream.isatty() or os.environ.get("PYTHONIOENCODING")
-            stream.reconfigure(encoding=None if own else "utf-8", errors="backslashreplace")
+            stream.reconfigure(encoding=None if own else "utf-8",
+                               errors="backslashreplace")
 
 # %% ../nbs/90_cli.ipynb #8310cd0c
 def main(
-    argv: list[str] | None = None,  # the arguments; by default those of the process
+    # the arguments; by default those of the process
+    argv: list[str] | None = None,
 ) -> int:  # exit status: 0 done, 1 an export was refused, 2 a mistake to mend, 130 interrupted, 143 terminated
     "The command `distillnb`."
     _writes_anything()
@@ -1089,6 +1459,7 @@ def main(
             _say(f"distillnb: error: {_explained(error)}")
             return 1 if type(error).__name__ == "Refused" else 2
         except KeyboardInterrupt:
-            _say(f"Interrupted. {COMMANDS[args.command].kept if args else ''}".rstrip())
+            _say(f"Interrupted. {COMMANDS[args.command].kept if args else ''}".
+                 rstrip())
             status = INTERRUPTED
         return TERMINATED if terminated and status == INTERRUPTED else status

@@ -42,8 +42,11 @@ def clock(
         answer(batches[count % len(batches)])
         count += 1
     answered = sum(len(batches[i % len(batches)]) for i in range(count))
-    return {"p50_ms": 1000 * float(np.median(times)), "p95_ms": 1000 * float(np.quantile(times, .95)),
-            "texts_per_second": answered / spent}
+    return {
+        "p50_ms": 1000 * float(np.median(times)),
+        "p95_ms": 1000 * float(np.quantile(times, .95)),
+        "texts_per_second": answered / spent
+    }
 
 # %% ../nbs/63_clock.ipynb #b2ff2e31
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def _student(order: Order):
     if order.kind == "file":
         try:
             return load(order.source, order.threads)
-        except ValueError:  # it may have an operation that somebody has registered
+        # it may have an operation that somebody has registered
+        except ValueError:
             import_module(order.module)
             return load(order.source, order.threads)
     import torch
@@ -83,8 +87,12 @@ def _size(order: Order, student) -> dict:
         return {"file_kb": os.path.getsize(order.source) / 1000}
     from distillnb.card import model_size
 
-    counts, tokenizer = model_size(student.model), student.tokenizer.backend_tokenizer.to_str()
-    return {"file_kb": 1000 * counts.pop("size_mb") + len(tokenizer.encode()) / 1000, **counts}
+    counts, tokenizer = model_size(
+        student.model), student.tokenizer.backend_tokenizer.to_str()
+    return {
+        "file_kb": 1000 * counts.pop("size_mb") + len(tokenizer.encode()) / 1000,
+        **counts
+    }
 
 def _worker() -> None:
     "An order from standard input, the answer to standard output."
@@ -94,26 +102,40 @@ def _worker() -> None:
         found = _size(order, student) | {"names": list(student.names)}
         found |= clock(student.predict_proba, order.texts, order.seconds)
         if order.answers:
-            found["probabilities"] = np.asarray(student.predict_proba(order.texts), np.float64).tolist()
+            found["probabilities"] = np.asarray(
+                student.predict_proba(order.texts), np.float64).tolist()
         print(json.dumps(found))
     except (ValueError, OSError, ImportError) as error:
         print(json.dumps({"error": str(error)}))
 
 # %% ../nbs/63_clock.ipynb #c10c0008
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+            "RAYON_NUM_THREADS")
 
 def measure(
     order: Order,  # what, and how long
 ) -> dict:  # p50_ms, p95_ms, texts_per_second, file_kb, names, and probabilities if they are wanted
-    "Measure in a process with so many threads. Raises `ValueError` for what cannot be measured."
+    """Measure in a process with so many threads.
+
+    Raises `ValueError` for what cannot be measured."""
     settings = dict.fromkeys(_THREADS, str(order.threads))
-    settings |= {"TOKENIZERS_PARALLELISM": str(order.threads > 1).lower(), "TQDM_DISABLE": "1"}
+    settings |= {
+        "TOKENIZERS_PARALLELISM": str(order.threads > 1).lower(),
+        "TQDM_DISABLE": "1"
+    }
     settings["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run([sys.executable, "-c", "from distillnb.clock import _worker; _worker()"], text=True,
-                          capture_output=True, input=json.dumps(asdict(order)), env={**os.environ, **settings})
+    done = subprocess.run(
+        [sys.executable, "-c", "from distillnb.clock import _worker; _worker()"],
+        text=True,
+        capture_output=True,
+        input=json.dumps(asdict(order)),
+        env={**os.environ, **settings})
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ValueError(f"Measuring {order.form} stopped with status {done.returncode}: {last}")
+        raise ValueError(
+            f"Measuring {order.form} stopped with status {done.returncode}: "
+            f"{last}"
+        )
     found = json.loads(done.stdout.splitlines()[-1])
     if "error" in found:
         raise ValueError(f"{order.form}: {found['error']}")

@@ -19,7 +19,8 @@ from .student import Student, check_numbers, register_student
 # %% ../nbs/22_cnn.ipynb #0d17dd7f
 @machine_code
 def _strongest_windows(products, index, offsets, widths, bias, answers, best):
-    "ReLU of each filter's largest response, where its window starts; `products[index[t]]` are of token t, by places."
+    """ReLU of each filter's largest response, where its window starts;
+    `products[index[t]]` are of token t, by places."""
     filters = answers.shape[1] // len(widths)
     response = np.empty(filters, np.float32)
     for text in range(len(answers)):
@@ -27,12 +28,14 @@ def _strongest_windows(products, index, offsets, widths, bias, answers, best):
         answers[text], best[text] = 0, 0
         for w in range(len(widths)):
             first, last = w * filters, (w + 1) * filters
-            largest, where, start = answers[text, first:last], best[text, first:last], bias[first:last]
+            largest, where, start = answers[text, first:last], best[
+                text, first:last], bias[first:last]
             for t in range(offsets[text], end):
                 for c in range(filters):
                     response[c] = start[c]
                 for j in range(min(widths[w], end - t)):
-                    product = products[index[t + j], (place + j) * filters:(place + j + 1) * filters]
+                    product = products[index[t + j], (place + j) *
+                                       filters:(place + j + 1) * filters]
                     for c in range(filters):
                         response[c] += product[c]
                 for c in range(filters):
@@ -43,8 +46,10 @@ def _strongest_windows(products, index, offsets, widths, bias, answers, best):
 
 # %% ../nbs/22_cnn.ipynb #0b877d37
 @machine_code
-def _winners_gradient(rows, offsets, widths, best, gradient, table, lines, table_gradient, lines_gradient):
-    "Add each strongest window's share; `lines` `[places, C, W]` are the filters, `gradient` is `[B, C * widths]`."
+def _winners_gradient(rows, offsets, widths, best, gradient, table, lines,
+                      table_gradient, lines_gradient):
+    """Add each strongest window's share; `lines` `[places, C, W]` are the
+    filters, `gradient` is `[B, C * widths]`."""
     filters, width = lines.shape[1], lines.shape[2]
     for text in range(len(gradient)):
         place = 0
@@ -54,8 +59,11 @@ def _winners_gradient(rows, offsets, widths, best, gradient, table, lines, table
                 if slope != 0:
                     t = best[text, w * filters + c]
                     for j in range(min(widths[w], offsets[text + 1] - t)):
-                        token, token_gradient = table[rows[t + j]], table_gradient[rows[t + j]]
-                        line, line_gradient = lines[place + j, c], lines_gradient[place + j, c]
+                        token, token_gradient = table[rows[
+                            t + j]], table_gradient[rows[t + j]]
+                        line, line_gradient = lines[place + j,
+                                                    c], lines_gradient[place + j,
+                                                                       c]
                         for d in range(width):
                             line_gradient[d] += slope * token[d]
                         for d in range(width):
@@ -64,7 +72,8 @@ def _winners_gradient(rows, offsets, widths, best, gradient, table, lines, table
 
 # %% ../nbs/22_cnn.ipynb #a3d751bf
 class StrongestWindows(torch.autograd.Function):
-    "Each filter's largest response after the ReLU, `[B, C * widths]`; texts end to end in `rows`, from `offsets` on."
+    """Each filter's largest response after the ReLU, `[B, C * widths]`; texts end
+    to end in `rows`, from `offsets` on."""
 
     @staticmethod
     def forward(ctx, table, lines, bias, rows, offsets, widths):
@@ -72,10 +81,12 @@ class StrongestWindows(torch.autograd.Function):
         slot = np.empty(len(table), np.int64)
         slot[seen] = np.arange(len(seen))
         index, vectors = slot[rows], table[torch.from_numpy(seen)]
-        products = (vectors @ lines.flatten(0, 1).T).numpy()  # (tokens that occur, places * C)
+        # (tokens that occur, places * C)
+        products = (vectors @ lines.flatten(0, 1).T).numpy()
         answers = np.empty((len(offsets) - 1, len(bias)), np.float32)
         best = np.empty(answers.shape, np.int64)
-        _strongest_windows(products, index, offsets, widths, bias.numpy(), answers, best)
+        _strongest_windows(products, index, offsets, widths, bias.numpy(),
+                           answers, best)
         answers = torch.from_numpy(answers)
         if not (vectors.sum() + lines.sum() + bias.sum()).isfinite():
             answers.fill_(torch.nan)  # a comparison would lose it
@@ -89,12 +100,16 @@ class StrongestWindows(torch.autograd.Function):
         table, lines, answers = ctx.saved_tensors
         gradient = gradient * (answers > 0)
         gradients = torch.zeros_like(table), torch.zeros_like(lines)
-        _winners_gradient(*ctx.texts, *(array.detach().numpy() for array in (gradient, table, lines, *gradients)))
+        _winners_gradient(
+            *ctx.texts,
+            *(array.detach().numpy()
+              for array in (gradient, table, lines, *gradients)))
         return *gradients, gradient.sum(0), None, None, None
 
 # %% ../nbs/22_cnn.ipynb #2b71a2e9
 class CNNConfig(PretrainedConfig):
-    "What a `CNNStudent` is: sizes, filter widths and dropout, with Kim's values as defaults."
+    """What a `CNNStudent` is: sizes, filter widths and dropout, with Kim's values
+    as defaults."""
     model_type = "distillnb-cnn"
 
     def __init__(
@@ -104,14 +119,21 @@ class CNNConfig(PretrainedConfig):
         filter_widths: tuple[int, ...] = (3, 4, 5),  # tokens that a filter sees
         filters: int = 100,  # filters of each width
         dropout: float = .5,  # share of the filters' answers dropped in training
-        initial_std: float = .15,  # of the embeddings before training; Kim's; the 2020 walkthrough has 1
-        positions: int | None = None,  # None: padding is ignored; a number: padded to it, padding votes (walkthrough)
-        tokenizer_size: int | None = None,  # ids that the tokenizer has, when the table is trimmed
+        # of the embeddings before training; Kim's; the 2020 walkthrough has 1
+        initial_std: float = .15,
+        # None: padding is ignored; a number: padded to it, padding votes
+        # (walkthrough)
+        positions: int | None = None,
+        # ids that the tokenizer has, when the table is trimmed
+        tokenizer_size: int | None = None,
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
     ):
         if not isinstance(filter_widths, (list, tuple)) or not filter_widths:
-            raise ValueError(f"filter_widths={filter_widths!r}: give at least one width of 1 or more, as a list")
+            raise ValueError(
+                f"filter_widths={filter_widths!r}: give at least one width of 1 "
+                "or more, as a list"
+            )
         for filter_width in filter_widths:
             check_numbers(filter_widths=filter_width)
         check_numbers(vocab_size=vocab_size, width=width, filters=filters)
@@ -120,68 +142,99 @@ class CNNConfig(PretrainedConfig):
         check_numbers(whole=False, least=0, most=1, dropout=dropout)
         check_numbers(whole=False, least=0, initial_std=initial_std)
         self.vocab_size, self.width, self.tokenizer_size = vocab_size, width, tokenizer_size
-        self.filter_widths, self.filters, self.positions = list(filter_widths), filters, positions
+        self.filter_widths, self.filters, self.positions = list(
+            filter_widths), filters, positions
         self.dropout, self.initial_std = dropout, initial_std
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
 # %% ../nbs/22_cnn.ipynb #569690cd
 def _loops_will_do(table: torch.Tensor, mask: torch.Tensor) -> bool:
-    "Whether the loops give the convolution's answer: on a processor, in 32 bits, no graph recorded, no holes in texts."
-    plain = table.device.type == "cpu" and table.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    """Whether the loops give the convolution's answer: on a processor, in 32
+    bits, no graph recorded, no holes in texts."""
+    plain = table.device.type == "cpu" and table.dtype == torch.float32 and not torch.is_autocast_enabled(
+        "cpu")
     recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()
-    return numba is not None and plain and not recorded and not (mask[:, 1:] > mask[:, :-1]).any()
+    return numba is not None and plain and not recorded and not (
+        mask[:, 1:] > mask[:, :-1]).any()
 
 # %% ../nbs/22_cnn.ipynb #a99beeb6
-@register_student(CNNConfig, "convolutional network, after Kim 2014", sizes={"width": 100}, embeddings="teacher")
+@register_student(CNNConfig,
+                  "convolutional network, after Kim 2014",
+                  sizes={"width": 100},
+                  embeddings="teacher")
 class CNNStudent(Student):
-    "Embeddings, convolutions of several widths, ReLU, max over time, dropout, linear: Kim 2014 (arXiv:1408.5882)."
+    """Embeddings, convolutions of several widths, ReLU, max over time, dropout,
+    linear: Kim 2014 (arXiv:1408.5882)."""
     config_class = CNNConfig
 
     def __init__(self, config: CNNConfig, rows: np.ndarray | None = None):
         super().__init__(config, rows)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        convolutions = (nn.Conv1d(config.width, config.filters, width) for width in config.filter_widths)
+        convolutions = (nn.Conv1d(config.width, config.filters, width)
+                        for width in config.filter_widths)
         self.convolutions = nn.ModuleList(convolutions)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.filters * len(config.filter_widths), config.num_labels)
+        self.classifier = nn.Linear(config.filters * len(config.filter_widths),
+                                    config.num_labels)
         self.post_init()
 
     def answers(self, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         "Each filter's largest response after the ReLU, `[B, C * widths]`."
         if self.config.positions is not None:
             if rows.shape[1] > self.config.positions:
-                raise ValueError(f"A text of {rows.shape[1]} tokens for positions={self.config.positions}: "
-                                 f"tokenise with max_length={self.config.positions}")
+                raise ValueError(
+                    f"A text of {rows.shape[1]} tokens for "
+                    f"positions={self.config.positions}: "
+                    f"tokenise with max_length={self.config.positions}")
             missing = self.config.positions - rows.shape[1]
-            rows = F.pad(rows.masked_fill(~mask, self.pad_row), (0, missing), value=self.pad_row)
+            rows = F.pad(rows.masked_fill(~mask, self.pad_row), (0, missing),
+                         value=self.pad_row)
             h = self.embedding(rows).transpose(1, 2)  # (B, W, positions)
-            return torch.cat([convolution(h).amax(2) for convolution in self.convolutions], 1).relu()
+            return torch.cat(
+                [convolution(h).amax(2) for convolution in self.convolutions],
+                1).relu()
         table = self.embedding.weight
         if _loops_will_do(table, mask):
             offsets = np.append(0, mask.sum(1).cumsum(0).numpy())
-            lines = torch.cat([each.weight.permute(2, 0, 1) for each in self.convolutions])  # (places, C, W)
-            bias, widths = torch.cat([each.bias for each in self.convolutions]), np.array(self.config.filter_widths)
-            return StrongestWindows.apply(table, lines, bias, rows[mask].numpy(), offsets, widths)
+            # (places, C, W)
+            lines = torch.cat(
+                [each.weight.permute(2, 0, 1) for each in self.convolutions])
+            bias, widths = torch.cat([each.bias for each in self.convolutions
+                                      ]), np.array(self.config.filter_widths)
+            return StrongestWindows.apply(table, lines, bias, rows[mask].numpy(),
+                                          offsets, widths)
         h = (self.embedding(rows) * mask[..., None]).transpose(1, 2)  # (B, W, T)
         padded = [F.pad(h, (0, width - 1)) for width in self.config.filter_widths]
-        responses = [convolution(each) for convolution, each in zip(self.convolutions, padded)]  # (B, C, T)
-        return torch.cat([(response * mask[:, None]).amax(2) for response in responses], 1).relu()
+        # (B, C, T)
+        responses = [
+            convolution(each)
+            for convolution, each in zip(self.convolutions, padded)
+        ]
+        return torch.cat([(response * mask[:, None]).amax(2)
+                          for response in responses], 1).relu()
 
     def logits(
         self,
         rows: torch.Tensor,  # rows of the table of embeddings, [B, T]
         mask: torch.Tensor,  # true where there is a token, [B, T]
     ) -> torch.Tensor:  # [B, K]
-        "Logits from each filter's strongest response among the windows that start on a real token."
+        """Logits from each filter's strongest response among the windows that
+        start on a real token."""
         return self.classifier(self.dropout(self.answers(rows, mask)))
 
     def program(self) -> list[dict]:
         "Windows and a matrix."
         config = self.config
-        return [
-            {"operation": "windows", "result": "answers", "table": "embedding.weight", "width": config.width,
-             "kernels": [f"convolutions.{number}" for number in range(len(config.filter_widths))],
-             "places": list(config.filter_widths), "filters": config.filters, "positions": config.positions},
-            {"operation": "dense", "result": "logits", "of": "answers", "weight": "classifier.weight",
-             "bias": "classifier.bias", "inputs": config.filters * len(config.filter_widths),
-             "outputs": config.num_labels}]
+        return [{
+            "operation": "windows", "result": "answers",
+            "table": "embedding.weight", "width": config.width, "kernels": [
+                f"convolutions.{number}"
+                for number in range(len(config.filter_widths))
+            ], "places": list(config.filter_widths), "filters": config.filters,
+            "positions": config.positions
+        }, {
+            "operation": "dense", "result": "logits", "of": "answers",
+            "weight": "classifier.weight", "bias": "classifier.bias",
+            "inputs": config.filters * len(config.filter_widths),
+            "outputs": config.num_labels
+        }]

@@ -24,45 +24,72 @@ class EnsembleConfig(CNNConfig):
     def __init__(
         self,
         ngrams: int = 2,  # longest run of tokens that has votes of its own
-        buckets: int = 262_144,  # rows that the runs of two and more tokens share by hashing
-        bag_width: int = 32,  # numbers of a token in the bag; one for each class where there are fewer classes
+        # rows that the runs of two and more tokens share by hashing
+        buckets: int = 262_144,
+        # numbers of a token in the bag; one for each class where there are fewer
+        # classes
+        bag_width: int = 32,
         **kwargs,  # of `CNNConfig`
     ):
         check_numbers(ngrams=ngrams, bag_width=bag_width)
         check_numbers(least=0, buckets=buckets)
         if ngrams > 1 and buckets < 1:
-            raise ValueError(f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, 262_144 say")
+            raise ValueError(
+                f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, "
+                "262_144 say"
+            )
         self.ngrams, self.buckets, self.bag_width = ngrams, buckets if ngrams > 1 else 0, bag_width
         super().__init__(**kwargs)
 
 # %% ../nbs/24_ensemble.ipynb #f9860328
-def _of_parts(config: EnsembleConfig, pad_row: int) -> tuple[LinearConfig, CNNConfig]:
-    "The configurations of bag and CNN, which are given rows of the table instead of token ids."
-    shared = {"vocab_size": config.vocab_size, "pad_token_id": pad_row, "num_labels": config.num_labels,
-              "problem_type": config.problem_type}
-    sizes = ("width", "filter_widths", "filters", "dropout", "initial_std", "positions")
-    bag = LinearConfig(width=config.bag_width, average="root", ngrams=config.ngrams, buckets=config.buckets, **shared)
-    return bag, CNNConfig(**{name: getattr(config, name) for name in sizes}, **shared)
+def _of_parts(config: EnsembleConfig,
+              pad_row: int) -> tuple[LinearConfig, CNNConfig]:
+    """The configurations of bag and CNN, which are given rows of the table
+    instead of token ids."""
+    shared = {
+        "vocab_size": config.vocab_size, "pad_token_id": pad_row,
+        "num_labels": config.num_labels, "problem_type": config.problem_type
+    }
+    sizes = ("width", "filter_widths", "filters", "dropout", "initial_std",
+             "positions")
+    bag = LinearConfig(width=config.bag_width,
+                       average="root",
+                       ngrams=config.ngrams,
+                       buckets=config.buckets,
+                       **shared)
+    return bag, CNNConfig(**{name: getattr(config, name) for name in sizes},
+                          **shared)
 
 def _within(part: str, entry: dict) -> dict:
-    "An operation of a part's program, with the part's name before those of weights and results."
-    named = {key: f"{part}.{value}" for key, value in entry.items()
-             if key in ("table", "weight", "bias", "of", "result") and value is not None}
-    kernels = {"kernels": [f"{part}.{each}" for each in entry["kernels"]]} if "kernels" in entry else {}
+    """An operation of a part's program, with the part's name before those of
+    weights and results."""
+    named = {
+        key: f"{part}.{value}" for key, value in entry.items()
+        if key in ("table", "weight", "bias", "of",
+                   "result") and value is not None
+    }
+    kernels = {"kernels": [f"{part}.{each}" for each in entry["kernels"]]
+               } if "kernels" in entry else {}
     return entry | named | kernels
 
 # %% ../nbs/24_ensemble.ipynb #f9860400
-@register_student(EnsembleConfig, "bag of token n-grams and a convolutional network, averaged",
-                  sizes={"width": 100}, embeddings="teacher", letters=262_144)
+@register_student(EnsembleConfig,
+                  "bag of token n-grams and a convolutional network, averaged",
+                  sizes={"width": 100},
+                  embeddings="teacher",
+                  letters=262_144)
 class EnsembleStudent(Student):
-    "A linear student and a CNN that have learned apart, logits averaged; after spaCy's `TextCatEnsemble`."
+    """A linear student and a CNN that have learned apart, logits averaged; after
+    spaCy's `TextCatEnsemble`."""
     config_class = EnsembleConfig
 
     def __init__(self, config: EnsembleConfig, rows: np.ndarray | None = None):
         super().__init__(config, rows)
         bag, cnn = _of_parts(config, self.pad_row)
         self.bag, self.cnn = LinearStudent(bag), CNNStudent(cnn)
-        self.share = 1.  # of each part's logits; a half while they learn, and then it is put into their weights
+        # of each part's logits; a half while they learn, and then it is put into
+        # their weights
+        self.share = 1.
         self.post_init()
         with torch.no_grad():
             self.cnn.embedding.weight[self.zero_rows] = 0
@@ -77,20 +104,29 @@ class EnsembleStudent(Student):
         self.bag.embedding.learn_letters(letters, self.rows, rows)
 
     def parts(self, recipe: Recipe) -> list[tuple[Student, Recipe]]:
-        "The bag, with the recipe of a linear student whose rate is changed as this one's, and the CNN with this one."
+        """The bag, with the recipe of a linear student whose rate is changed as
+        this one's, and the CNN with this one."""
         self.share = .5
         for part in (self.bag, self.cnn):
             part.rows, part.config.tokenizer_size = self.rows, self.config.tokenizer_size
-        own, plain = architecture("linear").recipe, architecture(recipe.student).recipe
-        same = {name: getattr(recipe, name) for name in ("epochs", "examples", "least_examples", "shuffle")}
-        return [(self.bag, replace(own, rate=own.rate * recipe.rate / plain.rate, **same)), (self.cnn, recipe)]
+        own, plain = architecture("linear").recipe, architecture(
+            recipe.student).recipe
+        same = {
+            name: getattr(recipe, name)
+            for name in ("epochs", "examples", "least_examples", "shuffle")
+        }
+        return [(self.bag,
+                 replace(own, rate=own.rate * recipe.rate / plain.rate, **same)),
+                (self.cnn, recipe)]
 
     def settle(self) -> None:
         "Let the letters go, and put each part's share into its weights."
         self.bag.settle()
         with torch.no_grad():
             for part in (self.bag, self.cnn):
-                for weight in (getattr(part.classifier, "weight", part.embedding.weight), part.classifier.bias):
+                for weight in (getattr(part.classifier, "weight",
+                                       part.embedding.weight),
+                               part.classifier.bias):
                     weight.mul_(self.share)
                 part.rows = part.config.tokenizer_size = None
         self.share = 1.
@@ -101,12 +137,17 @@ class EnsembleStudent(Student):
         mask: torch.Tensor,  # true where there is a token, [B, T]
     ) -> torch.Tensor:  # [B, K]
         "The sum of both parts' logits, each with its share."
-        return self.share * (self.bag.logits(rows, mask) + self.cnn.logits(rows, mask))
+        return self.share * (self.bag.logits(rows, mask) +
+                             self.cnn.logits(rows, mask))
 
     def program(self) -> list[dict]:
         "The operations of both parts, and their sum."
         program = []
         for name, part in (("cnn", self.cnn), ("bag", self.bag)):
             program += [_within(name, entry) for entry in part.program()]
-        return [*program, {"operation": "add", "result": "logits", "of": ["cnn.logits", "bag.logits"],
-                           "size": self.config.num_labels}]
+        return [
+            *program, {
+                "operation": "add", "result": "logits",
+                "of": ["cnn.logits", "bag.logits"], "size": self.config.num_labels
+            }
+        ]

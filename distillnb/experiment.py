@@ -22,13 +22,15 @@ from tqdm import tqdm
 from .augmentation import augment, fragments, lexicon_tags
 from .baselines import fit_tfidf
 from .card import model_size
-from .data import (Splits, add_transfer, align_labels, balance, demo_reviews, has_parts, label_ids, label_names,
+from .data import (Splits, add_transfer, align_labels, balance,
+                            demo_reviews, has_parts, label_ids, label_names,
                             read_reviews, read_splits, split)
 from .embeddings import read_vectors
 from .inference import Classifier
 from .labelling import any_teacher, average_teachers
-from .lesson import (WALKTHROUGH_RECIPES, WAYS, Lesson, Run, adjusted, class_weights, fitting_loss, load_tokenizer,
-                              possible, start_vectors, tokens_and_answers, way_of_teaching)
+from .lesson import (
+    WALKTHROUGH_RECIPES, WAYS, Lesson, Run, adjusted, class_weights, fitting_loss,
+    load_tokenizer, possible, start_vectors, tokens_and_answers, way_of_teaching)
 from .losses import Loss, make_loss
 from .machine import pick_device
 from .results import Results, texts_per_second
@@ -42,61 +44,103 @@ from .training import Trained, train
 @dataclass
 class Settings:
     "Everything that an experiment is told."
-    data: object = "demo"  # "demo", what `read_reviews` takes, a folder with its own train and test, or `Splits`
+    # "demo", what `read_reviews` takes, a folder with its own train and test, or
+    # `Splits`
+    data: object = "demo"
     text: str | None = None  # column of the texts; None: found by its name
     label: str | None = None  # column of the labels; None: found by its name
-    labels: list[str] | None = None  # the classes in order; None: found, and without an order unless they are ratings
+    # the classes in order; None: found, and without an order unless they are
+    # ratings
+    labels: list[str] | None = None
     balanced: bool = False  # cut all classes to the size of the smallest
     per_class: int | None = None  # most rows of a class when balanced
     test: float | int = .2  # share or number of rows held out
-    validation: float | int = .1  # share or number of labelled rows that choose the teacher's epoch, and with tune more
-    labelled: float | int | None = None  # training rows that keep their label, the rest is the transfer set; None: all
+    # share or number of labelled rows that choose the teacher's epoch, and with
+    # tune more
+    validation: float | int = .1
+    # training rows that keep their label, the rest is the transfer set; None: all
+    labelled: float | int | None = None
     stratify: bool = False  # same class shares in all parts
     split_seed: int = 42  # of balancing and splitting
-    teacher: object = "demo"  # "demo", a folder or hub name of a sequence classifier, or what else `any_teacher` takes
-    names: list[str] | None = None  # the teacher's classes in the order of its outputs, where it does not say
-    fine_tune: bool | None = None  # train the teacher on the labelled texts first; None: only the demo's
-    teacher_options: dict = field(default_factory=dict)  # of its fine-tuning: epochs, learning_rate, freeze_layers, ...
-    teachers: int = 1  # fine-tunings, each with a seed of its own, whose logits are averaged
-    precision: str | None = None  # of its answers: "float32", "float16" (CUDA), "int8" (CPU); None: what suits
+    # "demo", a folder or hub name of a sequence classifier, or what else
+    # `any_teacher` takes
+    teacher: object = "demo"
+    # the teacher's classes in the order of its outputs, where it does not say
+    names: list[str] | None = None
+    # train the teacher on the labelled texts first; None: only the demo's
+    fine_tune: bool | None = None
+    # of its fine-tuning: epochs, learning_rate, freeze_layers, ...
+    teacher_options: dict = field(default_factory=dict)
+    # fine-tunings, each with a seed of its own, whose logits are averaged
+    teachers: int = 1
+    # of its answers: "float32", "float16" (CUDA), "int8" (CPU); None: what suits
+    precision: str | None = None
     max_length: int = 128  # most tokens in a text
-    transfer: object = None  # further texts without labels, for distillation only: what `read_reviews` takes
+    # further texts without labels, for distillation only: what `read_reviews`
+    # takes
+    transfer: object = None
     unlabelled: int | None = None  # most texts without labels; None: all
-    fragments: int | None = None  # parts and mixtures of each text that join those without labels; None: 4 if none are
+    # parts and mixtures of each text that join those without labels; None: 4 if
+    # none are
+    fragments: int | None = None
     rounds: int = 0  # of augmentation: distorted versions of each training text
-    augmentation: dict = field(default_factory=dict)  # of `augment`: p_mask, p_pos, p_ngram, tagger, ...
-    students: tuple[str, ...] = ()  # which students; empty: those of `recipes`, else linear, cnn and ensemble
-    recipes: dict[str, Recipe] = field(default_factory=dict)  # by the student's name, where it is not the default
-    epochs: int | None = None  # passes over the texts, at most; None: the recipe's
-    rate: float | None = None  # learning rate of the first step; None: the recipe's
+    # of `augment`: p_mask, p_pos, p_ngram, tagger, ...
+    augmentation: dict = field(default_factory=dict)
+    # which students; empty: those of `recipes`, else linear, cnn and ensemble
+    students: tuple[str, ...] = ()
+    # by the student's name, where it is not the default
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+    # passes over the texts, at most; None: the recipe's
+    epochs: int | None = None
+    # learning rate of the first step; None: the recipe's
+    rate: float | None = None
     width: int | None = None  # numbers in a token's vector; None: the recipe's
-    embeddings: str | Path | None = None  # "teacher", a file of word vectors, or "noise"; None: the recipe's
-    ways: tuple[str, ...] = ("direct", "distilled")  # ways of teaching them, from `WAYS`
-    loss: Loss | str | None = None  # of the distillation, by its name or as it is; None: what fits the teacher
+    # "teacher", a file of word vectors, or "noise"; None: the recipe's
+    embeddings: str | Path | None = None
+    # ways of teaching them, from `WAYS`
+    ways: tuple[str, ...] = ("direct", "distilled")
+    # of the distillation, by its name or as it is; None: what fits the teacher
+    loss: Loss | str | None = None
     alpha: float = 0.0  # weight of the labels beside the teacher, 0 to 1
-    class_weight: dict | str | None = None  # how often texts of a class are seen: {class: weight}, or "balanced"
-    tokenizer: object = None  # of the students: object, folder, or "own" to train one; None: the teacher's, else "own"
+    # how often texts of a class are seen: {class: weight}, or "balanced"
+    class_weight: dict | str | None = None
+    # of the students: object, folder, or "own" to train one; None: the teacher's,
+    # else "own"
+    tokenizer: object = None
     vocab_size: int = 8_000  # entries of an own tokenizer
-    tune: tuple[float, ...] | None = None  # factors on the rate; validation chooses one; None: the rate as it is
-    baselines: bool = True  # tf-idf and logistic regression beside them, on the labels and on the teacher's classes
+    # factors on the rate; validation chooses one; None: the rate as it is
+    tune: tuple[float, ...] | None = None
+    # tf-idf and logistic regression beside them, on the labels and on the
+    # teacher's classes
+    baselines: bool = True
     seeds: tuple[int, ...] = (0,)  # of weights, order and dropout of the students
-    workers: int | None = None  # students trained at the same time, a process each; None: one a core, where it pays
-    cache: str | Path = "runs/cache"  # where fine-tuned teachers and their answers are kept
-    device: str | None = None  # "cuda", "mps", "cpu", or None for the best there is
+    # students trained at the same time, a process each; None: one a core, where
+    # it pays
+    workers: int | None = None
+    # where fine-tuned teachers and their answers are kept
+    cache: str | Path = "runs/cache"
+    # "cuda", "mps", "cpu", or None for the best there is
+    device: str | None = None
 
 # %% ../nbs/50_experiment.ipynb #469dca90
 class Experiment(Settings):
-    "What to run. `Experiment.preset(name)` gives a ready one; `run()` returns `Results`."
+    """What to run. `Experiment.preset(name)` gives a ready one; `run()` returns
+    `Results`."""
 
     @classmethod
     def preset(cls, name: str, **changes) -> "Experiment":
-        "A ready experiment: 'demo', 'walkthrough' (the 2020 original, faithfully), 'quick' (seconds), 'ladder' (long)."
+        """A ready experiment: 'demo', 'walkthrough' (the 2020 original,
+        faithfully), 'quick' (seconds), 'ladder' (long)."""
         if name not in PRESETS:
-            raise ValueError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}")
+            raise ValueError(
+                f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}"
+            )
         return replace(cls(**PRESETS[name]), **changes)
 
     def splits(self, say: Callable | None = print) -> Splits:
-        "Read, balance and split the data, add the further texts. Raises `ValueError` for settings that don't apply."
+        """Read, balance and split the data, add the further texts.
+
+        Raises `ValueError` for settings that don't apply."""
         return _splits(self, say)
 
     def load_teacher(
@@ -104,11 +148,14 @@ class Experiment(Settings):
         splits: Splits,  # whose labelled part it is fine-tuned on
         report: Callable | None = None,  # told what int8 changes
     ) -> Teacher:
-        "The teacher, fine-tuned if so asked. Raises `ValueError` for one that can't be."
+        """The teacher, fine-tuned if so asked.
+
+        Raises `ValueError` for one that can't be."""
         return _teacher(self, splits, report)
 
     def run(self, say: Callable | None = print) -> Results:
-        "Run everything. Ctrl-C while students train returns what is finished; before that, the cache keeps it."
+        """Run everything. Ctrl-C while students train returns what is finished;
+        before that, the cache keeps it."""
         return _run(self, say or (lambda text: None))
 
 # %% ../nbs/50_experiment.ipynb #9af22a4e
@@ -118,16 +165,24 @@ def _splits(experiment: Experiment, say: Callable | None) -> Splits:
     "See `Experiment.splits`."
     parts = _own_splits(experiment, say)
     if experiment.transfer is not None:
-        parts = add_transfer(parts, read_reviews(experiment.transfer, experiment.text, False, report=say), report=say)
+        parts = add_transfer(parts,
+                             read_reviews(experiment.transfer,
+                                          experiment.text,
+                                          False,
+                                          report=say),
+                             report=say)
     parts = parts._replace(transfer=parts.transfer[:experiment.unlabelled])
     rounds = _FRAGMENTS * parts.transfer.empty if experiment.fragments is None else experiment.fragments
     if rounds:
-        made = fragments(parts.train.text, rounds, exclude=[*parts.test.text, *parts.validation.text])
+        made = fragments(parts.train.text,
+                         rounds,
+                         exclude=[*parts.test.text, *parts.validation.text])
         there = len(parts.transfer)
         with suppress(ValueError):  # very short texts have no parts that are new
             parts = add_transfer(parts, made, report=None)
         if say is not None:
-            say(f"Fragments: {len(parts.transfer) - there:,} parts and mixtures of the labelled texts join those "
+            say(f"Fragments: {len(parts.transfer) - there:,} parts and mixtures "
+                "of the labelled texts join those "
                 "without labels.")
     return parts
 
@@ -136,71 +191,128 @@ def _own_splits(experiment: Experiment, say: Callable | None) -> Splits:
     data, seed, stratify = experiment.data, experiment.split_seed, experiment.stratify
     columns = experiment.text, experiment.label, experiment.labels
     if isinstance(data, Splits):
-        _refuse(experiment, "test", "labelled", "balanced", "per_class", "stratify")
+        _refuse(experiment, "test", "labelled", "balanced", "per_class",
+                "stratify")
         names = label_names(data.train)
-        return Splits(*(align_labels(part, names, where) for part, where in zip(data, Splits._fields)))
+        return Splits(*(align_labels(part, names, where)
+                        for part, where in zip(data, Splits._fields)))
     if isinstance(data, (str, Path)) and data != "demo" and has_parts(data):
         _refuse(experiment, "test", "balanced", "per_class")
         own = read_splits(data, *columns, report=say)
         validation = experiment.validation if own.validation.empty else 0
-        cut = split(own.train, 0, validation, experiment.labelled, stratify, seed, report=None)
-        return own._replace(train=cut.train, validation=cut.validation if own.validation.empty else own.validation,
-                            transfer=pd.concat([own.transfer, cut.transfer], ignore_index=True))
+        cut = split(own.train,
+                    0,
+                    validation,
+                    experiment.labelled,
+                    stratify,
+                    seed,
+                    report=None)
+        return own._replace(
+            train=cut.train,
+            validation=cut.validation if own.validation.empty else own.validation,
+            transfer=pd.concat([own.transfer, cut.transfer], ignore_index=True))
     is_demo = isinstance(data, str) and data == "demo"
-    frame = demo_reviews(report=say) if is_demo else read_reviews(data, *columns, report=say)
+    frame = demo_reviews(
+        report=say) if is_demo else read_reviews(data, *columns, report=say)
     if experiment.balanced:
         frame = balance(frame, experiment.per_class, seed=seed)
-    return split(frame, experiment.test, experiment.validation, experiment.labelled, stratify, seed, report=say)
+    return split(frame,
+                 experiment.test,
+                 experiment.validation,
+                 experiment.labelled,
+                 stratify,
+                 seed,
+                 report=say)
 
 def _refuse(experiment: Experiment, *settings: str) -> None:
-    "Raise `ValueError` for a setting that cannot apply, because the data bring their own parts."
+    """Raise `ValueError` for a setting that cannot apply, because the data bring
+    their own parts."""
     for setting in settings:
         if getattr(experiment, setting) != getattr(Experiment, setting):
-            raise ValueError(f"{setting}={getattr(experiment, setting)} does not apply: the data bring their own train "
-                             "and test parts. Name one part alone, hf://owner/name:train or a file, to have it split")
+            raise ValueError(
+                f"{setting}={getattr(experiment, setting)} does not apply: the "
+                "data bring their own train "
+                "and test parts. Name one part alone, hf://owner/name:train or a "
+                "file, to have it split"
+            )
 
 # %% ../nbs/50_experiment.ipynb #ec1905ee
 def _fine_tunes(experiment: Experiment) -> bool:
-    "Whether the teacher is trained first: where that is left open, only the demo's is."
+    """Whether the teacher is trained first: where that is left open, only the
+    demo's is."""
     is_demo = isinstance(experiment.teacher, str) and experiment.teacher == "demo"
     return is_demo if experiment.fine_tune is None else experiment.fine_tune
 
-def _teacher(experiment: Experiment, splits: Splits, report: Callable | None) -> Teacher:
+def _teacher(experiment: Experiment, splits: Splits,
+             report: Callable | None) -> Teacher:
     "See `Experiment.load_teacher`."
     source, device = experiment.teacher, experiment.device
     if isinstance(source, str) and source == "demo":
         source = demo_model()
     if _fine_tunes(experiment):
         if not isinstance(source, (str, Path)):
-            raise ValueError(f"A {type(source).__name__} cannot be fine-tuned here: say fine_tune=False, or give a "
-                             "model's folder or hub name")
-        settings = {"max_length": experiment.max_length} | experiment.teacher_options
+            raise ValueError(
+                f"A {type(source).__name__} cannot be fine-tuned here: say "
+                "fine_tune=False, or give a "
+                "model's folder or hub name")
+        settings = {"max_length": experiment.max_length
+                    } | experiment.teacher_options
         first = settings.pop("seed", FineTuning.seed)
-        sources = [cached_fine_tune(source, splits.train, splits.validation, experiment.cache, device=device, seed=seed,
-                                    **settings) for seed in range(first, first + experiment.teachers)]
+        sources = [
+            cached_fine_tune(source,
+                             splits.train,
+                             splits.validation,
+                             experiment.cache,
+                             device=device,
+                             seed=seed,
+                             **settings)
+            for seed in range(first, first + experiment.teachers)
+        ]
     else:
         sources = [source]
-    teacher = average_teachers(any_teacher(each, experiment.names, max_length=experiment.max_length,
-                                           cache=experiment.cache, precision=experiment.precision, report=report,
-                                           device=device) for each in sources)
+    teacher = average_teachers(
+        any_teacher(each,
+                    experiment.names,
+                    max_length=experiment.max_length,
+                    cache=experiment.cache,
+                    precision=experiment.precision,
+                    report=report,
+                    device=device) for each in sources)
     if teacher.multilabel:
-        raise ValueError("The teacher gives several labels to a text, and the experiment compares answers with one: "
-                         "use DistilledClassifier")
+        raise ValueError(
+            "The teacher gives several labels to a text, and the experiment "
+            "compares answers with one: "
+            "use DistilledClassifier")
     return teacher
 
 # %% ../nbs/50_experiment.ipynb #84241e9a
-LADDER = {"students": ("linear", "cnn", "bilstm", "ensemble"), "rounds": 8, "tune": (.3, 1., 3.),
-          "ways": ("direct", "distilled on the same texts", "distilled", "distilled with augmentation")}
+LADDER = {
+    "students": ("linear", "cnn", "bilstm", "ensemble"), "rounds": 8,
+    "tune": (.3, 1., 3.), "ways": ("direct", "distilled on the same texts",
+                                   "distilled", "distilled with augmentation")
+}
 PRESETS = {
     "demo": {"balanced": True, "labelled": 3000, "validation": 300},
     "walkthrough": {
-        "data": "amazon_reviews_multilingual_UK_v1_00.tsv.gz", "balanced": True, "per_class": 10_000, "validation": 0.,
-        "teacher": "distilbert/distilbert-base-multilingual-cased", "fine_tune": True, "recipes": WALKTHROUGH_RECIPES,
-        "loss": "mse", "fragments": 0,
-        "teacher_options": {"epochs": 2, "learning_rate": 5e-5, "freeze_layers": 0},
+        "data": "amazon_reviews_multilingual_UK_v1_00.tsv.gz",
+        "balanced": True,
+        "per_class": 10_000,
+        "validation": 0.,
+        "teacher": "distilbert/distilbert-base-multilingual-cased",
+        "fine_tune": True,
+        "recipes": WALKTHROUGH_RECIPES,
+        "loss": "mse",
+        "fragments": 0,
+        "teacher_options": {
+            "epochs": 2, "learning_rate": 5e-5, "freeze_layers": 0
+        },
     },
     "quick": {
-        "balanced": True, "per_class": 500, "labelled": 300, "validation": 60, "epochs": 4,
+        "balanced": True,
+        "per_class": 500,
+        "labelled": 300,
+        "validation": 60,
+        "epochs": 4,
         "teacher_options": {"epochs": 4, "learning_rate": 3e-4},
     },
 }
@@ -208,47 +320,73 @@ PRESETS["ladder"] = PRESETS["demo"] | LADDER
 
 # %% ../nbs/50_experiment.ipynb #55a4b112
 def student_recipes(
-    experiment: Experiment,  # with `students`, `recipes`, and the settings that go on top of these
+    # with `students`, `recipes`, and the settings that go on top of these
+    experiment: Experiment,
 ) -> dict[str, Recipe]:  # by the students' names
-    "How each student will be trained. Raises `ValueError` for a student or a setting that cannot be."
-    names = experiment.students or tuple(experiment.recipes) or ("linear", "cnn", "ensemble")
-    changes = {name: getattr(experiment, name) for name in ("epochs", "rate", "width", "embeddings")}
+    """How each student will be trained.
+
+    Raises `ValueError` for a student or a setting that cannot be."""
+    names = experiment.students or tuple(
+        experiment.recipes) or ("linear", "cnn", "ensemble")
+    changes = {
+        name: getattr(experiment, name)
+        for name in ("epochs", "rate", "width", "embeddings")
+    }
     recipes = {}
     for name in names:
-        recipe = experiment.recipes[name] if name in experiment.recipes else architecture(name).recipe
+        recipe = experiment.recipes[
+            name] if name in experiment.recipes else architecture(name).recipe
         recipes[name] = adjusted(recipe, **changes)
     return recipes
 
 # %% ../nbs/50_experiment.ipynb #6d997a21
-def _prepare(experiment: Experiment, splits: Splits, teacher: Teacher, note: Callable, say: Callable) -> Results:
-    "What the students learn from and are judged by, and the teacher's answers for the test texts."
+def _prepare(experiment: Experiment, splits: Splits, teacher: Teacher,
+             note: Callable, say: Callable) -> Results:
+    """What the students learn from and are judged by, and the teacher's answers
+    for the test texts."""
     names = label_names(splits.train)
     texts = pd.concat([splits.train, splits.transfer], ignore_index=True)
-    tokenizer = load_tokenizer(experiment.tokenizer, teacher, texts.text.tolist(), experiment.vocab_size)
+    tokenizer = load_tokenizer(experiment.tokenizer, teacher, texts.text.tolist(),
+                               experiment.vocab_size)
 
     def ask(part, what):
-        say(f"Teacher: asking it about {len(part):,} {what} texts, or taking its answers from {experiment.cache}")
-        return tokens_and_answers(part, tokenizer, teacher, names, experiment.max_length)
-    (tokens, logits), (test_tokens, test_logits) = ask(texts.text, "training"), ask(splits.test.text, "test")
+        say(f"Teacher: asking it about {len(part):,} {what} texts, or taking its "
+            f"answers from {experiment.cache}"
+            )
+        return tokens_and_answers(part, tokenizer, teacher, names,
+                                  experiment.max_length)
+
+    (tokens, logits), (test_tokens, test_logits) = ask(
+        texts.text, "training"), ask(splits.test.text, "test")
     cut = tokens.truncated.sum() + test_tokens.truncated.sum()
-    note(f"Tokens: {tokens.lengths.mean():.0f} a text on average; {cut:,} texts cut to {experiment.max_length}.")
+    note(
+        f"Tokens: {tokens.lengths.mean():.0f} a text on average; {cut:,} texts "
+        f"cut to {experiment.max_length}."
+    )
     labels = label_ids(texts)
-    weights = None if experiment.class_weight is None else class_weights(experiment.class_weight, labels, logits, names)
+    weights = None if experiment.class_weight is None else class_weights(
+        experiment.class_weight, labels, logits, names)
     loss = fitting_loss(teacher.gives, False, experiment.loss, experiment.alpha)
     vectors = start_vectors(teacher, tokenizer) | _vectors(experiment, tokenizer)
-    lesson = Lesson(names, tokens, labels, logits, loss, weights, vectors, vocabulary_size(tokenizer),
-                    token_letters(tokenizer))
+    lesson = Lesson(names, tokens, labels, logits, loss, weights, vectors,
+                    vocabulary_size(tokenizer), token_letters(tokenizer))
     if experiment.rounds:
         made = _augmented(experiment, splits, texts.text, tokenizer, note)
         more, answers = ask(made.text, "augmented")
-        distorted = replace(lesson, tokens=more, labels=np.full(len(more), -1), logits=answers, weights=None)
+        distorted = replace(lesson,
+                            tokens=more,
+                            labels=np.full(len(more), -1),
+                            logits=answers,
+                            weights=None)
         lesson = replace(lesson, augmented=distorted)
     validation = None
     if len(splits.validation):
-        validation = tokenize(splits.validation.text, tokenizer, experiment.max_length), label_ids(splits.validation)
+        validation = tokenize(splits.validation.text, tokenizer,
+                              experiment.max_length), label_ids(splits.validation)
     ordered = bool(splits.train["label"].cat.ordered) and len(names) > 2
     test = test_tokens, label_ids(splits.test)
-    results = Results(experiment, lesson, test, splits.test.text.tolist(), tokenizer, validation, ordered)
+    results = Results(experiment, lesson, test, splits.test.text.tolist(),
+                      tokenizer, validation, ordered)
     _commonest(results)
     results.add(Run("teacher"), test_logits)
     return results
@@ -257,22 +395,35 @@ def _commonest(results: Results) -> None:
     "Always giving the commonest class: how good is that?"
     labels = results.lesson.labels[results.lesson.labelled]
     shares = np.bincount(labels, minlength=len(results.names)) + 1e-9
-    results.add(Run("commonest class"), np.tile(np.log(shares / shares.sum()), (len(results.truth), 1)), compared=False)
+    results.add(Run("commonest class"),
+                np.tile(np.log(shares / shares.sum()), (len(results.truth), 1)),
+                compared=False)
 
 def _vectors(experiment: Experiment, tokenizer) -> dict[str, np.ndarray]:
     "Word vectors from the files that recipes name."
-    sources = {recipe.embeddings for recipe in experiment.recipes.values()} - {None, "teacher"}
+    sources = {recipe.embeddings
+               for recipe in experiment.recipes.values()} - {None, "teacher"}
     return {str(source): read_vectors(source, tokenizer) for source in sources}
 
-def _augmented(experiment: Experiment, splits: Splits, texts: pd.Series, tokenizer, note: Callable) -> pd.DataFrame:
-    "Distorted versions of the texts. Raises `ValueError` for a tokenizer that has no word to mask with."
+def _augmented(experiment: Experiment, splits: Splits, texts: pd.Series,
+               tokenizer, note: Callable) -> pd.DataFrame:
+    """Distorted versions of the texts.
+
+    Raises `ValueError` for a tokenizer that has no word to mask with."""
     mask = tokenizer.mask_token or tokenizer.unk_token
     if mask is None:
-        raise ValueError("The tokenizer has neither a mask nor an unknown token to augment with: leave that way out")
-    made = augment(texts, experiment.rounds, exclude=[*splits.test.text, *splits.validation.text],
+        raise ValueError(
+            "The tokenizer has neither a mask nor an unknown token to augment "
+            "with: leave that way out"
+        )
+    made = augment(texts,
+                   experiment.rounds,
+                   exclude=[*splits.test.text, *splits.validation.text],
                    **{"mask": mask} | experiment.augmentation)
-    note(f"Augmentation: {len(made):,} further texts from {experiment.rounds} rounds; repeated ones and those of test "
-         "and validation dropped.")
+    note(
+        f"Augmentation: {len(made):,} further texts from {experiment.rounds} "
+        "rounds; repeated ones and those of test "
+        "and validation dropped.")
     return made
 
 # %% ../nbs/50_experiment.ipynb #8bd4a805
@@ -285,34 +436,45 @@ class _Baseline:
     n_classes: int  # K
     test: list[str]  # texts to answer
     factors: tuple[float, ...]  # of its regularisation
-    validation: tuple[list[str], np.ndarray] | None  # texts and class ids that choose a factor
+    # texts and class ids that choose a factor
+    validation: tuple[list[str], np.ndarray] | None
 
     modules = frozenset()  # that a process needs to know
 
     def __call__(self) -> dict:
         "What `Results.add` takes of it."
-        model = fit_tfidf(self.texts, self.classes, self.n_classes, self.factors, self.validation)
-        return {"logits": model.logits(self.test), "size": {"size_mb": model.size_mb},
-                "texts_per_second": texts_per_second(model, self.test[:4096])}
+        model = fit_tfidf(self.texts, self.classes, self.n_classes, self.factors,
+                          self.validation)
+        return {
+            "logits": model.logits(self.test), "size": {"size_mb": model.size_mb},
+            "texts_per_second": texts_per_second(model, self.test[:4096])
+        }
 
-def _baselines(experiment: Experiment, splits: Splits, results: Results, note: Callable) -> list[_Baseline]:
+def _baselines(experiment: Experiment, splits: Splits, results: Results,
+               note: Callable) -> list[_Baseline]:
     "Tf-idf and logistic regression, on the labels and on the teacher's classes."
     lesson, texts = results.lesson, [*splits.train.text, *splits.transfer.text]
-    lessons = {"direct": (splits.train.text.tolist(), lesson.labels[lesson.labelled]),
-               "on the teacher's classes": (texts, lesson.logits.argmax(1))}
-    validation = (splits.validation.text.tolist(), label_ids(splits.validation)) if experiment.tune else None
+    lessons = {
+        "direct": (splits.train.text.tolist(), lesson.labels[lesson.labelled]),
+        "on the teacher's classes": (texts, lesson.logits.argmax(1))
+    }
+    validation = (splits.validation.text.tolist(),
+                  label_ids(splits.validation)) if experiment.tune else None
     jobs = []
     for way, (known, classes) in lessons.items():
         if len(np.unique(classes)) < 2:
             note(f"tf-idf {way} is left out: it would have one class to learn.")
         else:
-            jobs.append(_Baseline(Run("tf-idf", way), known, classes, len(results.names), results.texts,
-                                  experiment.tune or (1.,), validation))
+            jobs.append(
+                _Baseline(Run("tf-idf", way), known, classes, len(results.names),
+                          results.texts, experiment.tune or (1., ), validation))
     return jobs
 
 # %% ../nbs/50_experiment.ipynb #ee2cb959
-def _allowed(experiment: Experiment, lesson: Lesson, note: Callable) -> Experiment:
-    "The experiment with what this lesson allows; what had to be left out is noted."
+def _allowed(experiment: Experiment, lesson: Lesson,
+             note: Callable) -> Experiment:
+    """The experiment with what this lesson allows; what had to be left out is
+    noted."""
     recipes = {}
     for name, recipe in experiment.recipes.items():
         recipes[name], left_out = possible(recipe, lesson)
@@ -320,13 +482,19 @@ def _allowed(experiment: Experiment, lesson: Lesson, note: Callable) -> Experime
             note(left_out)
     return replace(experiment, recipes=recipes)
 
-def _teacher_figures(experiment: Experiment, teacher: Teacher, texts: list[str]) -> dict:
+def _teacher_figures(experiment: Experiment, teacher: Teacher,
+                     texts: list[str]) -> dict:
     "Size and speed of a teacher that has a model."
     if teacher.model is None:
         return {}
-    asked, several = Classifier(teacher.model, teacher.tokenizer, experiment.max_length), experiment.teachers
-    return {"size": {name: several * value for name, value in model_size(teacher.model).items()},
-            "texts_per_second": texts_per_second(asked, texts[:512]) / several}
+    asked, several = Classifier(teacher.model, teacher.tokenizer,
+                                experiment.max_length), experiment.teachers
+    return {
+        "size": {
+            name: several * value
+            for name, value in model_size(teacher.model).items()
+        }, "texts_per_second": texts_per_second(asked, texts[:512]) / several
+    }
 
 # %% ../nbs/50_experiment.ipynb #eaa7aa98
 @dataclass(frozen=True, eq=False)
@@ -340,31 +508,46 @@ class _Job:
     @property
     def modules(self) -> set[str]:
         "Where student and way are registered."
-        return {architecture(self.recipe.student).model.__module__, WAYS[self.run.way].lesson.__module__}
+        return {
+            architecture(self.recipe.student).model.__module__,
+            WAYS[self.run.way].lesson.__module__
+        }
 
     def __call__(self) -> Trained | FloatingPointError:
         "Train it; a student that dies does not stop the others."
-        results, lesson = self.results, WAYS[self.run.way].lesson(self.results.lesson)
+        results, lesson = self.results, WAYS[self.run.way].lesson(
+            self.results.lesson)
         try:
-            return train(lesson, self.recipe, self.run.seed, validation=results.validation, watch=results.test,
-                         factors=self.factors, run=self.run, device=results.experiment.device)
+            return train(lesson,
+                         self.recipe,
+                         self.run.seed,
+                         validation=results.validation,
+                         watch=results.test,
+                         factors=self.factors,
+                         run=self.run,
+                         device=results.experiment.device)
         except FloatingPointError as error:
             return error
 
-_WORTH_A_PROCESS = 200_000  # examples in all, below which starting processes takes longer than it saves
+# examples in all, below which starting processes takes longer than it saves
+_WORTH_A_PROCESS = 200_000
 
 def _workers(experiment: Experiment, lesson: Lesson) -> int:
     "How many students are trained at the same time."
     if experiment.workers is not None:
         return experiment.workers
     each = len(experiment.ways) * len(experiment.seeds)
-    work = sum(each * recipe.epochs * max(recipe.examples or len(lesson), recipe.least_examples)
+    work = sum(each * recipe.epochs *
+               max(recipe.examples or len(lesson), recipe.least_examples)
                for recipe in experiment.recipes.values())
     on_cpu = pick_device(experiment.device).type == "cpu"
-    return min(joblib.cpu_count(), each * len(experiment.recipes)) if on_cpu and work >= _WORTH_A_PROCESS else 1
+    return min(
+        joblib.cpu_count(), each *
+        len(experiment.recipes)) if on_cpu and work >= _WORTH_A_PROCESS else 1
 
 def _in_process(job: _Job | _Baseline, modules: set[str]):
-    "The job in a process of its own, which has one thread, and has to know what is registered."
+    """The job in a process of its own, which has one thread, and has to know what
+    is registered."""
     for module in modules - {"__main__"}:
         import_module(module)
     return job()
@@ -380,20 +563,35 @@ def _each(jobs: list[_Job | _Baseline], workers: int) -> Iterator:
         tasks = (joblib.delayed(_in_process)(job, job.modules) for job in jobs)
         with joblib.parallel_config("loky", inner_max_num_threads=1):
             done = joblib.Parallel(workers, return_as="generator")(tasks)
-            yield from tqdm(done, total=len(jobs), desc="Students", unit=" jobs", leave=False)
+            yield from tqdm(done,
+                            total=len(jobs),
+                            desc="Students",
+                            unit=" jobs",
+                            leave=False)
     finally:
-        os.environ.pop("TQDM_DISABLE") if before is None else os.environ.update(TQDM_DISABLE=before)
+        os.environ.pop("TQDM_DISABLE") if before is None else os.environ.update(
+            TQDM_DISABLE=before)
 
 # %% ../nbs/50_experiment.ipynb #8a4a94f0
-def _train_all(results: Results, waiting: list[_Baseline], workers: int, note: Callable) -> None:
-    "Fit the baselines, train every student in every way on every seed. `FloatingPointError` if none survives."
+def _train_all(results: Results, waiting: list[_Baseline], workers: int,
+               note: Callable) -> None:
+    """Fit the baselines, train every student in every way on every seed.
+
+    `FloatingPointError` if none survives."""
     experiment = results.experiment
-    factors = {(name, way): experiment.tune or (1.0,) for name in experiment.recipes for way in experiment.ways}
+    factors = {(name, way): experiment.tune or (1.0, )
+               for name in experiment.recipes for way in experiment.ways}
     bare, failed = replace(results, answers={}), None
     for seeds in (experiment.seeds[:1], experiment.seeds[1:]):
-        runs = [Run(name, way, seed) for name, seed, way in product(experiment.recipes, seeds, experiment.ways)
-                if (name, way) in factors]
-        jobs = [_Job(run, experiment.recipes[run.student], bare, factors[run[:2]]) for run in runs]
+        runs = [
+            Run(name, way, seed) for name, seed, way in product(
+                experiment.recipes, seeds, experiment.ways)
+            if (name, way) in factors
+        ]
+        jobs = [
+            _Job(run, experiment.recipes[run.student], bare, factors[run[:2]])
+            for run in runs
+        ]
         jobs, waiting = [*waiting, *jobs], []
         for job, outcome in zip(jobs, _each(jobs, workers)):
             run = job.run
@@ -402,9 +600,13 @@ def _train_all(results: Results, waiting: list[_Baseline], workers: int, note: C
                 continue
             if isinstance(outcome, FloatingPointError):
                 failed = outcome
-                note(f"{run.model}, seed {run.seed}, has died and is left out: {outcome}.")
+                note(
+                    f"{run.model}, seed {run.seed}, has died and is left out: "
+                    f"{outcome}."
+                )
                 if experiment.tune:
-                    factors.pop(run[:2], None)  # what died at every rate is not tried again
+                    # what died at every rate is not tried again
+                    factors.pop(run[:2], None)
                 continue
             results.add_student(outcome)
             if experiment.tune:
@@ -423,29 +625,40 @@ def _run(experiment: Experiment, say: Callable) -> Results:
         notes.append(text)
         say(text)
     loss = experiment.loss and make_loss(experiment.loss)
-    experiment = replace(experiment, recipes=student_recipes(experiment), loss=loss)
+    experiment = replace(experiment,
+                         recipes=student_recipes(experiment),
+                         loss=loss)
     _check(experiment)
     splits = experiment.splits(note)
     _check_parts(experiment, splits)
     experiment = _without_repetition(experiment, splits, note)
     if _fine_tunes(experiment):
-        say(f"Teacher: fine-tuning {experiment.teacher} on {len(splits.train):,} labelled texts, or taking it from "
+        say(f"Teacher: fine-tuning {experiment.teacher} on {len(splits.train):,} "
+            "labelled texts, or taking it from "
             f"{experiment.cache}")
     teacher = experiment.load_teacher(splits, note)
     results = _prepare(experiment, splits, teacher, note, say)
     results.experiment = experiment = _allowed(experiment, results.lesson, note)
     results.notes = notes
-    for name, value in _teacher_figures(experiment, teacher, results.texts).items():
+    for name, value in _teacher_figures(experiment, teacher,
+                                        results.texts).items():
         setattr(results.answers[Run("teacher")], name, value)
-    baselines = _baselines(experiment, splits, results, note) if experiment.baselines else []
+    baselines = _baselines(experiment, splits, results,
+                           note) if experiment.baselines else []
     if results.validation is None:
-        note("There are no validation texts, so each student keeps its last epoch. A direct twin that has few texts "
-             "may be past its best by then, which flatters distillation: set some aside with validation=.")
+        note(
+            "There are no validation texts, so each student keeps its last "
+            "epoch. A direct twin that has few texts "
+            "may be past its best by then, which flatters distillation: set some "
+            "aside with validation=."
+        )
     workers = _workers(experiment, results.lesson)
-    say(f"Students: training {len(experiment.recipes) * len(experiment.seeds) * len(experiment.ways)} of them"
-        + (f", {len(experiment.tune)} rates each on the first seed" if experiment.tune else "")
-        + (", beside tf-idf and logistic regression" if baselines else "")
-        + (f", {workers} at a time" if workers > 1 else ""))
+    say("Students: training "
+        f"{len(experiment.recipes) * len(experiment.seeds) * len(experiment.ways)} of them"
+        + (f", {len(experiment.tune)} rates each on the first seed" if experiment.
+           tune else "") +
+        (", beside tf-idf and logistic regression" if baselines else "") +
+        (f", {workers} at a time" if workers > 1 else ""))
     try:
         _train_all(results, baselines, workers, note)
     except KeyboardInterrupt:  # between two students
@@ -453,15 +666,24 @@ def _run(experiment: Experiment, say: Callable) -> Results:
     results.measure_speed()
     return results
 
-def _without_repetition(experiment: Experiment, splits: Splits, note: Callable) -> Experiment:
-    "Where all texts have a label, a way on the labelled texts is the same as one on all: leave it out."
+def _without_repetition(experiment: Experiment, splits: Splits,
+                        note: Callable) -> Experiment:
+    """Where all texts have a label, a way on the labelled texts is the same as
+    one on all: leave it out."""
     if len(splits.transfer):
         return experiment
-    again = [way for way in experiment.ways if WAYS[way].uses_teacher and WAYS[way].rows == "labelled"]
+    again = [
+        way for way in experiment.ways
+        if WAYS[way].uses_teacher and WAYS[way].rows == "labelled"
+    ]
     if not again or "distilled" not in experiment.ways:
         return experiment
-    note(f"There are no texts without labels, so {again[0]!r} is the same as 'distilled' and left out.")
-    return replace(experiment, ways=tuple(way for way in experiment.ways if way not in again))
+    note(
+        f"There are no texts without labels, so {again[0]!r} is the same as "
+        "'distilled' and left out."
+    )
+    return replace(experiment,
+                   ways=tuple(way for way in experiment.ways if way not in again))
 
 # %% ../nbs/50_experiment.ipynb #1c937faf
 def _check(experiment: Experiment) -> None:
@@ -470,27 +692,46 @@ def _check(experiment: Experiment) -> None:
     if not experiment.ways:
         raise ValueError(f"ways={experiment.ways}: choose from {', '.join(WAYS)}")
     ways = [way_of_teaching(name) for name in experiment.ways]
-    if experiment.rounds < 0 or any(way.rows == "augmented" for way in ways) != (experiment.rounds > 0):
-        raise ValueError(f"rounds={experiment.rounds} and ways={', '.join(experiment.ways)}: augmentation needs 1 or "
-                         "more rounds and the way 'distilled with augmentation', both or neither")
+    if experiment.rounds < 0 or any(way.rows == "augmented"
+                                    for way in ways) != (experiment.rounds > 0):
+        raise ValueError(
+            f"rounds={experiment.rounds} and ways={', '.join(experiment.ways)}: "
+            "augmentation needs 1 or "
+            "more rounds and the way 'distilled with augmentation', both or "
+            "neither"
+        )
     if experiment.rounds and "tagger" not in experiment.augmentation:
         lexicon_tags([])  # raises where its package is not there
     for recipe in experiment.recipes.values():
-        if recipe.embeddings not in (None, "teacher") and not Path(recipe.embeddings).is_file():
-            raise FileNotFoundError(f"{recipe.embeddings}: no such file of word vectors: check the path, or write "
-                                    "embeddings='teacher'")
-    if experiment.tune is not None and (not experiment.tune or min(experiment.tune) <= 0):
-        raise ValueError(f"tune={experiment.tune}: give factors above 0, (.3, 1, 3) say, or None")
-    if experiment.teachers < 1 or experiment.teachers > 1 and not _fine_tunes(experiment):
-        raise ValueError(f"teachers={experiment.teachers}: give 1 or more, and several only where they are fine-tuned "
-                         "here, with fine_tune=True")
+        if recipe.embeddings not in (None, "teacher") and not Path(
+                recipe.embeddings).is_file():
+            raise FileNotFoundError(
+                f"{recipe.embeddings}: no such file of word vectors: check the "
+                "path, or write "
+                "embeddings='teacher'")
+    if experiment.tune is not None and (not experiment.tune
+                                        or min(experiment.tune) <= 0):
+        raise ValueError(
+            f"tune={experiment.tune}: give factors above 0, (.3, 1, 3) say, or "
+            "None"
+        )
+    if experiment.teachers < 1 or experiment.teachers > 1 and not _fine_tunes(
+            experiment):
+        raise ValueError(
+            f"teachers={experiment.teachers}: give 1 or more, and several only "
+            "where they are fine-tuned "
+            "here, with fine_tune=True")
     workers = 1 if experiment.workers is None else experiment.workers
-    if workers < 1 or not experiment.seeds or len(set(experiment.seeds)) < len(experiment.seeds):
-        raise ValueError(f"workers={workers}, seeds={experiment.seeds}: one worker or more, and different "
-                         "seeds")
+    if workers < 1 or not experiment.seeds or len(set(experiment.seeds)) < len(
+            experiment.seeds):
+        raise ValueError(
+            f"workers={workers}, seeds={experiment.seeds}: one worker or more, "
+            "and different "
+            "seeds")
     for seed in experiment.seeds:
         if isinstance(seed, bool) or seed != int(seed) or not 0 <= seed < 2 ** 63:
-            raise ValueError(f"seeds: {seed!r} is not a whole number from 0 to 2 ** 63 - 1")
+            raise ValueError(
+                f"seeds: {seed!r} is not a whole number from 0 to 2 ** 63 - 1")
     for name in ("unlabelled", "fragments"):
         if (value := getattr(experiment, name)) is not None and value < 0:
             raise ValueError(f"{name}={value}: give 0 or more")
@@ -499,14 +740,24 @@ def _check_parts(experiment: Experiment, splits: Splits) -> None:
     "Raise `ValueError` where the data do not allow what is asked for."
     classes = len(set(label_ids(splits.test).tolist()))
     if classes < 2:
-        raise ValueError(f"The test part has {len(splits.test)} texts of {classes} class: hold out more with test=")
+        raise ValueError(
+            f"The test part has {len(splits.test)} texts of {classes} class: "
+            "hold out more with test="
+        )
     if experiment.tune and not len(splits.validation):
-        raise ValueError("There are no validation texts to choose rate and epoch with: set some aside with "
-                         "validation=, or leave tune out")
+        raise ValueError(
+            "There are no validation texts to choose rate and epoch with: set "
+            "some aside with "
+            "validation=, or leave tune out")
     loss = experiment.loss
-    if loss is not None and loss.needs_order and not splits.train["label"].cat.ordered:
-        raise ValueError(f"{type(getattr(loss, 'soft', loss)).__name__} is for classes in an order, and "
-                         f"{', '.join(label_names(splits.train))} have none: give the order with labels=")
+    if loss is not None and loss.needs_order and not splits.train[
+            "label"].cat.ordered:
+        raise ValueError(
+            f"{type(getattr(loss, 'soft', loss)).__name__} is for classes in an "
+            "order, and "
+            f"{', '.join(label_names(splits.train))} have none: give the order "
+            "with labels="
+        )
 
 # %% ../nbs/50_experiment.ipynb #1d5a8bdd
 def learning_curve(
@@ -515,20 +766,32 @@ def learning_curve(
     values: list[int],  # its values
     say: Callable | None = print,  # told what happens
 ) -> pd.DataFrame:  # columns field, texts (that this field counts), model, accuracy, low, high
-    "Run the experiment for each value: accuracy of every model, averaged over the seeds, with pooled 95 % intervals."
+    """Run the experiment for each value: accuracy of every model, averaged over
+    the seeds, with pooled 95 % intervals."""
     if field not in ("labelled", "unlabelled", "rounds"):
-        raise ValueError(f"field={field!r}: choose labelled, unlabelled or rounds")
+        raise ValueError(
+            f"field={field!r}: choose labelled, unlabelled or rounds")
     rows = []
     for value in values:
         ways = experiment.ways
         if field == "rounds" and not value:  # augmented not at all
-            ways = tuple(dict.fromkeys("distilled" if WAYS[way].rows == "augmented" else way for way in ways))
+            ways = tuple(
+                dict.fromkeys(
+                    "distilled" if WAYS[way].rows == "augmented" else way
+                    for way in ways))
         results = replace(experiment, **{field: value, "ways": ways}).run(say)
         lesson = results.lesson
-        texts = {"labelled": len(lesson.labelled), "unlabelled": len(lesson) - len(lesson.labelled),
-                 "rounds": len(lesson.augmented) if lesson.augmented else 0}[field]
+        texts = {
+            "labelled": len(lesson.labelled),
+            "unlabelled": len(lesson) - len(lesson.labelled),
+            "rounds": len(lesson.augmented) if lesson.augmented else 0
+        }[field]
         for model in dict.fromkeys(run.model for run in results.logits):
-            own = pooled_bootstrap(results.truth, results.said(model), n_classes=len(results.names))
-            rows.append({field: value, "texts": texts, "model": model, "accuracy": own.a, "low": own.low,
-                         "high": own.high})
+            own = pooled_bootstrap(results.truth,
+                                   results.said(model),
+                                   n_classes=len(results.names))
+            rows.append({
+                field: value, "texts": texts, "model": model, "accuracy": own.a,
+                "low": own.low, "high": own.high
+            })
     return pd.DataFrame(rows)

@@ -26,51 +26,77 @@ from .student import Student
 class Parts(NamedTuple):
     "A student taken to pieces."
     settings: runtime.Settings
-    weights: dict[str, np.ndarray]  # by name, float32; where they matter, "rows" and "keys" of the tokens too, integers
+    # by name, float32; where they matter, "rows" and "keys" of the tokens too,
+    # integers
+    weights: dict[str, np.ndarray]
     tokenizer: Tokenizer
 
 def _parts(classifier: Classifier) -> Parts:
-    "The parts of a student, copies. Raises `ValueError` for what the runtime could not run."
+    """The parts of a student, copies.
+
+    Raises `ValueError` for what the runtime could not run."""
     model = classifier.model
     if not isinstance(model, Student):
-        raise ValueError(f"A {model.config.model_type} is not a student of distillnb: "
-                         "give a Classifier that load_student or a run has made")
+        raise ValueError(
+            f"A {model.config.model_type} is not a student of distillnb: "
+            "give a Classifier that load_student or a run has made")
     try:
         program = [runtime._operation(entry) for entry in model.program()]
     except NotImplementedError as error:
         raise ValueError(str(error)) from None
     settings = runtime.Settings(
-        names=classifier.names, multilabel=classifier.multilabel, max_length=classifier.max_length, program=program,
-        truncation_side=classifier.tokenizer.truncation_side, vocab_size=model.config.vocab_size, pad_row=model.pad_row)
+        names=classifier.names,
+        multilabel=classifier.multilabel,
+        max_length=classifier.max_length,
+        program=program,
+        truncation_side=classifier.tokenizer.truncation_side,
+        vocab_size=model.config.vocab_size,
+        pad_row=model.pad_row)
     state = model.state_dict()
-    weights = {name: state[name].detach().cpu().float().numpy().copy() for name in settings.shapes if name in state}
+    weights = {
+        name: state[name].detach().cpu().float().numpy().copy()
+        for name in settings.shapes if name in state
+    }
     for operation in program:
-        if isinstance(operation, runtime.Bag) and not isinstance(operation.divide, str):
-            weights[operation.table][model.pad_row] = 0  # padding is counted, and has nothing to say
+        if isinstance(operation,
+                      runtime.Bag) and not isinstance(operation.divide, str):
+            # padding is counted, and has nothing to say
+            weights[operation.table][model.pad_row] = 0
     if model.rows is not None:
         weights["rows"] = model.rows.cpu().numpy().copy()
         if settings.hashed:
             weights["keys"] = weights["rows"]
-    tokenizer = Tokenizer.from_str(classifier.tokenizer.backend_tokenizer.to_str())
+    tokenizer = Tokenizer.from_str(
+        classifier.tokenizer.backend_tokenizer.to_str())
     runtime._check_fit(settings, weights, tokenizer)
     return _folded(Parts(settings, weights, tokenizer))
 
 # %% ../nbs/61_export.ipynb #c9b414b9
 def _folded(parts: Parts) -> Parts:
-    "Matrices that follow a bag folded into its table, where that makes the table smaller."
+    """Matrices that follow a bag folded into its table, where that makes the
+    table smaller."""
     settings, weights, tokenizer = parts
     program, weights = list(settings.program), dict(weights)
     tables = [getattr(operation, "table", None) for operation in program]
     for bag in settings.program:
-        readers = [operation for operation in program if bag.result in operation.reads]
-        if not isinstance(bag, runtime.Bag) or bag.bias or tables.count(bag.table) > 1 or len(readers) != 1:
+        readers = [
+            operation for operation in program if bag.result in operation.reads
+        ]
+        if not isinstance(bag, runtime.Bag) or bag.bias or tables.count(
+                bag.table) > 1 or len(readers) != 1:
             continue
         dense = readers[0]
-        if isinstance(dense, runtime.Dense) and not dense.relu and dense.outputs < bag.width:
+        if isinstance(
+                dense,
+                runtime.Dense) and not dense.relu and dense.outputs < bag.width:
             weights[bag.table] = weights[bag.table] @ weights.pop(dense.weight).T
             program.remove(dense)
-            program[program.index(bag)] = replace(bag, result=dense.result, width=dense.outputs, bias=dense.bias)
-    program.sort(key=lambda operation: operation.result == "logits")  # what makes the logits stays the last
+            program[program.index(bag)] = replace(bag,
+                                                  result=dense.result,
+                                                  width=dense.outputs,
+                                                  bias=dense.bias)
+    # what makes the logits stays the last
+    program.sort(key=lambda operation: operation.result == "logits")
     return Parts(replace(settings, program=program), weights, tokenizer)
 
 # %% ../nbs/61_export.ipynb #0258a2cd
@@ -79,12 +105,15 @@ def _rounded(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     narrow table."""
     levels = 2 ** (bits - 1) - 1
     narrow = array.ndim == 2 and array.shape[1] < 16 < len(array)
-    scale = np.abs(array).max(0 if narrow else tuple(range(1, array.ndim)), keepdims=True) / levels
+    scale = np.abs(array).max(0 if narrow else tuple(range(1, array.ndim)),
+                              keepdims=True) / levels
     scale = np.where(scale.astype(np.float16) > 0, scale, 1).astype(np.float16)
-    return np.rint(array / scale.astype(np.float32)).clip(-levels, levels).astype(np.int8), scale
+    return np.rint(array / scale.astype(np.float32)).clip(-levels, levels).astype(
+        np.int8), scale
 
 def _coded(weights: dict[str, np.ndarray], bits: int) -> dict[str, np.ndarray]:
-    "Weights in fewer bits; 8 or less are integers, with their scales under `@scale`."
+    """Weights in fewer bits; 8 or less are integers, with their scales under
+    `@scale`."""
     coded = {}
     for name, array in weights.items():
         if array.dtype != np.float32 or array.ndim < 2 or bits == 32:
@@ -100,14 +129,21 @@ def _tokenizer_text(tokenizer: Tokenizer) -> str:
     "The tokenizer's JSON, its vocabulary as a list where the ids have no holes."
     state = json.loads(tokenizer.to_str()) | {"truncation": None, "padding": None}
     vocabulary = state["model"]["vocab"]
-    if isinstance(vocabulary, dict) and sorted(vocabulary.values()) == list(range(len(vocabulary))):
+    if isinstance(vocabulary, dict) and sorted(vocabulary.values()) == list(
+            range(len(vocabulary))):
         state["model"]["vocab"] = sorted(vocabulary, key=vocabulary.get)
     return json.dumps(state, ensure_ascii=False, separators=(",", ":"))
 
 def _packed(parts: Parts, bits: int) -> bytes:
     "The bytes of a .npz for the runtime."
-    texts = {"config": parts.settings.text(), "tokenizer": _tokenizer_text(parts.tokenizer)}
-    entries = {name: np.frombuffer(text.encode(), np.uint8) for name, text in texts.items()}
+    texts = {
+        "config": parts.settings.text(),
+        "tokenizer": _tokenizer_text(parts.tokenizer)
+    }
+    entries = {
+        name: np.frombuffer(text.encode(), np.uint8)
+        for name, text in texts.items()
+    }
     entries |= _coded(parts.weights, bits)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -116,38 +152,58 @@ def _packed(parts: Parts, bits: int) -> bytes:
             if name in ("rows", "keys"):
                 array = np.diff(array, prepend=0).astype(np.int32)
             buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+            np.lib.format.write_array(buffer,
+                                      np.ascontiguousarray(array),
+                                      allow_pickle=False)
             method = zipfile.ZIP_DEFLATED if array.dtype.kind == "f" else zipfile.ZIP_LZMA
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), method)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(),
+                             method)
     return runtime._sealed(stream.getvalue())
 
 # %% ../nbs/61_export.ipynb #3d8bf426
-BOUNDS = {32: 1e-4, 16: 1e-2, 8: 5e-2}  # largest difference of a probability, by bits of a weight
+# largest difference of a probability, by bits of a weight
+BOUNDS = {32: 1e-4, 16: 1e-2, 8: 5e-2}
 
 class Refused(ValueError):
-    "A file that was not written, because it would be too large or too different from its student."
+    """A file that was not written, because it would be too large or too different
+    from its student."""
 
 def _share(one: list, other: list) -> float:
     "Share of texts for which both say the same."
     return float(np.mean([a == b for a, b in zip(one, other)]))
 
-def _compare(classifier: Classifier, student: runtime.Student, texts: list[str], data: bytes, limit: float) -> dict:
-    "How a file's answers differ. Raises `Refused` when that is more than the limit."
+def _compare(classifier: Classifier, student: runtime.Student, texts: list[str],
+             data: bytes, limit: float) -> dict:
+    """How a file's answers differ.
+
+    Raises `Refused` when that is more than the limit."""
     ours, theirs = classifier.predict_proba(texts), student.predict_proba(texts)
-    found = {"bytes": len(data), "texts": len(texts), "largest_difference": float(abs(ours - theirs).max()),
-             "agreement": _share(classifier.predict(texts), student.predict(texts))}
+    found = {
+        "bytes": len(data), "texts": len(texts),
+        "largest_difference": float(abs(ours - theirs).max()),
+        "agreement": _share(classifier.predict(texts), student.predict(texts))
+    }
     if not found["largest_difference"] <= limit:
-        raise Refused(f"The file's answers differ from the student's by up to {found['largest_difference']:.2g} in a "
-                      f"probability (bound {limit:g}; {found['agreement']:.1%} of {len(texts):,} texts have the same "
-                      "class), so it was not written: use more bits, or raise the bound")
+        raise Refused(
+            "The file's answers differ from the student's by up to "
+            f"{found['largest_difference']:.2g} in a "
+            f"probability (bound {limit:g}; {found['agreement']:.1%} of "
+            f"{len(texts):,} texts have the same "
+            "class), so it was not written: use more bits, or raise the bound")
     return found
 
 def _check_request(file: Path, ending: str, texts: list[str], bits: int) -> None:
     "Raise `ValueError` for what cannot be asked for."
     if bits not in BOUNDS or file.suffix != ending:
-        raise ValueError(f"bits={bits}, file {file.name}: choose 32, 16 or 8 bits, and a name that ends in {ending}")
+        raise ValueError(
+            f"bits={bits}, file {file.name}: choose 32, 16 or 8 bits, and a name "
+            f"that ends in {ending}"
+        )
     if not texts:
-        raise ValueError("There are no texts to check the file with: give some hundreds of the kind it is for")
+        raise ValueError(
+            "There are no texts to check the file with: give some hundreds of "
+            "the kind it is for"
+        )
 
 def _write(file: Path, data: bytes) -> None:
     "Write all of it or nothing."
@@ -160,7 +216,8 @@ def save_runtime(
     file: str | Path,  # ending in .npz, replaced if it is there
     texts: Iterable[str],  # real texts to check it with, some hundreds or more
     bits: int = 32,  # of a weight: 32, 16 or 8
-    bound: float | None = None,  # largest difference of a probability; None: that of `BOUNDS`
+    # largest difference of a probability; None: that of `BOUNDS`
+    bound: float | None = None,
 ) -> dict:  # "bytes", "texts", "largest_difference" (of a probability), "agreement" (share of texts, same class)
     """Write a student for `distillnb.runtime`. Raises `Refused`, and writes nothing, when its answers differ by more
     than `bound`; `ValueError` for a request that cannot be met."""
@@ -168,14 +225,16 @@ def save_runtime(
     _check_request(file, ".npz", texts, bits)
     data = _packed(_parts(classifier), bits)
     limit = BOUNDS[bits] if bound is None else bound
-    found = _compare(classifier, runtime._student(data, file.name), texts, data, limit)
+    found = _compare(classifier, runtime._student(data, file.name), texts, data,
+                     limit)
     _write(file, data)
     return found
 
 # %% ../nbs/61_export.ipynb #3066478a
 class _Graph:
     "Lines and constants of an ONNX graph that is being written."
-    rows, keys, mask = "rows", "keys", "mask"  # names of each token's row and key, and of 1. where there is a token
+    # names of each token's row and key, and of 1. where there is a token
+    rows, keys, mask = "rows", "keys", "mask"
 
     def __init__(self, parts: Parts, bits: int):
         self.settings, self.coded = parts.settings, _coded(parts.weights, bits)
@@ -190,7 +249,8 @@ class _Graph:
         "The name of a constant."
         values = np.ascontiguousarray(values)
         for name, other in self.constants.items():
-            if other.dtype == values.dtype and np.array_equal(other, values) and other.shape == values.shape:
+            if other.dtype == values.dtype and np.array_equal(
+                    other, values) and other.shape == values.shape:
                 return name
         self.constants[f"constant{len(self.constants)}"] = values
         return f"constant{len(self.constants) - 1}"
@@ -201,13 +261,16 @@ class _Graph:
 
     def decoded(self, small: str, array: np.ndarray, scale: str | None) -> str:
         "What a coded array is, in 32 bits."
-        whole = small if array.dtype == np.float32 else self.put(f"Cast<to = 1>({small})")
+        whole = small if array.dtype == np.float32 else self.put(
+            f"Cast<to = 1>({small})")
         return whole if scale is None else self.put(f"Mul({whole}, {scale})")
 
     def weight(self, name: str) -> str:
         "A weight in 32 bits."
         array, scale = self.coded[name], self.coded.get(f"{name}@scale")
-        return self.decoded(self.array(array), array, None if scale is None else self.array(scale.astype(np.float32)))
+        return self.decoded(
+            self.array(array), array,
+            None if scale is None else self.array(scale.astype(np.float32)))
 
     def lookup(self, table: str, rows: str) -> str:
         "Vectors of rows of a table."
@@ -215,12 +278,14 @@ class _Graph:
         small = self.put(f"Gather({self.array(array)}, {rows})")
         if scale is not None:
             scales = self.array(scale.astype(np.float32))
-            scale = self.put(f"Gather({scales}, {rows})") if len(scale) > 1 else scales
+            scale = self.put(f"Gather({scales}, {rows})") if len(
+                scale) > 1 else scales
         return self.decoded(small, array, scale)
 
     def shown(self, vectors: str, mask: str) -> str:
         "Vectors where there is a token, zeros elsewhere."
-        return self.put(f"Mul({vectors}, {self.put(f'Unsqueeze({mask}, {self.number(2)})')})")
+        return self.put(
+            f"Mul({vectors}, {self.put(f'Unsqueeze({mask}, {self.number(2)})')})")
 
 # %% ../nbs/61_export.ipynb #fa3b99e8
 def _bag_graph(graph: _Graph, bag: runtime.Bag) -> str:
@@ -229,15 +294,21 @@ def _bag_graph(graph: _Graph, bag: runtime.Bag) -> str:
     rows, masks = [graph.rows], [graph.mask]
     for n in range(1, bag.ngrams):
         left = put(f"Slice({runs}, {number(0)}, {number(-1)}, {number(1)})")
-        right, mask = (put(f"Slice({whole}, {number(n)}, {number(2 ** 31)}, {number(1)})")
-                       for whole in (graph.keys, graph.mask))
+        right, mask = (
+            put(f"Slice({whole}, {number(n)}, {number(2 ** 31)}, {number(1)})")
+            for whole in (graph.keys, graph.mask))
         product = put(f"Mul({left}, {number(runtime.HASH)})")
-        runs = put(f"Mod({put(f'Add({product}, {right})')}, {number(runtime.HASH_PRIME)})")
+        runs = put(
+            f"Mod({put(f'Add({product}, {right})')}, "
+            f"{number(runtime.HASH_PRIME)})"
+        )
         bucket = put(f"Mod({runs}, {number(bag.buckets)})")
         rows.append(put(f"Add({bucket}, {number(graph.settings.vocab_size)})"))
         masks.append(mask)
     there = put(f"Concat<axis = 1>({', '.join(masks)})")
-    vectors = graph.shown(graph.lookup(bag.table, put(f"Concat<axis = 1>({', '.join(rows)})")), there)
+    vectors = graph.shown(
+        graph.lookup(bag.table, put(f"Concat<axis = 1>({', '.join(rows)})")),
+        there)
     total = put(f"ReduceSum<keepdims = 0>({vectors}, {number(1)})")
     if isinstance(bag.divide, str):
         found = put(f"ReduceSum<keepdims = 1>({there}, {number(1)})")
@@ -255,17 +326,31 @@ def _windows_graph(graph: _Graph, windows: runtime.Windows) -> str:
     put, number, positions = graph.put, graph.number, windows.positions
     if positions:  # padding votes
         padding = number(graph.settings.pad_row)
-        rows = put(f"Where({put(f'Equal(attention_mask, {number(1)})')}, {graph.rows}, {padding})")
-        size = put(f"Concat<axis = 0>({put('Shape<start = 0, end = 1>(input_ids)')}, {number(positions)})")
-        longer = put(f"Concat<axis = 1>({rows}, {put(f'Expand({padding}, {size})')})")
-        vectors = graph.lookup(windows.table, put(f"Slice({longer}, {number(0)}, {number(positions)}, {number(1)})"))
+        rows = put(
+            f"Where({put(f'Equal(attention_mask, {number(1)})')}, {graph.rows}, "
+            f"{padding})"
+        )
+        size = put(
+            f"Concat<axis = 0>({put('Shape<start = 0, end = 1>(input_ids)')}, "
+            f"{number(positions)})"
+        )
+        longer = put(
+            f"Concat<axis = 1>({rows}, {put(f'Expand({padding}, {size})')})")
+        vectors = graph.lookup(
+            windows.table,
+            put(f"Slice({longer}, {number(0)}, {number(positions)}, {number(1)})")
+        )
     else:
         vectors = graph.shown(graph.lookup(windows.table, graph.rows), graph.mask)
     channels, strongest = put(f"Transpose<perm = [0, 2, 1]>({vectors})"), []
     mask = put(f"Unsqueeze({graph.mask}, {number(1)})")
     for name, places in zip(windows.kernels, windows.places):
-        kernel, bias = graph.weight(f"{name}.weight"), graph.weight(f"{name}.bias")
-        response = put(f"Conv<pads = [0, {0 if positions else places - 1}]>({channels}, {kernel}, {bias})")
+        kernel, bias = graph.weight(f"{name}.weight"), graph.weight(
+            f"{name}.bias")
+        response = put(
+            f"Conv<pads = [0, {0 if positions else places - 1}]>({channels}, "
+            f"{kernel}, {bias})"
+        )
         valid = response if positions else put(f"Mul({response}, {mask})")
         strongest.append(put(f"ReduceMax<keepdims = 0>({valid}, {number(2)})"))
     together = put(f"Concat<axis = 1>({', '.join(strongest)})")
@@ -282,52 +367,79 @@ def _lstm_graph(graph: _Graph, lstm: runtime.LSTM) -> str:
         if len(arrays[0]) == 1:  # one row of scales, for all gates
             return np.stack(arrays)
         gates = [np.split(array, 4) for array in arrays]
-        return np.stack([np.concatenate([each[n] for n in (0, 3, 1, 2)]) for each in gates])
+        return np.stack(
+            [np.concatenate([each[n] for n in (0, 3, 1, 2)]) for each in gates])
 
     def decoded(name: str) -> str:
         scaled = f"{lstm._both(name)[0]}@scale" in graph.coded
-        scale = graph.array(both(name, "@scale").astype(np.float32)) if scaled else None
+        scale = graph.array(both(name, "@scale").astype(
+            np.float32)) if scaled else None
         return graph.decoded(graph.array(both(name)), both(name), scale)
     vectors = graph.shown(graph.lookup(lstm.table, graph.rows), graph.mask)
     steps = put(f"Transpose<perm = [1, 0, 2]>({vectors})")
-    found, least = put(f"ReduceSum<keepdims = 0>({graph.mask}, {number(1)})"), graph.array(np.ones(1, np.float32))
+    found, least = put(
+        f"ReduceSum<keepdims = 0>({graph.mask}, {number(1)})"), graph.array(
+            np.ones(1, np.float32))
     lengths = put(f"Cast<to = 6>({put(f'Max({found}, {least})')})")
     bias = graph.array(np.concatenate([both("bias_ih"), both("bias_hh")], 1))
-    inputs = ", ".join([steps, decoded("weight_ih"), decoded("weight_hh"), bias, lengths])
-    graph.lines.append(f"all{len(graph.lines)}, last{len(graph.lines)}, cells{len(graph.lines)} = "
-                       f'LSTM<direction = "bidirectional", hidden_size = {lstm.hidden}>({inputs})')
-    return put(f"Flatten({put(f'Transpose<perm = [1, 0, 2]>(last{len(graph.lines) - 1})')})")
+    inputs = ", ".join(
+        [steps, decoded("weight_ih"),
+         decoded("weight_hh"), bias, lengths])
+    graph.lines.append(
+        f"all{len(graph.lines)}, last{len(graph.lines)}, cells{len(graph.lines)} "
+        "= "
+        'LSTM<direction = "bidirectional", hidden_size = '
+        f'{lstm.hidden}>({inputs})'
+    )
+    return put(
+        f"Flatten({put(f'Transpose<perm = [1, 0, 2]>(last{len(graph.lines) - 1})')})"
+    )
 
 # %% ../nbs/61_export.ipynb #4d1aebdd
 def _dense_graph(graph: _Graph, dense: runtime.Dense) -> str:
     "Lines for a matrix, a bias, a ReLU."
     bias = f", {graph.weight(dense.bias)}" if dense.bias else ""
-    product = graph.put(f"Gemm<transB = 1>({graph.results[dense.of]}, {graph.weight(dense.weight)}{bias})")
+    product = graph.put(
+        f"Gemm<transB = 1>({graph.results[dense.of]}, "
+        f"{graph.weight(dense.weight)}{bias})"
+    )
     return graph.put(f"Relu({product})") if dense.relu else product
 
 def _add_graph(graph: _Graph, add: runtime.Add) -> str:
     "Lines for a sum."
     return graph.put(f"Sum({', '.join(graph.results[name] for name in add.of)})")
 
-_GRAPHS: dict[type, Callable] = {runtime.Bag: _bag_graph, runtime.Windows: _windows_graph, runtime.LSTM: _lstm_graph,
-                                 runtime.Dense: _dense_graph, runtime.Add: _add_graph}
+_GRAPHS: dict[type, Callable] = {
+    runtime.Bag: _bag_graph, runtime.Windows: _windows_graph,
+    runtime.LSTM: _lstm_graph, runtime.Dense: _dense_graph,
+    runtime.Add: _add_graph
+}
 
 # %% ../nbs/61_export.ipynb #e67c3b23
-def _onnx_text(parts: Parts, bits: int, opset: int) -> tuple[str, dict[str, np.ndarray]]:
+def _onnx_text(parts: Parts, bits: int,
+               opset: int) -> tuple[str, dict[str, np.ndarray]]:
     "An ONNX model as text, and its constants by name."
     graph, settings = _Graph(parts, bits), parts.settings
-    rows = parts.weights.get("rows", np.arange(settings.vocab_size)).astype(np.int32)
-    ids = {"rows": rows} | ({"keys": parts.weights.get("keys", rows).astype(np.int32)} if settings.hashed else {})
+    rows = parts.weights.get("rows",
+                             np.arange(settings.vocab_size)).astype(np.int32)
+    ids = {"rows": rows
+           } | ({"keys": parts.weights.get("keys", rows).astype(np.int32)}
+                if settings.hashed else {})
     for name, values in ids.items():
         small = graph.put(f"Gather({graph.array(values)}, input_ids)")
         graph.lines.append(f"{name} = Cast<to = 7>({small})")
     graph.lines.append("mask = Cast<to = 1>(attention_mask)")
     for operation in settings.program:
-        graph.results[operation.result] = _GRAPHS[type(operation)](graph, operation)
-    every = "\n".join([*graph.lines, f"logits = Identity({graph.results['logits']})"])
+        graph.results[operation.result] = _GRAPHS[type(operation)](graph,
+                                                                   operation)
+    every = "\n".join(
+        [*graph.lines, f"logits = Identity({graph.results['logits']})"])
     head = "student (int64[batch, tokens] input_ids, int64[batch, tokens] attention_mask)"
-    return (f'<ir_version: 8, opset_import: ["" : {opset}], producer_name: "distillnb">\n{head} '
-            f"=> (float[batch, {len(settings.names)}] logits) {{\n{every}\n}}"), graph.constants
+    return (
+        f'<ir_version: 8, opset_import: ["" : {opset}], producer_name: '
+        f'"distillnb">\n{head} '
+        f"=> (float[batch, {len(settings.names)}] logits) {{\n{every}\n}}"
+    ), graph.constants
 
 # %% ../nbs/61_export.ipynb #d0f5ff87
 def _onnx_model(parts: Parts, bits: int, opset: int) -> bytes:
@@ -335,26 +447,39 @@ def _onnx_model(parts: Parts, bits: int, opset: int) -> bytes:
     from onnx import checker, helper, numpy_helper, parser
     text, constants = _onnx_text(parts, bits, opset)
     model = parser.parse_model(text)
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
-    helper.set_model_props(model, {"config": parts.settings.text(), "tokenizer": _tokenizer_text(parts.tokenizer),
-                                   "checksum": (runtime._MARK + b"0" * 64).decode()})
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in constants.items())
+    helper.set_model_props(
+        model, {
+            "config": parts.settings.text(), "tokenizer": _tokenizer_text(
+                parts.tokenizer),
+            "checksum": (runtime._MARK + b"0" * 64).decode()
+        })
     checker.check_model(model, full_check=True)
     return runtime._sealed(model.SerializeToString())
 
 # %% ../nbs/61_export.ipynb #4d124063
-def _other_shapes(data: bytes, student: runtime.Student, texts: list[str]) -> float:
-    "Largest difference of a logit when the same texts come alone, in threes, and padded to the limit."
+def _other_shapes(data: bytes, student: runtime.Student,
+                  texts: list[str]) -> float:
+    """Largest difference of a logit when the same texts come alone, in threes,
+    and padded to the limit."""
     import onnxruntime
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(data,
+                                           providers=["CPUExecutionProvider"])
     expected, largest = student.logits(texts), 0.
     for size, width in ((1, 0), (3, 0), (3, student.settings.max_length)):
         for first in range(0, len(texts), size):
-            ids, lengths = runtime._encode(student.tokenizer, texts[first:first + size])
+            ids, lengths = runtime._encode(student.tokenizer,
+                                           texts[first:first + size])
             mask = np.arange(max(width, lengths.max(), 1)) < lengths[:, None]
             input_ids = np.zeros(mask.shape, np.int64)
             input_ids[mask] = ids
-            logits = session.run(None, {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)})[0]
-            largest = max(largest, float(abs(logits - expected[first:first + size]).max()))
+            logits = session.run(
+                None,
+                {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)
+                 })[0]
+            largest = max(largest,
+                          float(abs(logits - expected[first:first + size]).max()))
     return largest
 
 # %% ../nbs/61_export.ipynb #d95c5636
@@ -364,7 +489,8 @@ def save_onnx(
     texts: Iterable[str],  # real texts to check it with, some hundreds or more
     bits: int = 32,  # of a weight: 32, 16 or 8
     opset: int = 18,  # of ONNX, 18 or later
-    bound: float | None = None,  # largest difference of a probability; None: that of `BOUNDS`
+    # largest difference of a probability; None: that of `BOUNDS`
+    bound: float | None = None,
 ) -> dict:  # "bytes", "texts", "largest_difference" (of a probability), "agreement" (share of texts, same class)
     """Write a student as ONNX: `input_ids` and `attention_mask`, int64 `[batch, tokens]`, padding on the right ->
     `logits` `[batch, K]`. Raises `Refused`, and writes nothing, when its answers differ by more than `bound`;
@@ -374,12 +500,16 @@ def save_onnx(
     file, texts = Path(file), list(texts)
     _check_request(file, ".onnx", texts, bits)
     if not 18 <= opset <= onnx.defs.onnx_opset_version():
-        raise ValueError(f"opset={opset}: choose 18 to {onnx.defs.onnx_opset_version()}")
+        raise ValueError(
+            f"opset={opset}: choose 18 to {onnx.defs.onnx_opset_version()}")
     data = _onnx_model(_parts(classifier), bits, opset)
     student = runtime._student(data, file.name)
-    found = _compare(classifier, student, texts, data, BOUNDS[bits] if bound is None else bound)
+    found = _compare(classifier, student, texts, data,
+                     BOUNDS[bits] if bound is None else bound)
     if (largest := _other_shapes(data, student, texts[:30])) > 1e-3:
-        raise Refused(f"The graph's logits change by up to {largest:.2g} with the shape of a batch, so it was not "
-                      "written: please report this")
+        raise Refused(
+            f"The graph's logits change by up to {largest:.2g} with the shape of "
+            "a batch, so it was not "
+            "written: please report this")
     _write(file, data)
     return found

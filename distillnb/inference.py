@@ -25,26 +25,37 @@ from .training import predict_logits
 # %% ../nbs/37_inference.ipynb #6c868cf1
 @dataclass(eq=False)
 class Reader:
-    "A student (or any sequence classifier) with its tokenizer: texts in, logits out."
+    """A student (or any sequence classifier) with its tokenizer: texts in, logits
+    out."""
     model: PreTrainedModel  # the student
     tokenizer: object  # its fast tokenizer
-    max_length: int = 128  # most tokens in a text, special tokens counted; longer texts are cut
-    names: list[str] = field(init=False)  # the classes in the order of the probabilities
-    multilabel: bool = field(init=False)  # whether the classes are independent of each other
+    # most tokens in a text, special tokens counted; longer texts are cut
+    max_length: int = 128
+    # the classes in the order of the probabilities
+    names: list[str] = field(init=False)
+    # whether the classes are independent of each other
+    multilabel: bool = field(init=False)
 
     def __post_init__(self):
         self.model.eval()
         self.multilabel = self.model.config.problem_type == "multi_label_classification"
-        self.names = [str(self.model.config.id2label[i]) for i in range(self.model.config.num_labels)]
-        self._core = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())  # a copy whose settings can stay
-        self._core.enable_truncation(self.max_length, direction=self.tokenizer.truncation_side)
+        self.names = [
+            str(self.model.config.id2label[i])
+            for i in range(self.model.config.num_labels)
+        ]
+        # a copy whose settings can stay
+        self._core = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        self._core.enable_truncation(self.max_length,
+                                     direction=self.tokenizer.truncation_side)
         self._core.no_padding()
 
     def _logits(self, texts: list[str], first: int = 0) -> np.ndarray:
-        "Logits for a block of texts, float32 `[n, K]`; `first` is the number of its first row."
+        """Logits for a block of texts, float32 `[n, K]`; `first` is the number of
+        its first row."""
         refuse_no_text(texts, first)
         ids, lengths, cut = encode(self._core, texts, first)
-        tokens = Tokens(ids, np.append(0, lengths.cumsum()), cut, self.max_length, self.tokenizer.pad_token_id or 0, "")
+        tokens = Tokens(ids, np.append(0, lengths.cumsum()), cut, self.max_length,
+                        self.tokenizer.pad_token_id or 0, "")
         return predict_logits(self.model, tokens)
 
     def logits(
@@ -52,13 +63,21 @@ class Reader:
         texts: Iterable[str],  # any number of them, a generator too
         block: int = 4096,  # texts that are in the works at a time
     ) -> np.ndarray:  # in the order of `names`, float32, [n, K]
-        "Logits for each text. Raises `TypeError` for what is not a list of strings, `ValueError` for broken text."
+        """Logits for each text.
+
+        Raises `TypeError` for what is not a list of strings, `ValueError` for
+        broken text."""
         refuse_no_list(texts)
         if isinstance(texts, list) and 0 < len(texts) <= block:
             return self._logits(texts)
-        parts, rest, row = [np.empty((0, len(self.names)), np.float32)], iter(texts), 0
+        parts, rest, row = [np.empty((0, len(self.names)),
+                                     np.float32)], iter(texts), 0
         total = len(texts) if hasattr(texts, "__len__") else None
-        with tqdm(desc="Answering", unit=" texts", leave=False, delay=2, total=total) as bar:
+        with tqdm(desc="Answering",
+                  unit=" texts",
+                  leave=False,
+                  delay=2,
+                  total=total) as bar:
             while part := list(islice(rest, block)):
                 parts.append(self._logits(part, row))
                 row += len(part)
@@ -80,18 +99,22 @@ class Classifier(Reader):
     def predict(
         self,
         texts: Iterable[str],  # any number of them
-    ) -> list[str] | list[list[str]]:  # the likeliest class of each; where there may be several, those from one half up
-        "Name of the likeliest class for each text, or the names of all likely ones. Raises as `predict_proba` does."
+    ) -> list[str] | list[list[
+            str]]:  # the likeliest class of each; where there may be several, those from one half up
+        """Name of the likeliest class for each text, or the names of all likely
+        ones. Raises as `predict_proba` does."""
         probabilities = self.predict_proba(texts)
         if self.multilabel:
-            return [[self.names[i] for i in np.flatnonzero(row >= .5)] for row in probabilities]
+            return [[self.names[i] for i in np.flatnonzero(row >= .5)]
+                    for row in probabilities]
         return [self.names[i] for i in probabilities.argmax(1)]
 
     def save(
         self,
         folder: str | Path,  # made if missing
     ) -> Path:  # the folder, for `load_student`, and for transformers
-        "Write model and tokenizer as transformers does, `max_length` with the tokenizer, and seal them."
+        """Write model and tokenizer as transformers does, `max_length` with the
+        tokenizer, and seal them."""
         with written_whole(folder) as new, quiet_transformers():
             self.model.save_pretrained(new)
             self.tokenizer.model_max_length = self.max_length
@@ -101,18 +124,27 @@ class Classifier(Reader):
 
 # %% ../nbs/37_inference.ipynb #13ce329e
 def load_student(
-    source: str | Path,  # where a run or `save` has put it, or `hf://owner/name` for one on the hub
-    device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
+    # where a run or `save` has put it, or `hf://owner/name` for one on the hub
+    source: str | Path,
+    # "cuda", "mps", "cpu", or None for the best there is
+    device: str | None = None,
 ) -> Classifier:
     "A saved student with its tokenizer. Raises `ValueError` where there is none."
     hub = str(source).startswith("hf://")
     if not hub and not (Path(source) / "config.json").is_file():
-        raise ValueError(f"{source} does not hold a saved student: give a folder such as "
-                         "runs/demo/students/cnn-distilled, or hf://owner/name")
-    model, tokenizer = load_classifier(str(source).removeprefix("hf://") if hub else source)
+        raise ValueError(
+            f"{source} does not hold a saved student: give a folder such as "
+            "runs/demo/students/cnn-distilled, or hf://owner/name")
+    model, tokenizer = load_classifier(
+        str(source).removeprefix("hf://") if hub else source)
     check_vocabulary(model, tokenizer, str(source))
-    most = tokenizer.model_max_length  # transformers fills in 1e30 where nothing was saved
-    if not isinstance(most, (int, float)) or most <= tokenizer.num_special_tokens_to_add():
-        raise ValueError(f"{source}: model_max_length in tokenizer_config.json is {most!r}: give the most tokens of a "
-                         "text")
-    return Classifier(model.to(pick_device(device)), tokenizer, int(most) if most < 1e6 else 512)
+    # transformers fills in 1e30 where nothing was saved
+    most = tokenizer.model_max_length
+    if not isinstance(
+            most, (int, float)) or most <= tokenizer.num_special_tokens_to_add():
+        raise ValueError(
+            f"{source}: model_max_length in tokenizer_config.json is {most!r}: "
+            "give the most tokens of a "
+            "text")
+    return Classifier(model.to(pick_device(device)), tokenizer,
+                      int(most) if most < 1e6 else 512)

@@ -22,42 +22,62 @@ from .tokens import Tokens
 
 # %% ../nbs/32_kernels.ipynb #6ca2df8a
 def _torch_steps(
-    model: LinearStudent, tokens: Tokens, loss: Loss, order, batch_size: int, rates, labels, logits, predictions,
+    model: LinearStudent,
+    tokens: Tokens,
+    loss: Loss,
+    order,
+    batch_size: int,
+    rates,
+    labels,
+    logits,
+    predictions,
 ) -> tuple[float, int]:
-    "Plain SGD in PyTorch operations: sum of the losses over texts, and the step whose loss is not finite, or -1."
-    weight, bias, table = (p.data for p in (model.classifier.weight, model.classifier.bias, model.embedding.weight))
+    """Plain SGD in PyTorch operations: sum of the losses over texts, and the step
+    whose loss is not finite, or -1."""
+    weight, bias, table = (p.data for p in (model.classifier.weight,
+                                            model.classifier.bias,
+                                            model.embedding.weight))
     device, total = table.device, 0.0
     for step, rate in enumerate(rates.tolist()):
         rows = order[step * batch_size:(step + 1) * batch_size]
         ids, starts = tokens.bag(rows)
         lengths = torch.from_numpy(np.diff(starts, append=len(ids))).to(device)
-        bag, counts = model.bag(model.table_rows(torch.from_numpy(ids).to(device)), lengths)
+        bag, counts = model.bag(
+            model.table_rows(torch.from_numpy(ids).to(device)), lengths)
         if model.config.average == "max_length":
-            divisor = torch.full((len(rows), 1), float(model.config.positions), device=device)
+            divisor = torch.full((len(rows), 1),
+                                 float(model.config.positions),
+                                 device=device)
         else:
             divisor = counts.clamp(min=1)[:, None].to(table.dtype)
         with torch.no_grad():
-            h = model.embedding(bag, counts.cumsum(0) - counts) / divisor  # (B, width)
+            # (B, width)
+            h = model.embedding(bag, counts.cumsum(0) - counts) / divisor
         z = torch.addmm(bias, h, weight.T).requires_grad_()  # (B, K)
-        value = loss(z, torch.from_numpy(labels[rows]).to(device),
-                     None if logits is None else torch.from_numpy(logits[rows]).to(device))
+        value = loss(
+            z,
+            torch.from_numpy(labels[rows]).to(device),
+            None if logits is None else torch.from_numpy(logits[rows]).to(device))
         if not math.isfinite(value.item()):
             return value.item(), step
         g, = torch.autograd.grad(value, z)
-        each = (g @ weight / divisor).repeat_interleave(counts, 0)  # (tokens, width)
+        # (tokens, width)
+        each = (g @ weight / divisor).repeat_interleave(counts, 0)
         if model.embedding.padding_idx is not None:
             each[bag == model.embedding.padding_idx] = 0
         table.index_add_(0, bag, each, alpha=-rate)
         weight.addmm_(g.T, h, alpha=-rate)
         bias.sub_(g.sum(0), alpha=rate)
         total += value.item() * len(rows)
-        predictions[step * batch_size:step * batch_size + len(rows)] = z.argmax(1).cpu().numpy()
+        predictions[step * batch_size:step * batch_size +
+                    len(rows)] = z.argmax(1).cpu().numpy()
     return total, -1
 
 # %% ../nbs/32_kernels.ipynb #13e09498
 @machine_code
 def _fill_bag(ids, rows, skip, ngrams, first_bucket, buckets, bag):
-    "Write the rows of a text's tokens and n-grams into `bag`, and return how many there are."
+    """Write the rows of a text's tokens and n-grams into `bag`, and return how
+    many there are."""
     count = 0
     for t in range(len(ids)):
         if rows[ids[t]] != skip:
@@ -73,7 +93,8 @@ def _fill_bag(ids, rows, skip, ngrams, first_bucket, buckets, bag):
 # %% ../nbs/32_kernels.ipynb #a4a67881
 @machine_code
 def _logit_gradient(z, label, hard, target, soft, alpha, temperature, size, g):
-    "Write the gradient for logits `z` into `g`; return the text's share of the loss. `hard` of `size` have a label."
+    """Write the gradient for logits `z` into `g`; return the text's share of the
+    loss. `hard` of `size` have a label."""
     n_classes, loss, top, mass = len(z), 0.0, z.max(), np.float32(0)
     g[:] = 0
     if hard > 0 and label >= 0:
@@ -93,33 +114,44 @@ def _logit_gradient(z, label, hard, target, soft, alpha, temperature, size, g):
         top_target, mass_target, mass = target.max(), np.float32(0), np.float32(0)
         for k in range(n_classes):
             mass += np.exp((z[k] - top) / np.float32(temperature))
-            mass_target += np.exp((target[k] - top_target) / np.float32(temperature))
+            mass_target += np.exp(
+                (target[k] - top_target) / np.float32(temperature))
         for k in range(n_classes):
             log_q = (z[k] - top) / np.float32(temperature) - np.log(mass)
-            log_p = (target[k] - top_target) / np.float32(temperature) - np.log(mass_target)
-            loss += (1 - alpha) * temperature * temperature * np.exp(log_p) * (log_p - log_q) / size
-            g[k] += np.float32((1 - alpha) * temperature / size) * (np.exp(log_q) - np.exp(log_p))
+            log_p = (target[k] -
+                     top_target) / np.float32(temperature) - np.log(mass_target)
+            loss += (1 - alpha) * temperature * temperature * np.exp(log_p) * (
+                log_p - log_q) / size
+            g[k] += np.float32((1 - alpha) * temperature /
+                               size) * (np.exp(log_q) - np.exp(log_p))
     return loss
 
 # %% ../nbs/32_kernels.ipynb #934a57fc
 @machine_code
-def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, targets, alpha, soft, temperature,
-                    table, weight, bias, divisor, skip, ngrams, buckets, predictions):
-    "Plain SGD in loops: sum of the losses over texts, and the step whose loss is not finite, or -1."
+def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, targets,
+                    alpha, soft, temperature, table, weight, bias, divisor, skip,
+                    ngrams, buckets, predictions):
+    """Plain SGD in loops: sum of the losses over texts, and the step whose loss
+    is not finite, or -1."""
     n_classes, width = weight.shape
     first_bucket = len(table) - buckets
     longest = 0
     for text in order:
         longest = max(longest, offsets[text + 1] - offsets[text])
-    bags, counts = np.empty((batch_size, longest * ngrams), np.int64), np.empty(batch_size, np.int64)
-    h, change = np.empty((batch_size, width), np.float32), np.empty(width, np.float32)
-    z, g = np.empty((batch_size, n_classes), np.float32), np.empty((batch_size, n_classes), np.float32)
+    bags, counts = np.empty((batch_size, longest * ngrams),
+                            np.int64), np.empty(batch_size, np.int64)
+    h, change = np.empty((batch_size, width),
+                         np.float32), np.empty(width, np.float32)
+    z, g = np.empty((batch_size, n_classes), np.float32), np.empty(
+        (batch_size, n_classes), np.float32)
     total = 0.0
     for step in range(len(rates)):
-        texts, hard, loss = order[step * batch_size:(step + 1) * batch_size], 0, 0.0
+        texts, hard, loss = order[step * batch_size:(step + 1) *
+                                  batch_size], 0, 0.0
         for j in range(len(texts)):
             bag, hj, text = bags[j], h[j], texts[j]
-            count = _fill_bag(ids[offsets[text]:offsets[text + 1]], rows, skip, ngrams, first_bucket, buckets, bag)
+            count = _fill_bag(ids[offsets[text]:offsets[text + 1]], rows, skip,
+                              ngrams, first_bucket, buckets, bag)
             scale = np.float32(1 / (divisor if divisor > 0 else max(count, 1)))
             hj[:] = 0
             for t in range(count):
@@ -138,12 +170,15 @@ def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, target
             hard += alpha > 0 and labels[text] >= 0
         for j in range(len(texts)):
             label, target = labels[texts[j]], targets[texts[j]]
-            loss += _logit_gradient(z[j], label, hard, target, soft, alpha, temperature, len(texts), g[j])
-        if not abs(loss) < np.inf:  # `isfinite` subtracts, and reordered sums may drop that
+            loss += _logit_gradient(z[j], label, hard, target, soft, alpha,
+                                    temperature, len(texts), g[j])
+        # `isfinite` subtracts, and reordered sums may drop that
+        if not abs(loss) < np.inf:
             return loss, step
         total += loss * len(texts)
         for j in range(len(texts)):
-            bag, scale = bags[j], np.float32(rates[step] / (divisor if divisor > 0 else max(counts[j], 1)))
+            bag, scale = bags[j], np.float32(
+                rates[step] / (divisor if divisor > 0 else max(counts[j], 1)))
             change[:] = 0
             for k in range(n_classes):
                 slope, line = scale * g[j, k], weight[k]
@@ -170,9 +205,12 @@ def not_finite(
     rate: float,  # learning rate of that step
     clip: float | None = None,  # largest norm of the gradient
 ) -> FloatingPointError:
-    "The error for a loss that is not finite: where it happened and what to change."
-    return FloatingPointError(f"The loss is {value} in epoch {epoch}, step {step}: lower the learning rate "
-                              f"(now {rate:g}) or clip the gradients harder (clip={clip})")
+    """The error for a loss that is not finite: where it happened and what to
+    change."""
+    return FloatingPointError(
+        f"The loss is {value} in epoch {epoch}, step {step}: lower the learning "
+        "rate "
+        f"(now {rate:g}) or clip the gradients harder (clip={clip})")
 
 # %% ../nbs/32_kernels.ipynb #a014e107
 def check_rows(
@@ -181,34 +219,47 @@ def check_rows(
     labels: np.ndarray | None = None,  # class ids, -1 where there is none, [n]
     logits: np.ndarray | None = None,  # the teacher's, [n, K]
 ) -> None:
-    "Raise `ValueError` for ids, labels or logits that do not fit: compiled loops would read beyond their arrays."
+    """Raise `ValueError` for ids, labels or logits that do not fit: compiled
+    loops would read beyond their arrays."""
     for name, values in (("labels", labels), ("logits", logits)):
         if values is not None and len(values) != len(tokens):
-            raise ValueError(f"{len(values):,} {name} for {len(tokens):,} texts: they must belong to the same texts, "
-                             "row by row")
+            raise ValueError(
+                f"{len(values):,} {name} for {len(tokens):,} texts: they must "
+                "belong to the same texts, "
+                "row by row")
     config = model.config
     known = getattr(config, "tokenizer_size", None) or config.vocab_size
     ids = tokens.ids[tokens.offsets[0]:tokens.offsets[-1]]
     if len(ids) and not 0 <= ids.min() <= ids.max() < known:
-        raise ValueError(f"There is a token id {ids.max()}, but the student knows {known:,}: build it for "
-                         "len(tokenizer) ids")
+        raise ValueError(
+            f"There is a token id {ids.max()}, but the student knows {known:,}: "
+            "build it for "
+            "len(tokenizer) ids")
     if labels is not None and labels.max(initial=-1) >= config.num_labels:
-        raise ValueError(f"There is a label {labels.max()}, but the student has {config.num_labels} classes, from 0: "
-                         f"build it with num_labels={labels.max() + 1}")
+        raise ValueError(
+            f"There is a label {labels.max()}, but the student has "
+            f"{config.num_labels} classes, from 0: "
+            f"build it with num_labels={labels.max() + 1}")
     if logits is not None and logits.shape[1:] != (config.num_labels,):
-        raise ValueError(f"Logits of shape {logits.shape} for {config.num_labels} classes: they must be "
-                         "[texts, classes]")
+        raise ValueError(
+            f"Logits of shape {logits.shape} for {config.num_labels} classes: "
+            "they must be "
+            "[texts, classes]")
 
 # %% ../nbs/32_kernels.ipynb #5b9d18cd
 class _Compiled(NamedTuple):
     "What the compiled steps know of a loss."
     alpha: float  # weight of the labels
-    soft: int  # what is asked of the logits: 0 nothing, 1 the squared difference, 2 the softened probabilities
+    # what is asked of the logits: 0 nothing, 1 the squared difference, 2 the
+    # softened probabilities
+    soft: int
     temperature: float
 
 def _kind(loss: Loss) -> _Compiled | None:
-    "How the compiled steps compute a loss; None for a loss that they do not know."
-    if type(loss) is CrossEntropy:  # not isinstance: a subclass may compute something else
+    """How the compiled steps compute a loss; None for a loss that they do not
+    know."""
+    # not isinstance: a subclass may compute something else
+    if type(loss) is CrossEntropy:
         return _Compiled(1.0, 0, 1.0)
     if type(loss) is LogitMSE:
         return _Compiled(0.0, 1, 1.0)
@@ -219,27 +270,43 @@ def _kind(loss: Loss) -> _Compiled | None:
     return None
 
 # %% ../nbs/32_kernels.ipynb #d04dfe3c
-def _arrays(model: LinearStudent, tokens: Tokens, labels, logits) -> tuple[tuple, tuple]:
-    "What compiled steps read: ids, offsets and the row of each id; labels and the teacher's logits, zeros for none."
-    rows = np.arange(model.config.vocab_size, dtype=np.int32) if model.rows is None else model.rows.numpy()
-    targets = np.zeros((len(tokens), model.config.num_labels), np.float32) if logits is None else logits
-    return ((np.asarray(tokens.ids), np.asarray(tokens.offsets), rows),
-            (np.ascontiguousarray(labels, np.int64), np.ascontiguousarray(targets, np.float32)))
+def _arrays(model: LinearStudent, tokens: Tokens, labels,
+            logits) -> tuple[tuple, tuple]:
+    """What compiled steps read: ids, offsets and the row of each id; labels and
+    the teacher's logits, zeros for none."""
+    rows = np.arange(
+        model.config.vocab_size,
+        dtype=np.int32) if model.rows is None else model.rows.numpy()
+    targets = np.zeros(
+        (len(tokens),
+         model.config.num_labels), np.float32) if logits is None else logits
+    return ((np.asarray(
+        tokens.ids), np.asarray(tokens.offsets), rows), (np.ascontiguousarray(
+            labels, np.int64), np.ascontiguousarray(targets, np.float32)))
 
 def _compiled_run(
-    model: LinearStudent, tokens: Tokens, kind: _Compiled, batch_size: int, labels, logits,
+    model: LinearStudent,
+    tokens: Tokens,
+    kind: _Compiled,
+    batch_size: int,
+    labels,
+    logits,
 ) -> Callable:
-    "The compiled steps as a function of order, rates and predictions; they write into the model's own memory."
+    """The compiled steps as a function of order, rates and predictions; they
+    write into the model's own memory."""
     config = model.config
     parameters = model.embedding.weight, model.classifier.weight, model.classifier.bias
     table, weight, bias = (parameter.detach().numpy() for parameter in parameters)
-    (ids, offsets, rows), (labels, targets) = _arrays(model, tokens, labels, logits)
+    (ids, offsets, rows), (labels, targets) = _arrays(model, tokens, labels,
+                                                      logits)
     divisor = config.positions if config.average == "max_length" else 0
     skip = -1 if model.embedding.padding_idx is None else model.embedding.padding_idx
 
     def run(order, rates, predictions):
-        return _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, targets, *kind,
-                               table, weight, bias, divisor, skip, config.ngrams, config.buckets, predictions)
+        return _compiled_steps(ids, offsets, rows, order, batch_size, rates,
+                               labels, targets, *kind, table, weight, bias,
+                               divisor, skip, config.ngrams, config.buckets,
+                               predictions)
     return run
 
 # %% ../nbs/32_kernels.ipynb #d1a93713
@@ -262,52 +329,74 @@ def sgd_epoch(
     bar: tqdm | None = None,  # moved one a step
     threads: int = 1,  # above 1: lock-free, faster, and no two runs the same
     compiled: bool | None = None,  # None: where possible
-) -> tuple[float, np.ndarray]:  # mean loss over texts; the predictions made along the way, [examples]
-    "Plain SGD over `order`, a batch a step. Raises `ValueError`, `FloatingPointError` where the loss is not finite."
+) -> tuple[
+        float, np.
+        ndarray]:  # mean loss over texts; the predictions made along the way, [examples]
+    """Plain SGD over `order`, a batch a step.
+
+    Raises `ValueError`, `FloatingPointError` where the loss is not finite."""
     labels = np.asarray(labels, np.int64)
     check_rows(model, tokens, labels, logits)
     if not can_sgd(model):
-        raise ValueError("These steps are for a student that averages its tokens, and learns no letters: train it with "
-                         "optimizer='adagrad'")
-    kind = _kind(loss) if numba is not None and model.device.type == "cpu" and compiled is not False else None
+        raise ValueError(
+            "These steps are for a student that averages its tokens, and learns "
+            "no letters: train it with "
+            "optimizer='adagrad'")
+    kind = _kind(
+        loss
+    ) if numba is not None and model.device.type == "cpu" and compiled is not False else None
     if compiled and kind is None:
-        raise ValueError('The compiled steps need a CPU, a loss that they know (CrossEntropy, LogitMSE, '
-                         'SoftCrossEntropy or a Mix of them), and numba: pip install "distillnb[fast]"')
+        raise ValueError(
+            'The compiled steps need a CPU, a loss that they know (CrossEntropy, '
+            'LogitMSE, '
+            'SoftCrossEntropy or a Mix of them), and numba: pip install '
+            '"distillnb[fast]"'
+        )
     order, rates = np.asarray(order, np.int64), np.asarray(rates, np.float32)
     predictions, total = np.empty(len(order), np.int64), 0.0
     if kind is None:
         threads = 1
 
         def run(order, rates, predictions):
-            return _torch_steps(model, tokens, loss, order, batch_size, rates, labels, logits, predictions)
+            return _torch_steps(model, tokens, loss, order, batch_size, rates,
+                                labels, logits, predictions)
     else:
         run = _compiled_run(model, tokens, kind, batch_size, labels, logits)
-    steps = max(1, (16_384 if kind else 256) // batch_size)  # that each thread takes between two looks at the bar
+    # that each thread takes between two looks at the bar
+    steps = max(1, (16_384 if kind else 256) // batch_size)
     starts = range(0, len(rates), steps)
-    parts = [(order[first * batch_size:(first + steps) * batch_size], rates[first:first + steps],
-              predictions[first * batch_size:(first + steps) * batch_size]) for first in starts]
+    parts = [(order[first * batch_size:(first + steps) * batch_size],
+              rates[first:first + steps],
+              predictions[first * batch_size:(first + steps) * batch_size])
+             for first in starts]
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(parts), threads):
-            for part, (value, step) in enumerate(pool.map(run, *zip(*parts[start:start + threads])), start):
+            for part, (value, step) in enumerate(
+                    pool.map(run, *zip(*parts[start:start + threads])), start):
                 if step >= 0:
-                    raise not_finite(value, epoch, starts[part] + step, rates[starts[part] + step])
+                    raise not_finite(value, epoch, starts[part] + step,
+                                     rates[starts[part] + step])
                 total += value
                 if bar is not None:
                     bar.update(len(parts[part][1]))
     return total / len(order), predictions
 
 # %% ../nbs/32_kernels.ipynb #ada06a01
-SMALL = 1e-6  # added to the root of the squares, so that a gradient that is only rounding moves nothing
+# added to the root of the squares, so that a gradient that is only rounding moves
+# nothing
+SMALL = 1e-6
 
 @machine_code
 def _gather(bag, count, tokens, scale, starts, runs, place, which, share):
-    "Write the different rows of a text, letters included, into `which`, how much of each into `share`; how many."
+    """Write the different rows of a text, letters included, into `which`, how
+    much of each into `share`; how many."""
     used = 0
     for t in range(count):
         row = bag[t]
         last = starts[row + 1] if row < tokens else -1
         first = starts[row] if row < tokens else 0
-        for letter in range(first - 1, max(last, first)):  # the row itself, then its letters
+        # the row itself, then its letters
+        for letter in range(first - 1, max(last, first)):
             at = row if letter < first else runs[letter]
             if place[at] < 0:
                 place[at], which[used], share[used] = used, at, 0
@@ -319,26 +408,35 @@ def _gather(bag, count, tokens, scale, starts, runs, place, which, share):
 
 # %% ../nbs/32_kernels.ipynb #ada06a02
 @machine_code
-def _adagrad_steps(texts, order, rates, answers, kind, parts, squares, shape, letters, predictions):
-    "AdaGrad, a text a step: sum of the losses, and the step whose loss is not finite, or -1."
-    (ids, offsets, rows), (labels, targets), (alpha, soft, temperature) = texts, answers, kind
-    (table, weight, bias), (table_squares, weight_squares, bias_squares) = parts, squares
+def _adagrad_steps(texts, order, rates, answers, kind, parts, squares, shape,
+                   letters, predictions):
+    """AdaGrad, a text a step: sum of the losses, and the step whose loss is not
+    finite, or -1."""
+    (ids, offsets, rows), (labels, targets), (alpha, soft,
+                                              temperature) = texts, answers, kind
+    (table, weight, bias), (table_squares, weight_squares,
+                            bias_squares) = parts, squares
     (learns, root, ngrams, tokens, buckets), (starts, runs) = shape, letters
     (n_classes, width), longest, most = weight.shape, 0, 0
     for text in order:
         longest = max(longest, offsets[text + 1] - offsets[text])
     for row in range(tokens):
         most = max(most, starts[row + 1] - starts[row])
-    bag, place = np.empty(longest * ngrams, np.int64), np.full(len(table), -1, np.int32)
+    bag, place = np.empty(longest * ngrams,
+                          np.int64), np.full(len(table), -1, np.int32)
     which = np.empty(longest * (ngrams + most), np.int64)
     share = np.empty(len(which), np.float32)
     h, gh = np.empty(width, np.float32), np.empty(width, np.float32)
-    z, g, total = np.empty(n_classes, np.float32), np.empty(n_classes, np.float32), 0.0
+    z, g, total = np.empty(n_classes,
+                           np.float32), np.empty(n_classes, np.float32), 0.0
     for step in range(len(order)):
         text, rate = order[step], rates[step]
-        count = _fill_bag(ids[offsets[text]:offsets[text + 1]], rows, -1, ngrams, tokens, buckets, bag)
-        scale = np.float32(1 / (np.sqrt(max(count, 1)) if root else max(count, 1)))
-        used = _gather(bag, count, tokens, scale, starts, runs, place, which, share)
+        count = _fill_bag(ids[offsets[text]:offsets[text + 1]], rows, -1, ngrams,
+                          tokens, buckets, bag)
+        scale = np.float32(
+            1 / (np.sqrt(max(count, 1)) if root else max(count, 1)))
+        used = _gather(bag, count, tokens, scale, starts, runs, place, which,
+                       share)
         h[:] = 0
         for u in range(used):
             vector = table[which[u]]
@@ -351,8 +449,8 @@ def _adagrad_steps(texts, order, rates, answers, kind, parts, squares, shape, le
             z[k] = score
         predictions[step] = z.argmax()
         label = labels[text]
-        loss = _logit_gradient(z, label, 1 if alpha > 0 and label >= 0 else 0, targets[text], soft, alpha, temperature,
-                               1, g)
+        loss = _logit_gradient(z, label, 1 if alpha > 0 and label >= 0 else 0,
+                               targets[text], soft, alpha, temperature, 1, g)
         if not abs(loss) < np.inf:
             return loss, step
         total += loss
@@ -368,11 +466,13 @@ def _adagrad_steps(texts, order, rates, answers, kind, parts, squares, shape, le
                 vector[d] -= rate * slope / (np.sqrt(past[d]) + np.float32(SMALL))
         for k in range(n_classes):
             bias_squares[k] += g[k] * g[k]
-            bias[k] -= rate * g[k] / (np.sqrt(bias_squares[k]) + np.float32(SMALL))
+            bias[k] -= rate * g[k] / (np.sqrt(bias_squares[k]) +
+                                      np.float32(SMALL))
             for d in range(width if learns else 0):
                 slope = g[k] * h[d]
                 weight_squares[k, d] += slope * slope
-                weight[k, d] -= rate * slope / (np.sqrt(weight_squares[k, d]) + np.float32(SMALL))
+                weight[k, d] -= rate * slope / (np.sqrt(weight_squares[k, d]) +
+                                                np.float32(SMALL))
     return total, -1
 
 # %% ../nbs/32_kernels.ipynb #ada06a04
@@ -380,27 +480,39 @@ def can_adagrad(
     model,  # a student
     loss: Loss,  # what it is told to be
 ) -> bool:
-    "Whether the compiled steps can train it: a linear student, on a processor, with numba, and a loss they know."
-    known = numba is not None and isinstance(model, LinearStudent) and model.config.average in ("root", "tokens")
+    """Whether the compiled steps can train it: a linear student, on a processor,
+    with numba, and a loss they know."""
+    known = numba is not None and isinstance(
+        model, LinearStudent) and model.config.average in ("root", "tokens")
     return known and model.device.type == "cpu" and _kind(loss) is not None
 
-def _adagrad_run(model: LinearStudent, tokens: Tokens, loss: Loss, labels, logits, optimizer) -> Callable:
+def _adagrad_run(model: LinearStudent, tokens: Tokens, loss: Loss, labels, logits,
+                 optimizer) -> Callable:
     "The compiled steps as a function of order, rates and predictions."
     config, bag = model.config, model.embedding
     matrix = np.eye(config.num_labels, dtype=np.float32)
-    weights = [bag.weight, None if config.votes else model.classifier.weight, model.classifier.bias]
-    parts = tuple(matrix if weight is None else weight.detach().numpy() for weight in weights)
-    squares = tuple(matrix if weight is None else optimizer.state[weight]["sum"].numpy() for weight in weights)
+    weights = [
+        bag.weight, None if config.votes else model.classifier.weight,
+        model.classifier.bias
+    ]
+    parts = tuple(matrix if weight is None else weight.detach().numpy()
+                  for weight in weights)
+    squares = tuple(
+        matrix if weight is None else optimizer.state[weight]["sum"].numpy()
+        for weight in weights)
     texts, answers = _arrays(model, tokens, labels, logits)
-    starts, runs = np.zeros(config.vocab_size + 1, np.int64), np.zeros(0, np.int64)
+    starts, runs = np.zeros(config.vocab_size + 1,
+                            np.int64), np.zeros(0, np.int64)
     if bag.starts is not None:
         own = bag.starts.numpy()[:-1]
-        starts, runs = np.append(own, np.full(config.vocab_size + 1 - len(own), own[-1])), bag.runs.numpy()
+        starts, runs = np.append(
+            own, np.full(config.vocab_size + 1 - len(own),
+                         own[-1])), bag.runs.numpy()
     shape = not config.votes, config.average == "root", config.ngrams, config.vocab_size, config.buckets
 
     def run(order, rates, predictions):
-        return _adagrad_steps(texts, order, rates, answers, tuple(_kind(loss)), parts, squares, shape, (starts, runs),
-                              predictions)
+        return _adagrad_steps(texts, order, rates, answers, tuple(_kind(loss)),
+                              parts, squares, shape, (starts, runs), predictions)
     return run
 
 def adagrad_epoch(
@@ -411,11 +523,16 @@ def adagrad_epoch(
     rates: np.ndarray,  # learning rate of each step, [examples]
     labels: np.ndarray,  # class ids, -1 where there is none, [n]
     logits: np.ndarray | None,  # the teacher's logits, [n, K]
-    optimizer: torch.optim.Adagrad,  # of the student; its sums of squares are changed in place
+    # of the student; its sums of squares are changed in place
+    optimizer: torch.optim.Adagrad,
     epoch: int = 0,  # named in the error when the loss is not finite
     bar: tqdm | None = None,  # moved one a step
-) -> tuple[float, np.ndarray]:  # mean loss over texts; the predictions made along the way, [examples]
-    "AdaGrad over `order`, a text a step. Raises `ValueError`, `FloatingPointError` where the loss is not finite."
+) -> tuple[
+        float, np.
+        ndarray]:  # mean loss over texts; the predictions made along the way, [examples]
+    """AdaGrad over `order`, a text a step.
+
+    Raises `ValueError`, `FloatingPointError` where the loss is not finite."""
     labels = np.asarray(labels, np.int64)
     check_rows(model, tokens, labels, logits)
     order, rates = np.asarray(order, np.int64), np.asarray(rates, np.float32)

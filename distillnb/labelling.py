@@ -20,30 +20,46 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 from transformers import Pipeline, PreTrainedModel
 
-from .tables import (ENDINGS, alone, begun_table, check_written, ending, list_of_texts, read_table,
-                              with_numbers, write_table)
-from .teacher import (GIVES, ModelAnswer, Teacher, check_answers, load_teacher, match_labels, model_teacher)
+from .tables import (ENDINGS, alone, begun_table, check_written, ending,
+                              list_of_texts, read_table, with_numbers,
+                              write_table)
+from .teacher import (GIVES, ModelAnswer, Teacher, check_answers,
+                               load_teacher, match_labels, model_teacher)
 from .tokens import refuse_no_text
 
 # %% ../nbs/12_labelling.ipynb #be4a2483
 @dataclass(frozen=True)
 class Wishes:
-    "What was asked for beside the source; each kind of teacher looks at what concerns it."
-    names: list[str] | None = None  # the classes in the order of its columns; needed where it cannot say
-    gives: str | None = None  # "probabilities" or "logits"; of a function or a table, where None means probabilities
-    multilabel: bool | None = None  # whether the classes are independent of each other; None: as it says, else no
+    """What was asked for beside the source; each kind of teacher looks at what
+    concerns it."""
+    # the classes in the order of its columns; needed where it cannot say
+    names: list[str] | None = None
+    # "probabilities" or "logits"; of a function or a table, where None means
+    # probabilities
+    gives: str | None = None
+    # whether the classes are independent of each other; None: as it says, else no
+    multilabel: bool | None = None
     key: str = "text"  # of a table: the column to join by
-    texts: pd.DataFrame | None = None  # of a table: columns `key` and `text`, where it holds ids instead of texts
+    # of a table: columns `key` and `text`, where it holds ids instead of texts
+    texts: pd.DataFrame | None = None
     max_length: int = 128  # of a transformers classifier: most tokens in a text
-    cache: str | Path | None = None  # of a transformers classifier: folder for its logits
-    precision: str | None = None  # of a transformers classifier: as for `teacher_logits`
-    report: Callable | None = None  # of a transformers classifier: told what int8 changes
-    device: str | None = None  # of a transformers classifier: "cuda", "mps", "cpu", or None for the best there is
+    # of a transformers classifier: folder for its logits
+    cache: str | Path | None = None
+    # of a transformers classifier: as for `teacher_logits`
+    precision: str | None = None
+    # of a transformers classifier: told what int8 changes
+    report: Callable | None = None
+    # of a transformers classifier: "cuda", "mps", "cpu", or None for the best
+    # there is
+    device: str | None = None
 
     @property
     def asking(self) -> dict:
         "The settings of a `ModelAnswer`."
-        return {name: getattr(self, name) for name in ("max_length", "cache", "precision", "report", "device")}
+        return {
+            name: getattr(self, name)
+            for name in ("max_length", "cache", "precision", "report", "device")
+        }
 
 # %% ../nbs/12_labelling.ipynb #0ac8a519
 class Kind(NamedTuple):
@@ -55,9 +71,11 @@ KINDS: list[Kind] = []
 
 def register_teacher(
     fits: Callable,  # source -> whether it is of this kind
-    make: Callable | None = None,  # (source, `Wishes`) -> `Teacher`; None: a decorator is returned
+    # (source, `Wishes`) -> `Teacher`; None: a decorator is returned
+    make: Callable | None = None,
 ) -> Callable:  # `make`
-    "Have `any_teacher` take one more kind of source, before all others that it takes."
+    """Have `any_teacher` take one more kind of source, before all others that it
+    takes."""
     if make is None:
         return partial(register_teacher, fits)
     KINDS.insert(0, Kind(fits, make))
@@ -68,10 +86,17 @@ def register_teacher(
 def _from_function(source: Callable, wishes: Wishes) -> Teacher:
     "A function of a list of texts as a teacher"
     if not wishes.names:
-        raise ValueError("A function does not say how its classes are called: give names=[...] in the order of its "
-                         "columns")
-    names, gives = [str(name) for name in wishes.names], wishes.gives or "probabilities"
-    return Teacher(names, gives, source, bool(wishes.multilabel), what="the teacher (a function)")
+        raise ValueError(
+            "A function does not say how its classes are called: give "
+            "names=[...] in the order of its "
+            "columns")
+    names, gives = [str(name)
+                    for name in wishes.names], wishes.gives or "probabilities"
+    return Teacher(names,
+                   gives,
+                   source,
+                   bool(wishes.multilabel),
+                   what="the teacher (a function)")
 
 # %% ../nbs/12_labelling.ipynb #b1ff687c
 @register_teacher(lambda source: hasattr(source, "predict_proba"))
@@ -82,38 +107,58 @@ def _from_estimator(source, wishes: Wishes) -> Teacher:
         try:
             check_is_fitted(source)
         except (NotFittedError, TypeError):
-            raise ValueError(f"The {kind} is not fitted: fit it first; and where scikit-learn copies it, in a grid "
-                             "search, give any_teacher(estimator), which stays as it is") from None
-    own, names = getattr(source, "names", getattr(source, "classes_", None)), wishes.names
+            raise ValueError(
+                f"The {kind} is not fitted: fit it first; and where scikit-learn "
+                "copies it, in a grid "
+                "search, give any_teacher(estimator), which stays as it is"
+            ) from None
+    own, names = getattr(source, "names", getattr(source, "classes_",
+                                                  None)), wishes.names
     if own is None and names is None:
-        raise ValueError(f"The {kind} does not say how its classes are called: give names=[...] in the order of its "
-                         "columns")
+        raise ValueError(
+            f"The {kind} does not say how its classes are called: give "
+            "names=[...] in the order of its "
+            "columns")
     if names is not None and own is not None and len(names) != len(own):
-        raise ValueError(f"{len(names)} names given, but the {kind} has {len(own)} classes "
-                         f"({', '.join(map(str, own))}): name each once")
-    multilabel = getattr(source, "multilabel", False) if wishes.multilabel is None else wishes.multilabel
-    return Teacher([str(name) for name in (own if names is None else names)], "probabilities", source.predict_proba,
-                   bool(multilabel), what=f"the teacher ({kind})")
+        raise ValueError(
+            f"{len(names)} names given, but the {kind} has {len(own)} classes "
+            f"({', '.join(map(str, own))}): name each once")
+    multilabel = getattr(
+        source, "multilabel",
+        False) if wishes.multilabel is None else wishes.multilabel
+    return Teacher([str(name) for name in (own if names is None else names)],
+                   "probabilities",
+                   source.predict_proba,
+                   bool(multilabel),
+                   what=f"the teacher ({kind})")
 
 # %% ../nbs/12_labelling.ipynb #ac1c3087
 def _is_student(source) -> bool:
-    "Whether it is a model with its tokenizer and names, such as `load_student` gives"
+    """Whether it is a model with its tokenizer and names, such as `load_student`
+    gives"""
     parts = ("tokenizer", "names", "max_length", "predict_proba")
-    return isinstance(getattr(source, "model", None), PreTrainedModel) and all(hasattr(source, part) for part in parts)
+    return isinstance(getattr(source, "model", None), PreTrainedModel) and all(
+        hasattr(source, part) for part in parts)
 
 @register_teacher(_is_student)
 def _from_student(source, wishes: Wishes) -> Teacher:
     "A loaded student as a teacher, with its own length limit"
-    asking = wishes.asking | {"max_length": source.max_length, "device": wishes.device or source.model.device}
-    return model_teacher(source.model, source.tokenizer, wishes.names or source.names, wishes.multilabel,
+    asking = wishes.asking | {
+        "max_length": source.max_length, "device": wishes.device
+        or source.model.device
+    }
+    return model_teacher(source.model, source.tokenizer, wishes.names
+                         or source.names, wishes.multilabel,
                          f"the teacher ({type(source).__name__})", **asking)
 
 # %% ../nbs/12_labelling.ipynb #7410183e
 @register_teacher(lambda source: isinstance(source, PreTrainedModel))
 def _from_model(source: PreTrainedModel, wishes: Wishes) -> Teacher:
     "Raise `TypeError`, because a model alone is not enough."
-    raise TypeError("A model alone cannot read: give model_teacher(model, tokenizer, names), a pipeline, or the folder "
-                    "that it is saved in")
+    raise TypeError(
+        "A model alone cannot read: give model_teacher(model, tokenizer, names), "
+        "a pipeline, or the folder "
+        "that it is saved in")
 
 # %% ../nbs/12_labelling.ipynb #05221156
 @dataclass
@@ -124,8 +169,12 @@ class _ZeroShot:
     multilabel: bool
 
     def __call__(self, texts: list[str]) -> list[list[float]]:
-        results = self.pipe(texts, candidate_labels=self.names, multi_label=self.multilabel)
-        scores = [dict(zip(result["labels"], result["scores"])) for result in results]
+        results = self.pipe(texts,
+                            candidate_labels=self.names,
+                            multi_label=self.multilabel)
+        scores = [
+            dict(zip(result["labels"], result["scores"])) for result in results
+        ]
         return [[score[name] for name in self.names] for score in scores]
 
 @register_teacher(lambda source: isinstance(source, Pipeline))
@@ -133,14 +182,24 @@ def _from_pipeline(source: Pipeline, wishes: Wishes) -> Teacher:
     "A transformers pipeline as a teacher"
     if source.task == "zero-shot-classification":
         if not wishes.names:
-            raise ValueError("A zero-shot pipeline has to be told the classes: give names=[...]")
+            raise ValueError(
+                "A zero-shot pipeline has to be told the classes: give "
+                "names=[...]"
+            )
         answer = _ZeroShot(source, list(wishes.names), bool(wishes.multilabel))
-        return Teacher(answer.names, "probabilities", answer, answer.multilabel, what="the zero-shot pipeline",
+        return Teacher(answer.names,
+                       "probabilities",
+                       answer,
+                       answer.multilabel,
+                       what="the zero-shot pipeline",
                        block=32)
     if source.task != "text-classification":
-        raise ValueError(f"A pipeline for {source.task} is not a classifier: wrap it in a function that takes a list "
-                         "of texts and returns probabilities [texts, classes]")
-    return model_teacher(source.model.float(), source.tokenizer, wishes.names, wishes.multilabel, **wishes.asking)
+        raise ValueError(
+            f"A pipeline for {source.task} is not a classifier: wrap it in a "
+            "function that takes a list "
+            "of texts and returns probabilities [texts, classes]")
+    return model_teacher(source.model.float(), source.tokenizer, wishes.names,
+                         wishes.multilabel, **wishes.asking)
 
 # %% ../nbs/12_labelling.ipynb #6acf95c7
 @register_teacher(lambda source: isinstance(source, (str, Path)))
@@ -151,9 +210,13 @@ def _from_folder(source: str | Path, wishes: Wishes) -> Teacher:
 # %% ../nbs/12_labelling.ipynb #7c9d5956
 @register_teacher(lambda source: isinstance(source, Teacher))
 def _from_teacher(source: Teacher, wishes: Wishes) -> Teacher:
-    "The teacher itself, or one that shares its model where the wishes say how to ask it"
+    """The teacher itself, or one that shares its model where the wishes say how
+    to ask it"""
     plain = Wishes().asking
-    wanted = {name: value for name, value in wishes.asking.items() if value != plain[name]}
+    wanted = {
+        name: value for name, value in wishes.asking.items()
+        if value != plain[name]
+    }
     if wanted and isinstance(source.answer, ModelAnswer):
         source = replace(source, answer=replace(source.answer, **wanted))
     if wishes.multilabel not in (None, source.multilabel):
@@ -163,8 +226,11 @@ def _from_teacher(source: Teacher, wishes: Wishes) -> Teacher:
 # %% ../nbs/12_labelling.ipynb #e1595fc3
 _TABLES = ENDINGS  # of files that are tables of answers rather than models
 
-def _read_table(source: pd.DataFrame | str | Path, key: str, names: list[str] | None) -> pd.DataFrame:
-    "A table of answers, its numbers made numbers. Raises `FileNotFoundError`, `ValueError` for one that can't be read."
+def _read_table(source: pd.DataFrame | str | Path, key: str,
+                names: list[str] | None) -> pd.DataFrame:
+    """A table of answers, its numbers made numbers.
+
+    Raises `FileNotFoundError`, `ValueError` for one that can't be read."""
     if isinstance(source, pd.DataFrame):
         return with_numbers(source, key, names, "the table of answers")
     path = Path(source)
@@ -177,8 +243,10 @@ def _read_table(source: pd.DataFrame | str | Path, key: str, names: list[str] | 
         reason = str(error).removeprefix(f"{path}: ").splitlines()[0]
         raise ValueError(f"{path}: not a table of answers ({reason})") from None
     if table.unreadable:
-        raise ValueError(f"{path}: {table.unreadable:,} lines are not a row of this table, the first after "
-                         f"{table.first_unreadable:,} rows: mend or delete them")
+        raise ValueError(
+            f"{path}: {table.unreadable:,} lines are not a row of this table, "
+            "the first after "
+            f"{table.first_unreadable:,} rows: mend or delete them")
     return with_numbers(table.frame, key, names, path.name)
 
 # %% ../nbs/12_labelling.ipynb #09d16b79
@@ -195,58 +263,98 @@ class _Answers:
     def __call__(self, asked: list[str]) -> np.ndarray:
         found = [self.rows.get(text.strip()) for text in asked]
         if lost := [i for i, row in enumerate(found) if row is None]:
-            raise Unanswered(f"{self.where} has no answer for {len(lost):,} of {len(asked):,} texts; the first is text "
-                             f"{lost[0]}, {asked[lost[0]][:60]!r}: have the teacher label it, or leave it out")
+            raise Unanswered(
+                f"{self.where} has no answer for {len(lost):,} of {len(asked):,} "
+                "texts; the first is text "
+                f"{lost[0]}, {asked[lost[0]][:60]!r}: have the teacher label it, "
+                "or leave it out"
+            )
         return self.values[found]
 
 # %% ../nbs/12_labelling.ipynb #069ca95b
-def _from_table(table: pd.DataFrame, wishes: Wishes, where: str = "the table of answers") -> Teacher:
-    "A table as a teacher. Raises `ValueError` for a table that is not one of answers."
+def _from_table(table: pd.DataFrame,
+                wishes: Wishes,
+                where: str = "the table of answers") -> Teacher:
+    """A table as a teacher.
+
+    Raises `ValueError` for a table that is not one of answers."""
     key, names = wishes.key, wishes.names
     if key not in table:
-        raise ValueError(f"{where}: no column {key!r} among {', '.join(map(str, table.columns))}: name the column to "
-                         "join by with key=...")
+        raise ValueError(
+            f"{where}: no column {key!r} among "
+            f"{', '.join(map(str, table.columns))}: name the column to "
+            "join by with key=...")
     if names is None:
         table, names = _class_columns(table, key, where)
     if missing := [str(name) for name in names if name not in table]:
-        raise ValueError(f"{where}: no columns {', '.join(missing)} among {', '.join(map(str, table.columns))}: there "
-                         "must be one for each class")
-    values, texts = table[list(names)].to_numpy(), _texts_of(table[key], key, wishes.texts, where)
+        raise ValueError(
+            f"{where}: no columns {', '.join(missing)} among "
+            f"{', '.join(map(str, table.columns))}: there "
+            "must be one for each class")
+    values, texts = table[list(names)].to_numpy(), _texts_of(
+        table[key], key, wishes.texts, where)
     answer = _Answers(values, _rows_by_text(texts, values, where), where)
-    return Teacher([str(name) for name in names], wishes.gives or "probabilities", answer, bool(wishes.multilabel),
-                   what=where, block=None)
+    return Teacher([str(name) for name in names],
+                   wishes.gives or "probabilities",
+                   answer,
+                   bool(wishes.multilabel),
+                   what=where,
+                   block=None)
 
-def _class_columns(table: pd.DataFrame, key: str, where: str) -> tuple[pd.DataFrame, list[str]]:
-    "The table with strings for names of its classes, and these names: all columns beside the key"
+def _class_columns(table: pd.DataFrame, key: str,
+                   where: str) -> tuple[pd.DataFrame, list[str]]:
+    """The table with strings for names of its classes, and these names: all
+    columns beside the key"""
     others = [column for column in table.columns if column != key]
-    odd = [str(column) for column in others if not pd.api.types.is_numeric_dtype(table[column]) or column == "label"]
+    odd = [
+        str(column) for column in others
+        if not pd.api.types.is_numeric_dtype(table[column]) or column == "label"
+    ]
     if odd:
-        raise ValueError(f"{where}: the columns {', '.join(odd)} are not classes: say which columns are, with "
-                         "names=[...]")
+        raise ValueError(
+            f"{where}: the columns {', '.join(odd)} are not classes: say which "
+            "columns are, with "
+            "names=[...]")
     if not others:
-        raise ValueError(f"{where}: there is no column beside {key!r}: there must be one for each class")
+        raise ValueError(
+            f"{where}: there is no column beside {key!r}: there must be one for "
+            "each class"
+        )
     names = [str(column) for column in others]
     return table.rename(columns=dict(zip(others, names))), names
 
-def _texts_of(keys: pd.Series, key: str, texts: pd.DataFrame | None, where: str) -> list[str | None]:
-    "The text of each row, stripped, None where there is none; through a table of ids, if there is one"
+def _texts_of(keys: pd.Series, key: str, texts: pd.DataFrame | None,
+              where: str) -> list[str | None]:
+    """The text of each row, stripped, None where there is none; through a table
+    of ids, if there is one"""
     if texts is not None:
         if not {key, "text"} <= set(texts) or texts[key].duplicated().any():
-            raise ValueError(f"{where}: texts= must have a column {key!r}, each value once, and a column 'text'")
-        keys = keys.astype(str).map(dict(zip(texts[key].astype(str), texts["text"])))
+            raise ValueError(
+                f"{where}: texts= must have a column {key!r}, each value once, "
+                "and a column 'text'"
+            )
+        keys = keys.astype(str).map(
+            dict(zip(texts[key].astype(str), texts["text"])))
     found = [text.strip() if isinstance(text, str) else None for text in keys]
     if not any(text is not None for text in found):
-        raise ValueError(f"{where} holds no texts: check the column {key!r}"
-                         + (", and that the ids are those of texts=" if texts is not None else ""))
+        raise ValueError(f"{where} holds no texts: check the column {key!r}" +
+                         (", and that the ids are those of texts="
+                          if texts is not None else ""))
     return found
 
-def _rows_by_text(texts: list[str | None], values: np.ndarray, where: str) -> dict[str, int]:
-    "The row of each text. Raises `ValueError` for two rows of one text that differ."
+def _rows_by_text(texts: list[str | None], values: np.ndarray,
+                  where: str) -> dict[str, int]:
+    """The row of each text.
+
+    Raises `ValueError` for two rows of one text that differ."""
     rows = {}
     for number, text in enumerate(texts):
-        if text is not None and not np.array_equal(values[rows.setdefault(text, number)], values[number]):
-            raise ValueError(f"{where}: rows {rows[text]} and {number} are of one text and differ: keep one of them "
-                             f"({text[:40]!r})")
+        if text is not None and not np.array_equal(
+                values[rows.setdefault(text, number)], values[number]):
+            raise ValueError(
+                f"{where}: rows {rows[text]} and {number} are of one text and "
+                "differ: keep one of them "
+                f"({text[:40]!r})")
     return rows
 
 # %% ../nbs/12_labelling.ipynb #51bc37bf
@@ -255,43 +363,67 @@ def _from_frame(source: pd.DataFrame, wishes: Wishes) -> Teacher:
     "A table of answers as a teacher"
     return _from_table(_read_table(source, wishes.key, wishes.names), wishes)
 
-@register_teacher(lambda source: isinstance(source, (str, Path)) and ending(source) in _TABLES)
+@register_teacher(
+    lambda source: isinstance(source, (str, Path)) and ending(source) in _TABLES)
 def _from_file(source: str | Path, wishes: Wishes) -> Teacher:
     "A file of answers as a teacher"
-    return _from_table(_read_table(source, wishes.key, wishes.names), wishes, Path(source).name)
+    return _from_table(_read_table(source, wishes.key, wishes.names), wishes,
+                       Path(source).name)
 
 # %% ../nbs/12_labelling.ipynb #f2a515b0
 def any_teacher(
-    source,  # path or hub name, pipeline, estimator with `predict_proba`, student, function, table, or `Teacher`
-    names: list[str] | None = None,  # the classes in the order of its columns; needed where it cannot say
-    gives: str | None = None,  # "probabilities" or "logits"; of a function or a table, where None means probabilities
-    multilabel: bool | None = None,  # whether the classes are independent of each other; None: as it says, else no
+    # path or hub name, pipeline, estimator with `predict_proba`, student,
+    # function, table, or `Teacher`
+    source,
+    # the classes in the order of its columns; needed where it cannot say
+    names: list[str] | None = None,
+    # "probabilities" or "logits"; of a function or a table, where None means
+    # probabilities
+    gives: str | None = None,
+    # whether the classes are independent of each other; None: as it says, else no
+    multilabel: bool | None = None,
     key: str = "text",  # of a table: the column to join by
-    texts: pd.DataFrame | None = None,  # of a table: columns `key` and `text`, where it holds ids instead of texts
+    # of a table: columns `key` and `text`, where it holds ids instead of texts
+    texts: pd.DataFrame | None = None,
     max_length: int = 128,  # of a transformers classifier: most tokens in a text
-    cache: str | Path | None = None,  # of a transformers classifier: folder for its logits
-    precision: str | None = None,  # of a transformers classifier: as for `teacher_logits`
-    report: Callable | None = None,  # of a transformers classifier: told what int8 changes
-    device: str | None = None,  # of a transformers classifier: "cuda", "mps", "cpu", or None for the best there is
+    # of a transformers classifier: folder for its logits
+    cache: str | Path | None = None,
+    # of a transformers classifier: as for `teacher_logits`
+    precision: str | None = None,
+    # of a transformers classifier: told what int8 changes
+    report: Callable | None = None,
+    # of a transformers classifier: "cuda", "mps", "cpu", or None for the best
+    # there is
+    device: str | None = None,
 ) -> Teacher:
-    "One teacher out of many kinds. Raises `ValueError`, `FileNotFoundError`, or `TypeError` for what can't teach."
+    """One teacher out of many kinds.
+
+    Raises `ValueError`, `FileNotFoundError`, or `TypeError` for what can't teach.
+    """
     if gives not in (None, *GIVES):
         raise ValueError(f"gives={gives!r}: choose 'probabilities' or 'logits'")
-    wishes = Wishes(names, gives, multilabel, key, texts, max_length, cache, precision, report, device)
+    wishes = Wishes(names, gives, multilabel, key, texts, max_length, cache,
+                    precision, report, device)
     kind = next((kind for kind in KINDS if kind.fits(source)), None)
     if kind is None:
-        raise TypeError(f"A {type(source).__name__} is not a teacher: give a path or hub name, pipeline, estimator "
-                        "with predict_proba, student, function, table, or Teacher")
+        raise TypeError(
+            f"A {type(source).__name__} is not a teacher: give a path or hub "
+            "name, pipeline, estimator "
+            "with predict_proba, student, function, table, or Teacher")
     teacher = kind.make(source, wishes)
     if names is not None and sorted(teacher.names) != sorted(map(str, names)):
-        raise ValueError(f"The teacher's classes ({', '.join(teacher.names)}) are not {', '.join(map(str, names))}")
+        raise ValueError(
+            f"The teacher's classes ({', '.join(teacher.names)}) are not "
+            f"{', '.join(map(str, names))}"
+        )
     return teacher
 
 # %% ../nbs/12_labelling.ipynb #a7e4a9e1
 @dataclass(frozen=True, eq=False)
 class _Average:
     "The mean of several teachers' logits."
-    teachers: tuple[Teacher, ...]  # of the same classes; columns in the order of the first one's
+    # of the same classes; columns in the order of the first one's
+    teachers: tuple[Teacher, ...]
 
     @property
     def identity(self) -> str:
@@ -300,33 +432,46 @@ class _Average:
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         first = self.teachers[0]
-        said = [teacher.logits(texts)[:, match_labels(teacher.names, first.names)] for teacher in self.teachers]
+        said = [
+            teacher.logits(texts)[:, match_labels(teacher.names, first.names)]
+            for teacher in self.teachers
+        ]
         return np.mean(said, 0, dtype=np.float32)
 
 def average_teachers(
     teachers: Iterable[Teacher],  # one or more, of the same classes
 ) -> Teacher:
-    "One teacher whose logits are the mean of theirs. Raises `ValueError` for none, and for different classes."
+    """One teacher whose logits are the mean of theirs.
+
+    Raises `ValueError` for none, and for different classes."""
     teachers = tuple(teachers)
     if not teachers:
         raise ValueError("There are no teachers to average: give one or more")
     first = teachers[0]
     if any(teacher.multilabel != first.multilabel for teacher in teachers):
-        raise ValueError("Some teachers give one label to a text, others several: average those of one kind")
+        raise ValueError(
+            "Some teachers give one label to a text, others several: average "
+            "those of one kind"
+        )
     for teacher in teachers:
         match_labels(teacher.names, first.names)
     if len(teachers) == 1:
         return first
-    return Teacher(first.names, "logits", _Average(teachers), first.multilabel, first.tokenizer, first.model,
+    return Teacher(first.names, "logits", _Average(teachers), first.multilabel,
+                   first.tokenizer, first.model,
                    f"the average of {len(teachers)} teachers", None)
 
 # %% ../nbs/12_labelling.ipynb #dd05c120
 def label_texts(
     teacher: Teacher,  # who is asked
     texts: Iterable[str],  # about what
-    file: str | Path | None = None,  # .csv, .tsv or .jsonl (.gz too), written as it goes and gone on with; None: none
+    # .csv, .tsv or .jsonl (.gz too), written as it goes and gone on with; None:
+    # none
+    file: str | Path | None = None,
     gives: str = "probabilities",  # or "logits"
-    block: int | None = None,  # texts between two writes; None: 1,024 for a transformers classifier, 32 for any other
+    # texts between two writes; None: 1,024 for a transformers classifier, 32 for
+    # any other
+    block: int | None = None,
     report: Callable | None = None,  # told how much was there already
 ) -> pd.DataFrame:  # columns `text` and one for each class, a row for each text given
     """Ask the teacher about each different text once, blanks at the ends aside.
@@ -338,35 +483,60 @@ def label_texts(
     refuse_no_text(texts)
     header = ["text", *teacher.names]
     if len(set(header)) < len(header):
-        raise ValueError(f"The columns would be {', '.join(header)}, and two cannot have one name: rename a class")
+        raise ValueError(
+            f"The columns would be {', '.join(header)}, and two cannot have one "
+            "name: rename a class"
+        )
     block = block or (1024 if isinstance(teacher.answer, ModelAnswer) else 32)
     if file is not None:
-        write_table(pd.DataFrame({"text": texts}, columns=header, dtype=object), file, dry=True)
+        write_table(pd.DataFrame({"text": texts}, columns=header, dtype=object),
+                    file,
+                    dry=True)
     with alone(file) if file is not None else nullcontext():
-        known = _finished(Path(file), header, gives, teacher) if file is not None else {}
+        known = _finished(Path(file), header, gives,
+                          teacher) if file is not None else {}
         unknown = {}
         for text in texts:
             if text.strip() not in known:
                 unknown.setdefault(text.strip(), text)
         new = list(unknown.values())
         if report and known:
-            report(f"{file}: {len(known):,} texts were answered there already; {len(new):,} are left to ask about.")
-        with tqdm(total=len(new), desc="Labelling", unit=" texts", leave=False, delay=2) as bar:
+            report(
+                f"{file}: {len(known):,} texts were answered there already; "
+                f"{len(new):,} are left to ask about."
+            )
+        with tqdm(total=len(new),
+                  desc="Labelling",
+                  unit=" texts",
+                  leave=False,
+                  delay=2) as bar:
             for start in range(0, len(new), block):
                 part = new[start:start + block]
                 answers = np.asarray(getattr(teacher, gives)(part), np.float32)
                 if file is not None:
                     rows = {"text": part, **dict(zip(teacher.names, answers.T))}
-                    write_table(pd.DataFrame(rows, columns=header), file, append=True)
+                    write_table(pd.DataFrame(rows, columns=header),
+                                file,
+                                append=True)
                 known |= zip((text.strip() for text in part), answers)
                 bar.update(len(part))
-    values = np.array([known[text.strip()] for text in texts], np.float32).reshape(len(texts), len(teacher.names))
+    values = np.array([known[text.strip()] for text in texts],
+                      np.float32).reshape(len(texts), len(teacher.names))
     return pd.DataFrame(values, columns=teacher.names).assign(text=texts)[header]
 
-def _finished(path: Path, header: list[str], gives: str, teacher: Teacher) -> dict[str, np.ndarray]:
-    "What an earlier call has written, by text without blanks at its ends. Begins the file where there is none."
-    begun = begun_table(path, header, teacher.identity and f"{teacher.identity} {gives}")
+def _finished(path: Path, header: list[str], gives: str,
+              teacher: Teacher) -> dict[str, np.ndarray]:
+    """What an earlier call has written, by text without blanks at its ends.
+
+    Begins the file where there is none."""
+    begun = begun_table(path, header, teacher.identity
+                        and f"{teacher.identity} {gives}")
     there = with_numbers(begun, "text", header[1:], str(path))
     answers = there[header[1:]].to_numpy(np.float32)
-    check_answers(answers, len(there), len(header) - 1, gives, teacher.multilabel, f"{path}, written earlier")
-    return {text.strip(): row for text, row in zip(reversed(there["text"].tolist()), answers[::-1])}
+    check_answers(answers, len(there),
+                  len(header) - 1, gives, teacher.multilabel,
+                  f"{path}, written earlier")
+    return {
+        text.strip(): row
+        for text, row in zip(reversed(there["text"].tolist()), answers[::-1])
+    }

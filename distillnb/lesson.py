@@ -18,7 +18,8 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from transformers import AutoTokenizer, PreTrainedModel
 
-import distillnb.bilstm  # noqa: F401  the four kinds of students register themselves
+# noqa: F401  the four kinds of students register themselves
+import distillnb.bilstm
 import distillnb.cnn  # noqa: F401
 import distillnb.ensemble  # noqa: F401
 import distillnb.linear  # noqa: F401
@@ -31,20 +32,31 @@ from .tokens import Tokens, join_tokens, tokenize, tokenizer_fingerprint, train_
 # %% ../nbs/34_lesson.ipynb #ed9dc674
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    "What a student learns from; row i of tokens, labels, logits and weights is the same text."
+    """What a student learns from; row i of tokens, labels, logits and weights is
+    the same text."""
     names: list[str]  # class names, in the order of their ids, [K]
     tokens: Tokens  # training texts, labelled or not, [n]
     labels: np.ndarray  # class ids, -1 where there is none, [n]
-    logits: np.ndarray | None = None  # the teacher's, or those of soft labels, [n, K]; None: there are labels only
+    # the teacher's, or those of soft labels, [n, K]; None: there are labels only
+    logits: np.ndarray | None = None
     loss: Loss = CrossEntropy()  # what the student is told to minimise
-    weights: np.ndarray | None = None  # how often each text is seen, relative to the others, [n]; None: equally often
-    vectors: dict[str, np.ndarray] = field(default_factory=dict)  # embeddings to start from, as recipes call them
-    vocab_size: int | None = None  # ids that the tokenizer has; None: one more than the largest
-    letters: list[str] | None = None  # of each token id, as `token_letters` gives them; None: nobody learns letters
-    vocabulary: np.ndarray | None = None  # rows of a trimmed table, of `trim_vocabulary`; None: made of these texts
+    # how often each text is seen, relative to the others, [n]; None: equally
+    # often
+    weights: np.ndarray | None = None
+    # embeddings to start from, as recipes call them
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    # ids that the tokenizer has; None: one more than the largest
+    vocab_size: int | None = None
+    # of each token id, as `token_letters` gives them; None: nobody learns letters
+    letters: list[str] | None = None
+    # rows of a trimmed table, of `trim_vocabulary`; None: made of these texts
+    vocabulary: np.ndarray | None = None
     multilabel: bool = False  # whether the classes are independent of each other
-    examples: int | None = None  # that an epoch shows where the recipe does not say; None: each text that teaches, once
-    augmented: "Lesson | None" = None  # distorted versions of the texts, with the teacher's logits for them
+    # that an epoch shows where the recipe does not say; None: each text that
+    # teaches, once
+    examples: int | None = None
+    # distorted versions of the texts, with the teacher's logits for them
+    augmented: "Lesson | None" = None
 
     def __post_init__(self):
         used = self.tokens.ids[self.tokens.offsets[0]:self.tokens.offsets[-1]]
@@ -52,7 +64,8 @@ class Lesson:
         object.__setattr__(self, "vocab_size", size)
         object.__setattr__(self, "labels", np.asarray(self.labels, np.int64))
         if self.vocabulary is None:
-            object.__setattr__(self, "vocabulary", trim_vocabulary(self.tokens, size))
+            object.__setattr__(self, "vocabulary",
+                               trim_vocabulary(self.tokens, size))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -61,20 +74,31 @@ class Lesson:
         "The lesson on some of its texts; vocabulary and start stay those of all."
         logits = None if self.logits is None else self.logits[rows]
         weights = None if self.weights is None else self.weights[rows]
-        return replace(self, tokens=self.tokens[rows], labels=self.labels[rows], logits=logits, weights=weights)
+        return replace(self,
+                       tokens=self.tokens[rows],
+                       labels=self.labels[rows],
+                       logits=logits,
+                       weights=weights)
 
     def direct(self) -> "Lesson":
         "The twin's lesson: the labels alone, with the same vocabulary and start."
         return replace(self, logits=None, loss=CrossEntropy(), augmented=None)
 
     def with_augmented(self) -> "Lesson":
-        "All texts and their distorted versions, of which an epoch shows as many as before. `ValueError` for none."
+        """All texts and their distorted versions, of which an epoch shows as many
+        as before. `ValueError` for none."""
         if self.augmented is None:
-            raise ValueError("There are no augmented texts: ask for rounds of augmentation")
+            raise ValueError(
+                "There are no augmented texts: ask for rounds of augmentation")
         more = self.augmented
-        weights = None if self.weights is None else np.append(self.weights, np.ones(len(more)))
-        return replace(self, tokens=join_tokens(self.tokens, more.tokens), labels=np.append(self.labels, more.labels),
-                       logits=np.concatenate([self.logits, more.logits]), weights=weights, augmented=None,
+        weights = None if self.weights is None else np.append(
+            self.weights, np.ones(len(more)))
+        return replace(self,
+                       tokens=join_tokens(self.tokens, more.tokens),
+                       labels=np.append(self.labels, more.labels),
+                       logits=np.concatenate([self.logits, more.logits]),
+                       weights=weights,
+                       augmented=None,
                        examples=self.examples or len(self))
 
     @property
@@ -88,8 +112,11 @@ class Way:
     "A way of teaching."
     name: str  # "distilled"
     sentence: str  # what the student learns from, in words
-    lesson: Callable[[Lesson], Lesson]  # takes what it uses from everything that there is
-    rows: str = "all"  # texts that it needs: "labelled", "all" (labelled or not), or "augmented" (distorted ones too)
+    # takes what it uses from everything that there is
+    lesson: Callable[[Lesson], Lesson]
+    # texts that it needs: "labelled", "all" (labelled or not), or "augmented"
+    # (distorted ones too)
+    rows: str = "all"
     uses_teacher: bool = True  # whether the teacher's answers are used
     dash: tuple[int, ...] = (1, 0)  # of its line in charts: drawn, left out, ...
 
@@ -102,9 +129,12 @@ def register_way(
     uses_teacher: bool = True,  # whether the teacher's answers are used
     dash: tuple[int, ...] = (1, 0),  # of its line in charts
 ) -> Callable:  # a decorator of a function that takes the whole lesson and gives that of this way
-    "Make a way of teaching known. Raises `ValueError` for texts that there are not."
+    """Make a way of teaching known.
+
+    Raises `ValueError` for texts that there are not."""
     if rows not in ("labelled", "all", "augmented"):
-        raise ValueError(f"rows={rows!r}: choose 'labelled', 'all' or 'augmented'")
+        raise ValueError(
+            f"rows={rows!r}: choose 'labelled', 'all' or 'augmented'")
 
     def register(lesson: Callable) -> Callable:
         WAYS[name] = Way(name, sentence, lesson, rows, uses_teacher, dash)
@@ -116,15 +146,23 @@ def way_of_teaching(
 ) -> Way:
     "A way by its name. Raises `ValueError` that lists those there are."
     if name not in WAYS:
-        raise ValueError(f"There is no way {name!r} to teach: choose from {', '.join(WAYS)}")
+        raise ValueError(
+            f"There is no way {name!r} to teach: choose from {', '.join(WAYS)}")
     return WAYS[name]
 
 # %% ../nbs/34_lesson.ipynb #02579d51
-@register_way("direct", "the labelled texts and their labels", rows="labelled", uses_teacher=False, dash=(6, 4))
+@register_way("direct",
+              "the labelled texts and their labels",
+              rows="labelled",
+              uses_teacher=False,
+              dash=(6, 4))
 def _direct(lesson: Lesson) -> Lesson:
     return lesson.direct()
 
-@register_way("distilled on the same texts", "the labelled texts and the teacher's logits", "labelled", dash=(2, 3))
+@register_way("distilled on the same texts",
+              "the labelled texts and the teacher's logits",
+              "labelled",
+              dash=(2, 3))
 def _distilled_on_the_same_texts(lesson: Lesson) -> Lesson:
     return lesson[lesson.labelled]
 
@@ -132,8 +170,11 @@ def _distilled_on_the_same_texts(lesson: Lesson) -> Lesson:
 def _distilled(lesson: Lesson) -> Lesson:
     return lesson
 
-@register_way("distilled with augmentation", "all texts, distorted versions of them, and the teacher's logits for both",
-              rows="augmented", dash=(12, 2))
+@register_way(
+    "distilled with augmentation",
+    "all texts, distorted versions of them, and the teacher's logits for both",
+    rows="augmented",
+    dash=(12, 2))
 def _distilled_with_augmentation(lesson: Lesson) -> Lesson:
     return lesson.with_augmented()
 
@@ -156,7 +197,9 @@ class Run(NamedTuple):
 
 # %% ../nbs/34_lesson.ipynb #e24bc884
 def default_loss(
-    gives: str | None,  # "logits" or "probabilities", what the teacher gives; None: there are labels only
+    # "logits" or "probabilities", what the teacher gives; None: there are labels
+    # only
+    gives: str | None,
     multilabel: bool = False,  # whether the classes are independent of each other
 ) -> Loss:
     "The loss that fits what there is to learn from."
@@ -167,26 +210,39 @@ def default_loss(
     return LogitMSE() if gives == "logits" else SoftBinaryCrossEntropy()
 
 def fitting_loss(
-    gives: str | None,  # "logits" or "probabilities", what the teacher gives; None: there are labels only
+    # "logits" or "probabilities", what the teacher gives; None: there are labels
+    # only
+    gives: str | None,
     multilabel: bool = False,  # whether the classes are independent of each other
-    loss: Loss | str | None = None,  # asked for, by its name or as it is; None: the default
+    # asked for, by its name or as it is; None: the default
+    loss: Loss | str | None = None,
     alpha: float = 0.0,  # weight of the labels beside the teacher, 0 to 1
 ) -> Loss:
-    "The loss that was asked for. Raises `ValueError` where it needs what there is not."
+    """The loss that was asked for.
+
+    Raises `ValueError` where it needs what there is not."""
     loss = make_loss(loss) if loss else default_loss(gives, multilabel)
     if alpha:
         if gives is None or multilabel:
-            raise ValueError(f"alpha={alpha} mixes labels with a teacher: it needs both, and one label for each text")
+            raise ValueError(
+                f"alpha={alpha} mixes labels with a teacher: it needs both, and "
+                "one label for each text"
+            )
         loss = Mix(loss, alpha)
     if loss.needs_teacher and gives is None:
-        raise ValueError(f"loss={loss} needs a teacher or soft labels: give one, or leave the loss out")
+        raise ValueError(
+            f"loss={loss} needs a teacher or soft labels: give one, or leave the "
+            "loss out"
+        )
     return loss
 
 # %% ../nbs/34_lesson.ipynb #301dc313
 def shares_tokenizer(teacher: Teacher | None, tokenizer) -> bool:
-    "Whether this is the teacher's tokenizer, so that its embeddings are for the student's tokens too."
+    """Whether this is the teacher's tokenizer, so that its embeddings are for the
+    student's tokens too."""
     own = None if teacher is None else teacher.tokenizer
-    return own is not None and (own is tokenizer or tokenizer_fingerprint(own) == tokenizer_fingerprint(tokenizer))
+    return own is not None and (own is tokenizer or tokenizer_fingerprint(own)
+                                == tokenizer_fingerprint(tokenizer))
 
 def tokens_and_answers(
     texts: list[str],  # n texts
@@ -194,24 +250,35 @@ def tokens_and_answers(
     teacher: Teacher | None,  # who is asked; None: nobody
     names: list[str],  # classes, in the order that the columns shall have
     max_length: int = 128,  # most tokens in a text
-) -> tuple[Tokens, np.ndarray | None]:  # the texts' tokens, and the teacher's logits, float32, [n, K]
-    "Texts as tokens, and what the teacher says of them. Raises `ValueError` for a teacher of other classes."
+) -> tuple[
+        Tokens, np.ndarray
+        | None]:  # the texts' tokens, and the teacher's logits, float32, [n, K]
+    """Texts as tokens, and what the teacher says of them.
+
+    Raises `ValueError` for a teacher of other classes."""
     tokens = tokenize(texts, tokenizer, max_length)
     if teacher is None:
         return tokens, None
     columns, answer = match_labels(teacher.names, names), teacher.answer
-    if isinstance(answer, ModelAnswer) and answer.max_length == max_length and shares_tokenizer(teacher, tokenizer):
+    if isinstance(
+            answer,
+            ModelAnswer) and answer.max_length == max_length and shares_tokenizer(
+                teacher, tokenizer):
         return tokens, answer.label(tokens, columns)
     return tokens, np.ascontiguousarray(teacher.logits(texts)[:, columns])
 
 # %% ../nbs/34_lesson.ipynb #6621be40
 def start_vectors(teacher: Teacher | None, tokenizer) -> dict[str, np.ndarray]:
-    "Embeddings of the teacher, under the name that recipes use, where the student's tokens are the teacher's."
-    there = teacher is not None and teacher.model is not None and shares_tokenizer(teacher, tokenizer)
+    """Embeddings of the teacher, under the name that recipes use, where the
+    student's tokens are the teacher's."""
+    there = teacher is not None and teacher.model is not None and shares_tokenizer(
+        teacher, tokenizer)
     return {"teacher": teacher_embeddings(teacher.model)} if there else {}
 
 def load_tokenizer(
-    tokenizer,  # object, folder or hub name, or "own" to train one; None: the teacher's if it has one, else "own"
+    # object, folder or hub name, or "own" to train one; None: the teacher's if it
+    # has one, else "own"
+    tokenizer,
     teacher: Teacher | None,  # whose tokenizer may be shared
     texts: list[str],  # to train an own one on
     vocab_size: int = 8_000,  # entries of an own one
@@ -226,36 +293,53 @@ def load_tokenizer(
             return AutoTokenizer.from_pretrained(tokenizer)
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"tokenizer={tokenizer}: cannot be loaded ({reason}): give a folder, a hub name, or "
-                             "'own'") from None
+            raise ValueError(
+                f"tokenizer={tokenizer}: cannot be loaded ({reason}): give a "
+                "folder, a hub name, or "
+                "'own'") from None
     return tokenizer
 
 # %% ../nbs/34_lesson.ipynb #66622ed8
 def class_weights(
-    class_weight: dict | str,  # {class: weight}, or "balanced": the rarer the heavier
+    # {class: weight}, or "balanced": the rarer the heavier
+    class_weight: dict | str,
     labels: np.ndarray,  # class ids, -1 where there is none, [n]
     logits: np.ndarray | None,  # the teacher's, [n, K]
-    classes: np.ndarray,  # values that `class_weight` speaks of, in the order of their ids, [K]
+    # values that `class_weight` speaks of, in the order of their ids, [K]
+    classes: np.ndarray,
 ) -> np.ndarray:  # [n]
-    "How often each text is seen, by its class. Raises `ValueError` for a class that there is not."
-    ids = labels if logits is None else np.where(labels >= 0, labels, logits.argmax(1))
+    """How often each text is seen, by its class.
+
+    Raises `ValueError` for a class that there is not."""
+    ids = labels if logits is None else np.where(labels >= 0, labels,
+                                                 logits.argmax(1))
     weights, known = np.ones(len(ids)), ids >= 0
     values = np.asarray(classes)[ids[known]]
     present = np.unique(values)
-    by_class = dict(zip(present.tolist(), compute_class_weight(class_weight, classes=present, y=values)))
+    by_class = dict(
+        zip(present.tolist(),
+            compute_class_weight(class_weight, classes=present, y=values)))
     weights[known] = [by_class[value] for value in values.tolist()]
     return weights
 
 # %% ../nbs/34_lesson.ipynb #2119699c
 def adjusted(
     recipe: Recipe,  # to start from
-    epochs: int | None = None,  # passes over the texts, at most; None: the recipe's
-    rate: float | None = None,  # learning rate of the first step; None: the recipe's
+    # passes over the texts, at most; None: the recipe's
+    epochs: int | None = None,
+    # learning rate of the first step; None: the recipe's
+    rate: float | None = None,
     width: int | None = None,  # numbers in a token's vector; None: the recipe's
-    embeddings: str | Path | None = None,  # "teacher", a file of word vectors, or "noise"; None: the recipe's
+    # "teacher", a file of word vectors, or "noise"; None: the recipe's
+    embeddings: str | Path | None = None,
 ) -> Recipe:
-    "The recipe with other settings. Raises `ValueError` for those that cannot be."
-    changes = {name: value for name, value in (("epochs", epochs), ("rate", rate)) if value is not None}
+    """The recipe with other settings.
+
+    Raises `ValueError` for those that cannot be."""
+    changes = {
+        name: value for name, value in (("epochs", epochs), ("rate", rate))
+        if value is not None
+    }
     if width is not None:
         changes["sizes"] = recipe.sizes | {"width": width}
     if embeddings is not None:
@@ -265,7 +349,8 @@ def adjusted(
 def possible(
     recipe: Recipe,  # that was asked for
     lesson: Lesson,  # with the embeddings that there are
-) -> tuple[Recipe, str]:  # what can be done, and what had to be left out, in words
+) -> tuple[Recipe,
+           str]:  # what can be done, and what had to be left out, in words
     "The recipe with what this lesson allows."
     if recipe.embeddings != "teacher":
         return recipe, ""
@@ -273,8 +358,10 @@ def possible(
     if vectors is None:
         why = f"The teacher has no embeddings, so {recipe.student} starts from noise."
     elif width and vectors.shape[1] < width:
-        why = (f"The teacher's embeddings have {vectors.shape[1]} numbers and those of {recipe.student} {width}, "
-               "so it starts from noise.")
+        why = (
+            f"The teacher's embeddings have {vectors.shape[1]} numbers and those "
+            f"of {recipe.student} {width}, "
+            "so it starts from noise.")
     else:
         return recipe, ""
     return replace(recipe, embeddings=None), why
@@ -284,7 +371,8 @@ def build_student(
     lesson: Lesson,  # classes, vocabulary, and vectors to start from
     seed: int = 0,  # of the random weights
 ) -> PreTrainedModel:
-    "A fresh student. Raises `ValueError` for vectors that don't fit or are not there."
+    """A fresh student. Raises `ValueError` for vectors that don't fit or are not
+    there."""
     kind = architecture(recipe.student)
     torch.manual_seed(seed)
     sizes = dict(recipe.sizes)
@@ -292,21 +380,38 @@ def build_student(
         sizes["positions"] = lesson.tokens.max_length
     if lesson.multilabel:
         sizes["problem_type"] = "multi_label_classification"
-    names = {"id2label": dict(enumerate(lesson.names)), "label2id": {name: i for i, name in enumerate(lesson.names)}}
-    config = kind.config(vocab_size=lesson.vocab_size, pad_token_id=lesson.tokens.pad_id, **names, **sizes)
+    names = {
+        "id2label": dict(enumerate(lesson.names)),
+        "label2id": {name: i for i, name in enumerate(lesson.names)}
+    }
+    config = kind.config(vocab_size=lesson.vocab_size,
+                         pad_token_id=lesson.tokens.pad_id,
+                         **names,
+                         **sizes)
     student = kind.model(config, lesson.vocabulary if recipe.trim else None)
     if recipe.letters and lesson.letters is not None:
         student.learn_letters(lesson.letters, recipe.letters)
     if recipe.embeddings is not None:
         if (vectors := lesson.vectors.get(str(recipe.embeddings))) is None:
-            raise ValueError(f"embeddings={recipe.embeddings!r}: the lesson has no such vectors"
-                             f" ({', '.join(lesson.vectors) or 'none at all'}): give them, or leave embeddings out")
+            raise ValueError(
+                f"embeddings={recipe.embeddings!r}: the lesson has no such "
+                "vectors"
+                f" ({', '.join(lesson.vectors) or 'none at all'}): give them, or "
+                "leave embeddings out"
+            )
         start_from(student, vectors)
     return student
 
 # %% ../nbs/34_lesson.ipynb #fa7e804c
 _ORIGINAL = {"epochs": 5, "least_examples": 1, "shuffle": False, "trim": False}
 WALKTHROUGH_RECIPES = {
-    "linear": Recipe("linear", {"average": "max_length", "positions": 128}, "sgd", .5, .5, batch_size=1, **_ORIGINAL),
-    "cnn": Recipe("cnn", {"positions": 128, "initial_std": 1.0}, decay=1.0, **_ORIGINAL),
+    "linear": Recipe("linear", {"average": "max_length", "positions": 128},
+                     "sgd",
+                     .5,
+                     .5,
+                     batch_size=1,
+                     **_ORIGINAL),
+    "cnn": Recipe("cnn", {"positions": 128, "initial_std": 1.0},
+                  decay=1.0,
+                  **_ORIGINAL),
 }

@@ -23,30 +23,42 @@ class LinearConfig(PretrainedConfig):
         self,
         vocab_size: int = 30522,  # rows of the embedding, n-grams not counted
         width: int = 50,  # numbers in a token's vector
-        average: str = "tokens",  # "tokens": mean over real tokens; "root": their sum by the root of their number;
+        # "tokens": mean over real tokens; "root": their sum by the root of their
+        # number;
+        average: str = "tokens",
         # "max_length": sum by `positions`, padding counted
         positions: int = 128,  # divisor of the second kind of average
         ngrams: int = 1,  # longest run of tokens that has a vector of its own
-        buckets: int = 0,  # rows that the runs of two and more tokens share by hashing
-        tokenizer_size: int | None = None,  # ids that the tokenizer has, when the table is trimmed
+        # rows that the runs of two and more tokens share by hashing
+        buckets: int = 0,
+        # ids that the tokenizer has, when the table is trimmed
+        tokenizer_size: int | None = None,
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
     ):
-        check_numbers(vocab_size=vocab_size, width=width, positions=positions, ngrams=ngrams)
+        check_numbers(vocab_size=vocab_size,
+                      width=width,
+                      positions=positions,
+                      ngrams=ngrams)
         check_numbers(least=0, buckets=buckets)
         if average not in ("tokens", "root", "max_length"):
-            raise ValueError(f"average={average!r}: choose 'tokens' (fastText's), 'root' or 'max_length' (the "
-                             "walkthrough's)")
+            raise ValueError(
+                f"average={average!r}: choose 'tokens' (fastText's), 'root' or "
+                "'max_length' (the "
+                "walkthrough's)")
         if ngrams > 1 and (buckets < 1 or average == "max_length"):
-            raise ValueError(f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, 100_000 say, "
-                             "and average='tokens' or 'root'")
+            raise ValueError(
+                f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, "
+                "100_000 say, "
+                "and average='tokens' or 'root'")
         self.vocab_size, self.width, self.average, self.positions = vocab_size, width, average, positions
         self.ngrams, self.buckets, self.tokenizer_size = ngrams, buckets, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
     @property
     def votes(self) -> bool:
-        "Whether each token has a number for each class, and no matrix is needed: by the root, where width allows."
+        """Whether each token has a number for each class, and no matrix is
+        needed: by the root, where width allows."""
         return self.average == "root" and self.num_labels <= self.width
 
     @property
@@ -55,7 +67,8 @@ class LinearConfig(PretrainedConfig):
         return self.num_labels if self.votes else self.width
 
 # %% ../nbs/21_linear.ipynb #0ec7f1aa
-HASH, HASH_PRIME = 116049371, 2 ** 31 - 1  # fastText's multiplier; a modulus that keeps every product within 64 bits
+# fastText's multiplier; a modulus that keeps every product within 64 bits
+HASH, HASH_PRIME = 116049371, 2 ** 31 - 1
 
 # %% ../nbs/21_linear.ipynb #ef1b68ea
 def hashed_ngrams(
@@ -64,21 +77,27 @@ def hashed_ngrams(
     ngrams: int,  # longest run
     vocab_size: int,  # the first bucket's row
     buckets: int,  # how many there are
-) -> tuple[torch.Tensor, torch.Tensor]:  # rows [tokens and n-grams], how many belong to each text [B]
-    "Add the buckets of each text's runs of 2 to `ngrams` tokens to its tokens; no run crosses a text's end."
+) -> tuple[torch.Tensor, torch.
+           Tensor]:  # rows [tokens and n-grams], how many belong to each text [B]
+    """Add the buckets of each text's runs of 2 to `ngrams` tokens to its tokens;
+    no run crosses a text's end."""
     if ngrams == 1:
         return rows, lengths
-    text = torch.arange(len(lengths), device=rows.device).repeat_interleave(lengths)
-    ends, place, keys = lengths.cumsum(0)[text], torch.arange(len(rows), device=rows.device), rows.long()
+    text = torch.arange(len(lengths),
+                        device=rows.device).repeat_interleave(lengths)
+    ends, place, keys = lengths.cumsum(0)[text], torch.arange(
+        len(rows), device=rows.device), rows.long()
     bag, owner = [keys], [text]
     for n in range(1, ngrams):
-        whole = place + n < ends[place]  # the run of n + 1 tokens ends within its text
+        # the run of n + 1 tokens ends within its text
+        whole = place + n < ends[place]
         place, keys = place[whole], keys[whole]
         keys = (keys * HASH + rows[place + n]) % HASH_PRIME
         bag.append(vocab_size + keys % buckets)
         owner.append(text[place])
     order = torch.cat(owner).argsort(stable=True)
-    return torch.cat(bag)[order], torch.cat(owner).bincount(minlength=len(lengths))
+    return torch.cat(bag)[order], torch.cat(owner).bincount(
+        minlength=len(lengths))
 
 # %% ../nbs/21_linear.ipynb #1e77e201
 def letter_runs(
@@ -87,14 +106,19 @@ def letter_runs(
     size: int,  # rows of tokens
     buckets: int,  # rows that the runs share by hashing
     lengths: tuple[int, int] = (3, 6),  # shortest and longest run
-) -> tuple[np.ndarray, np.ndarray]:  # where the runs of each row begin, int64 [size + 1], and the runs, int64
+) -> tuple[
+        np.ndarray, np.
+        ndarray]:  # where the runs of each row begin, int64 [size + 1], and the runs, int64
     "Runs of letters of each row's token; a row that several ids share has none."
-    places = np.arange(len(letters)) if rows is None else np.asarray(rows)[:len(letters)]
+    places = np.arange(
+        len(letters)) if rows is None else np.asarray(rows)[:len(letters)]
     alone = np.bincount(places, minlength=size)[places] == 1
     words = [""] * size
-    for place, word in zip(places[alone].tolist(), (letters[i] for i in np.flatnonzero(alone))):
+    for place, word in zip(places[alone].tolist(),
+                           (letters[i] for i in np.flatnonzero(alone))):
         words[place] = word
-    codes = np.frombuffer("".join(words).encode("utf-32-le"), np.uint32).astype(np.int64)
+    codes = np.frombuffer("".join(words).encode("utf-32-le"),
+                          np.uint32).astype(np.int64)
     owner = np.repeat(np.arange(size), [len(word) for word in words])
     found, owners, keys = [], [], codes
     for n in range(1, lengths[1]):
@@ -109,11 +133,14 @@ def letter_runs(
     return starts, np.concatenate(found)[order]
 
 # %% ../nbs/21_linear.ipynb #1e77e204
-LETTER_WEIGHT = .25  # of the vector of a run of letters, where a token's own counts 1
+# of the vector of a run of letters, where a token's own counts 1
+LETTER_WEIGHT = .25
 
 class TokenBag(nn.EmbeddingBag):
-    "Sums of the vectors of tokens and of hashed runs of tokens; while it learns, of runs of letters too."
-    starts = runs = None  # where the runs of each row begin, and the rows of these; None: no letters
+    """Sums of the vectors of tokens and of hashed runs of tokens; while it
+    learns, of runs of letters too."""
+    # where the runs of each row begin, and the rows of these; None: no letters
+    starts = runs = None
 
     def learn_letters(
         self,
@@ -122,17 +149,24 @@ class TokenBag(nn.EmbeddingBag):
         buckets: int,  # rows that runs of letters share
     ) -> None:
         "Make room for runs of letters, whose vectors start at zero."
-        size, places = len(self.weight), None if rows is None else rows.cpu().numpy()
+        size, places = len(
+            self.weight), None if rows is None else rows.cpu().numpy()
         tokens = len(letters) if places is None else int(places.max()) + 1
         starts, runs = letter_runs(letters, places, tokens, buckets)
-        self.starts = torch.from_numpy(np.append(starts, starts[-1]))  # a last row without letters, for runs of tokens
+        # a last row without letters, for runs of tokens
+        self.starts = torch.from_numpy(np.append(starts, starts[-1]))
         self.runs = torch.from_numpy(size + runs)
         self.plain, self.num_embeddings = size, size + buckets
-        self.weight = nn.Parameter(torch.cat([self.weight.data, self.weight.new_zeros(buckets, self.embedding_dim)]))
+        self.weight = nn.Parameter(
+            torch.cat([
+                self.weight.data,
+                self.weight.new_zeros(buckets, self.embedding_dim)
+            ]))
 
     def forward(
         self,
-        bag: torch.Tensor,  # rows of tokens and of runs of tokens, texts end to end, [rows]
+        # rows of tokens and of runs of tokens, texts end to end, [rows]
+        bag: torch.Tensor,
         offsets: torch.Tensor,  # where each text begins, [B]
     ) -> torch.Tensor:  # [B, width]
         "The sum of each text's vectors."
@@ -146,7 +180,11 @@ class TokenBag(nn.EmbeddingBag):
         first = (starts[place] - ends + counts).repeat_interleave(counts)
         letters = runs[first + torch.arange(len(first), device=bag.device)]
         begins = torch.cat([ends.new_zeros(1), ends])[offsets]
-        more = nn.functional.embedding_bag(letters, self.weight, begins, mode="sum", sparse=self.sparse)
+        more = nn.functional.embedding_bag(letters,
+                                           self.weight,
+                                           begins,
+                                           mode="sum",
+                                           sparse=self.sparse)
         return sums + LETTER_WEIGHT * more
 
     def settle(self) -> None:
@@ -154,8 +192,12 @@ class TokenBag(nn.EmbeddingBag):
         if self.starts is None:
             return
         with torch.no_grad():
-            starts, runs = self.starts.to(self.weight.device), self.runs.to(self.weight.device)
-            letters = nn.functional.embedding_bag(runs, self.weight, starts[:-2], mode="sum")
+            starts, runs = self.starts.to(self.weight.device), self.runs.to(
+                self.weight.device)
+            letters = nn.functional.embedding_bag(runs,
+                                                  self.weight,
+                                                  starts[:-2],
+                                                  mode="sum")
             table = self.weight[:self.plain].clone()
             table[:len(letters)] += LETTER_WEIGHT * letters
         self.weight, self.num_embeddings = nn.Parameter(table), self.plain
@@ -163,7 +205,8 @@ class TokenBag(nn.EmbeddingBag):
 
 # %% ../nbs/21_linear.ipynb #96588897
 class Shift(nn.Module):
-    "What is left of a linear classifier where the vectors are votes: a number added to each class."
+    """What is left of a linear classifier where the vectors are votes: a number
+    added to each class."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -173,7 +216,8 @@ class Shift(nn.Module):
         return votes + self.bias
 
 def _start(module: nn.Module, config: LinearConfig, zero_rows: list[int]) -> None:
-    "Weights to begin with: fastText's; by the root, vectors of zeros, and a matrix that is not."
+    """Weights to begin with: fastText's; by the root, vectors of zeros, and a
+    matrix that is not."""
     by_root = config.average == "root"
     if isinstance(module, nn.EmbeddingBag):
         bound = 0 if by_root else 1 / config.width
@@ -183,28 +227,40 @@ def _start(module: nn.Module, config: LinearConfig, zero_rows: list[int]) -> Non
     elif isinstance(module, (Shift, nn.Linear)):
         nn.init.zeros_(module.bias)
         if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=module.in_features ** -.5 if by_root else 0)
+            nn.init.normal_(module.weight,
+                            std=module.in_features**-.5 if by_root else 0)
 
 def _divisor(counts: torch.Tensor, config: LinearConfig) -> torch.Tensor:
-    "What the sum of each text's vectors is divided by, `[B, 1]`, for that many tokens and n-grams, `[B]`."
+    """What the sum of each text's vectors is divided by, `[B, 1]`, for that many
+    tokens and n-grams, `[B]`."""
     if config.average == "max_length":
         return torch.full_like(counts, config.positions)[:, None]
     counts = counts.clamp(min=1)[:, None]
     return counts.sqrt() if config.average == "root" else counts
 
 # %% ../nbs/21_linear.ipynb #96588b00
-@register_student(LinearConfig, "linear classifier on token n-grams and letters, after fastText", optimizer="adagrad",
-                  rate=.1, batch_size=1, letters=262_144,
-                  sizes={"width": 32, "average": "root", "ngrams": 2, "buckets": 262_144})
+@register_student(
+    LinearConfig,
+    "linear classifier on token n-grams and letters, after fastText",
+    optimizer="adagrad",
+    rate=.1,
+    batch_size=1,
+    letters=262_144,
+    sizes={"width": 32, "average": "root", "ngrams": 2, "buckets": 262_144})
 class LinearStudent(Student):
-    "Token vectors, added up, and a linear classifier: fastText, Joulin et al. 2016 (arXiv:1607.01759)."
+    """Token vectors, added up, and a linear classifier: fastText, Joulin et al.
+    2016 (arXiv:1607.01759)."""
     config_class = LinearConfig
 
     def __init__(self, config: LinearConfig, rows: np.ndarray | None = None):
         super().__init__(config, rows)
-        self.embedding = TokenBag(config.vocab_size + config.buckets, config.size, mode="sum",
-                                  padding_idx=self.pad_row if config.average == "max_length" else None)
-        self.classifier = Shift(config.size) if config.votes else nn.Linear(config.size, config.num_labels)
+        self.embedding = TokenBag(
+            config.vocab_size + config.buckets,
+            config.size,
+            mode="sum",
+            padding_idx=self.pad_row if config.average == "max_length" else None)
+        self.classifier = Shift(config.size) if config.votes else nn.Linear(
+            config.size, config.num_labels)
         self.post_init()
 
     def _init_weights(self, module):
@@ -222,9 +278,12 @@ class LinearStudent(Student):
         self,
         rows: torch.Tensor,  # rows of the tokens, texts end to end, [tokens]
         lengths: torch.Tensor,  # tokens in each text, [B]
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # rows [tokens and n-grams], how many belong to each text [B]
+    ) -> tuple[
+            torch.Tensor, torch.
+            Tensor]:  # rows [tokens and n-grams], how many belong to each text [B]
         "Add each text's hashed n-grams to its tokens."
-        return hashed_ngrams(rows, lengths, self.config.ngrams, self.config.vocab_size, self.config.buckets)
+        return hashed_ngrams(rows, lengths, self.config.ngrams,
+                             self.config.vocab_size, self.config.buckets)
 
     def logits(
         self,
@@ -239,12 +298,18 @@ class LinearStudent(Student):
     def program(self) -> list[dict]:
         "A bag and a matrix; a bag alone where its vectors are votes."
         config = self.config
-        divide = {"tokens": "count", "root": "root"}.get(config.average, config.positions)
-        bag = {"operation": "bag", "table": "embedding.weight", "width": config.size, "ngrams": config.ngrams,
-               "buckets": config.buckets, "divide": divide}
+        divide = {"tokens": "count", "root": "root"}.get(config.average,
+                                                         config.positions)
+        bag = {
+            "operation": "bag", "table": "embedding.weight", "width": config.size,
+            "ngrams": config.ngrams, "buckets": config.buckets, "divide": divide
+        }
         if config.votes:
             return [bag | {"result": "logits", "bias": "classifier.bias"}]
         return [
-            bag | {"result": "means"},
-            {"operation": "dense", "result": "logits", "of": "means", "weight": "classifier.weight",
-             "bias": "classifier.bias", "inputs": config.size, "outputs": config.num_labels}]
+            bag | {"result": "means"}, {
+                "operation": "dense", "result": "logits", "of": "means",
+                "weight": "classifier.weight", "bias": "classifier.bias",
+                "inputs": config.size, "outputs": config.num_labels
+            }
+        ]

@@ -16,10 +16,12 @@ import torch.nn.functional as F
 
 # %% ../nbs/31_losses.ipynb #26d1c5ce
 class Loss:
-    "What a student is told to be: a subclass defines the call and says what it needs."
+    """What a student is told to be: a subclass defines the call and says what it
+    needs."""
     needs_labels = False
     needs_teacher = True
-    needs_order = False  # whether classes that are next to each other are taken for alike
+    # whether classes that are next to each other are taken for alike
+    needs_order = False
 
     def __call__(
         self,
@@ -28,7 +30,8 @@ class Loss:
         teacher_logits: torch.Tensor | None,  # [B, K]
     ) -> torch.Tensor:  # scalar
         "The loss of a batch, mean over its rows."
-        raise NotImplementedError(f"{type(self).__name__} does not define the call: give it __call__")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not define the call: give it __call__")
 
 # %% ../nbs/31_losses.ipynb #a848500d
 class LossKind(NamedTuple):
@@ -41,9 +44,11 @@ LOSSES: dict[str, LossKind] = {}
 
 def register_loss(
     name: str,  # to choose it by: "mse"
-    sentence: str = "what this loss asks of it",  # what the student learns from it, to follow "It learns ..."
+    # what the student learns from it, to follow "It learns ..."
+    sentence: str = "what this loss asks of it",
 ) -> Callable:  # a decorator of the loss's class
-    "Make a loss known by a name; the last one that registers under a name has it."
+    """Make a loss known by a name; the last one that registers under a name has
+    it."""
     def register(loss: type[Loss]) -> type[Loss]:
         LOSSES[name] = LossKind(name, loss, sentence)
         return loss
@@ -52,7 +57,8 @@ def register_loss(
 # %% ../nbs/31_losses.ipynb #28588387
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    "Cross entropy with the labels, mean over the rows that have one (0 if none has)."
+    """Cross entropy with the labels, mean over the rows that have one (0 if none
+    has)."""
     needs_labels = True
     needs_teacher = False
 
@@ -63,23 +69,31 @@ class CrossEntropy(Loss):
         teacher_logits: torch.Tensor | None = None,  # not used
     ) -> torch.Tensor:  # scalar
         "Mean of minus log p(label)."
-        total = F.cross_entropy(student_logits, labels, ignore_index=-1, reduction="sum")
+        total = F.cross_entropy(student_logits,
+                                labels,
+                                ignore_index=-1,
+                                reduction="sum")
         return total / (labels >= 0).sum().clamp(min=1)
 
 # %% ../nbs/31_losses.ipynb #f824ca06
 def refuse_probabilities(
     logits,  # what should be logits, a tensor or array, [n, K]
 ) -> None:
-    "Raise `ValueError` if all rows (at least two) are non-negative and sum to one: then they are probabilities."
-    if len(logits) > 1 and logits.min() >= 0 and abs(logits.sum(1) - 1).max() < 1e-4:
-        raise ValueError("The teacher's logits look like probabilities (rows sum to one): pass the values "
-                         "before the softmax, or the logarithm of the probabilities")
+    """Raise `ValueError` if all rows (at least two) are non-negative and sum to
+    one: then they are probabilities."""
+    if len(logits) > 1 and logits.min() >= 0 and abs(logits.sum(1) -
+                                                     1).max() < 1e-4:
+        raise ValueError(
+            "The teacher's logits look like probabilities (rows sum to one): "
+            "pass the values "
+            "before the softmax, or the logarithm of the probabilities")
 
 # %% ../nbs/31_losses.ipynb #ac82ba33
 @register_loss("mse", "the teacher's logits")
 @dataclass(frozen=True)
 class LogitMSE(Loss):
-    "Mean squared difference of logits, Tang et al. 2019 (arXiv:1903.12136), mean over rows and classes."
+    """Mean squared difference of logits, Tang et al. 2019 (arXiv:1903.12136),
+    mean over rows and classes."""
 
     def __call__(
         self,
@@ -87,7 +101,9 @@ class LogitMSE(Loss):
         labels: torch.Tensor | None,  # not used
         teacher_logits: torch.Tensor,  # [B, K]
     ) -> torch.Tensor:  # scalar
-        "Mean over B and K of (student - teacher) squared. Raises `ValueError` for probabilities."
+        """Mean over B and K of (student - teacher) squared.
+
+        Raises `ValueError` for probabilities."""
         refuse_probabilities(teacher_logits)
         return F.mse_loss(student_logits, teacher_logits)
 
@@ -95,12 +111,17 @@ class LogitMSE(Loss):
 @register_loss("soft", "the teacher's probabilities, softened by a temperature")
 @dataclass(frozen=True)
 class SoftCrossEntropy(Loss):
-    "Divergence between softened distributions times T squared, Hinton et al. 2015 (arXiv:1503.02531)."
-    temperature: float = 2.0  # T: 1 leaves the distributions as they are, more softens them
+    """Divergence between softened distributions times T squared, Hinton et al.
+    2015 (arXiv:1503.02531)."""
+    # T: 1 leaves the distributions as they are, more softens them
+    temperature: float = 2.0
 
     def __post_init__(self):
         if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature}: give a number above 0; 2 is a usual one")
+            raise ValueError(
+                f"temperature={self.temperature}: give a number above 0; 2 is a "
+                "usual one"
+            )
 
     def __call__(
         self,
@@ -108,17 +129,21 @@ class SoftCrossEntropy(Loss):
         labels: torch.Tensor | None,  # not used
         teacher_logits: torch.Tensor,  # [B, K]
     ) -> torch.Tensor:  # scalar
-        "Mean over B of T squared times KL(teacher || student) at temperature T. Raises `ValueError` for probabilities."
+        """Mean over B of T squared times KL(teacher || student) at temperature T.
+        Raises `ValueError` for probabilities."""
         refuse_probabilities(teacher_logits)
         log_p = F.log_softmax(teacher_logits / self.temperature, dim=1)
         log_q = F.log_softmax(student_logits / self.temperature, dim=1)
-        return self.temperature ** 2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+        return self.temperature**2 * F.kl_div(
+            log_q, log_p, reduction="batchmean", log_target=True)
 
 # %% ../nbs/31_losses.ipynb #c69d2e1e
-@register_loss("emd", "the teacher's cumulative probabilities, for ordered classes")
+@register_loss("emd",
+               "the teacher's cumulative probabilities, for ordered classes")
 @dataclass(frozen=True)
 class SquaredEMD(Loss):
-    "Squared differences of cumulative distributions, for ordered classes, Hou et al. 2016 (arXiv:1611.05916)."
+    """Squared differences of cumulative distributions, for ordered classes, Hou
+    et al. 2016 (arXiv:1611.05916)."""
     needs_order = True
 
     def __call__(
@@ -127,16 +152,23 @@ class SquaredEMD(Loss):
         labels: torch.Tensor | None,  # not used
         teacher_logits: torch.Tensor,  # [B, K]
     ) -> torch.Tensor:  # scalar
-        "Mean over B of the summed squares of CDF(student) - CDF(teacher). Raises `ValueError` for probabilities."
+        """Mean over B of the summed squares of CDF(student) - CDF(teacher).
+
+        Raises `ValueError` for probabilities."""
         refuse_probabilities(teacher_logits)
-        difference = (student_logits.softmax(1) - teacher_logits.softmax(1)).cumsum(1)
+        difference = (student_logits.softmax(1) -
+                      teacher_logits.softmax(1)).cumsum(1)
         return difference.square().sum(1).mean()
 
 # %% ../nbs/31_losses.ipynb #c0d39202
-@register_loss("binary", "the teacher's probability of each class by itself, for several labels a text")
+@register_loss(
+    "binary",
+    "the teacher's probability of each class by itself, for several labels a text"
+)
 @dataclass(frozen=True)
 class SoftBinaryCrossEntropy(Loss):
-    "Divergence between the sigmoids of student and teacher, for several labels a text, mean over rows and classes."
+    """Divergence between the sigmoids of student and teacher, for several labels
+    a text, mean over rows and classes."""
 
     def __call__(
         self,
@@ -144,7 +176,9 @@ class SoftBinaryCrossEntropy(Loss):
         labels: torch.Tensor | None,  # not used
         teacher_logits: torch.Tensor,  # [B, K]
     ) -> torch.Tensor:  # scalar
-        "Mean over B and K of KL(teacher || student), each class a yes or no. Raises `ValueError` for probabilities."
+        """Mean over B and K of KL(teacher || student), each class a yes or no.
+
+        Raises `ValueError` for probabilities."""
         refuse_probabilities(teacher_logits)
         p = teacher_logits.sigmoid()
         best = F.binary_cross_entropy_with_logits(teacher_logits, p)
@@ -153,7 +187,8 @@ class SoftBinaryCrossEntropy(Loss):
 # %% ../nbs/31_losses.ipynb #7d349d0f
 @dataclass(frozen=True)
 class Mix(Loss):
-    "`alpha` times the cross entropy with the labels plus `1 - alpha` times a distillation loss."
+    """`alpha` times the cross entropy with the labels plus `1 - alpha` times a
+    distillation loss."""
     soft: Loss = LogitMSE()  # the distillation loss
     alpha: float = .5  # weight of the labels, 0 to 1
 
@@ -161,7 +196,10 @@ class Mix(Loss):
 
     def __post_init__(self):
         if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha={self.alpha} must lie between 0 (teacher only) and 1 (labels only)")
+            raise ValueError(
+                f"alpha={self.alpha} must lie between 0 (teacher only) and 1 "
+                "(labels only)"
+            )
 
     @property
     def needs_order(self) -> bool:
@@ -176,7 +214,8 @@ class Mix(Loss):
     ) -> torch.Tensor:  # scalar
         "The weighted sum."
         hard = CrossEntropy()(student_logits, labels)
-        return self.alpha * hard + (1 - self.alpha) * self.soft(student_logits, labels, teacher_logits)
+        return self.alpha * hard + (1 - self.alpha) * self.soft(
+            student_logits, labels, teacher_logits)
 
 # %% ../nbs/31_losses.ipynb #41e1a6ba
 def make_loss(
@@ -184,18 +223,29 @@ def make_loss(
     alpha: float | None = None,  # weight of the labels, 0 to 1; None: no mix
     **settings,  # fields of the loss, `temperature` say; None: as the loss has it
 ) -> Loss:
-    "A loss from its name. Raises `ValueError` for a name or a setting that is not there."
-    settings = {name: value for name, value in settings.items() if value is not None}
+    """A loss from its name.
+
+    Raises `ValueError` for a name or a setting that is not there."""
+    settings = {
+        name: value for name, value in settings.items() if value is not None
+    }
     if isinstance(loss, str):
         if loss not in LOSSES:
-            raise ValueError(f"There is no loss {loss!r}: choose from {', '.join(LOSSES)}")
+            raise ValueError(
+                f"There is no loss {loss!r}: choose from {', '.join(LOSSES)}")
         if strangers := settings.keys() - _settings(loss):
-            others = [name for name in LOSSES if min(strangers) in _settings(name)]
-            raise ValueError(f"The loss {loss!r} has no {min(strangers)}: leave it out"
-                             + (f", or choose {' or '.join(others)}" if others else ""))
+            others = [
+                name for name in LOSSES if min(strangers) in _settings(name)
+            ]
+            raise ValueError(
+                f"The loss {loss!r} has no {min(strangers)}: leave it out" +
+                (f", or choose {' or '.join(others)}" if others else ""))
         loss = LOSSES[loss].loss(**settings)
     elif settings:
-        raise ValueError(f"{min(settings)} belongs to a loss that is chosen by name: set it in {loss}")
+        raise ValueError(
+            f"{min(settings)} belongs to a loss that is chosen by name: set it "
+            f"in {loss}"
+        )
     return loss if alpha is None else Mix(loss, alpha)
 
 # %% ../nbs/31_losses.ipynb #f0bec5df

@@ -25,15 +25,20 @@ from filelock import FileLock, Timeout
 
 # %% ../nbs/00_machine.ipynb #60691c2c
 def pick_device(
-    device=None,  # "cuda", "mps", "cpu", a `torch.device`, or None for the best there is
+    # "cuda", "mps", "cpu", a `torch.device`, or None for the best there is
+    device=None,
 ):  # a `torch.device`
     "The device to compute on. Raises `ValueError` for one that is not there."
     import torch  # here, so that reading a table does not load it
 
     if device is not None:
         kind = str(device).split(":")[0]
-        if kind not in ("cpu", "cuda", "mps") or kind != "cpu" and not getattr(torch, kind).is_available():
-            raise ValueError(f"There is no device {device!r} here: use cpu, or leave it out for the best there is")
+        if kind not in ("cpu", "cuda", "mps") or kind != "cpu" and not getattr(
+                torch, kind).is_available():
+            raise ValueError(
+                f"There is no device {device!r} here: use cpu, or leave it out "
+                "for the best there is"
+            )
         return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -50,14 +55,18 @@ def optional(
         return import_module(module)
     except ImportError:
         package = module.split(".")[0]
-        raise ImportError(f'{what} needs {package}: run pip install "distillnb[{extra}]"') from None
+        raise ImportError(
+            f'{what} needs {package}: run pip install "distillnb[{extra}]"'
+        ) from None
 
 # %% ../nbs/00_machine.ipynb #0th1rd00
-_threads, _counting = [], Lock()  # what PyTorch had before, once for each that asked for one
+# what PyTorch had before, once for each that asked for one
+_threads, _counting = [], Lock()
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    "PyTorch on one thread while this lasts: for small models no slower, and on a busy machine many times faster."
+    """PyTorch on one thread while this lasts: for small models no slower, and on
+    a busy machine many times faster."""
     import torch
 
     with _counting:
@@ -81,7 +90,9 @@ except ImportError:  # the extra `fast` is not installed
 def machine_code(
     function: Callable,  # plain loops over arrays
 ) -> Callable:
-    "Machine code where numba is installed, else the function as it is. Sums may be reordered, infinities stay."
+    """Machine code where numba is installed, else the function as it is.
+
+    Sums may be reordered, infinities stay."""
     if numba is None:
         return function
     options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
@@ -97,12 +108,16 @@ def _partial(path: Path, folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     _clear(path, folder)
     while True:
-        place = Path(tempfile.mkdtemp(dir=folder, prefix=f".{path.name}.", suffix=".partial"))
+        place = Path(
+            tempfile.mkdtemp(dir=folder,
+                             prefix=f".{path.name}.",
+                             suffix=".partial"))
         lock = FileLock(place / "lock")
         try:
             lock.acquire(timeout=0)
             break
-        except (Timeout, FileNotFoundError):  # another process has just taken it for a leftover
+        # another process has just taken it for a leftover
+        except (Timeout, FileNotFoundError):
             continue
     try:
         yield place
@@ -111,7 +126,8 @@ def _partial(path: Path, folder: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 def _clear(path: Path, folder: Path) -> None:
-    "Remove what killed processes have left of the same `path`; put back what they had moved away."
+    """Remove what killed processes have left of the same `path`; put back what
+    they had moved away."""
     for place in folder.glob(f".{glob.escape(path.name)}.*.partial"):
         lock = FileLock(place / "lock")
         try:
@@ -162,19 +178,24 @@ def _keep_others(old: Path, new: Path, drop: Callable) -> None:
 @contextmanager
 def written_whole(
     path: str | Path,  # of the file or folder; folders on the way are made
-    drop: Callable = lambda old: False,  # says what of an old folder goes, where the new one has nothing of that name
+    # says what of an old folder goes, where the new one has nothing of that name
+    drop: Callable = lambda old: False,
 ) -> Iterator[Path]:  # where to write it, a file or a folder that does not exist yet
-    "A place beside `path` that takes its place when the block ends, and disappears when the block fails."
+    """A place beside `path` that takes its place when the block ends, and
+    disappears when the block fails."""
     path = Path(path).resolve()
-    fixed = path.is_dir() and (path.is_mount() or path == Path.cwd() or not os.access(path.parent, os.W_OK))
+    fixed = path.is_dir() and (path.is_mount() or path == Path.cwd()
+                               or not os.access(path.parent, os.W_OK))
     with _partial(path, path if fixed else path.parent) as place:
         new = place / path.name
         yield new
-        for file in [new] if new.is_file() else filter(Path.is_file, new.rglob("*")):
+        for file in [new] if new.is_file() else filter(Path.is_file,
+                                                       new.rglob("*")):
             _flush(file)
         if path.is_file() and new.is_dir() or path.is_dir() and new.is_file():
             kinds = ("file", "folder") if path.is_file() else ("folder", "file")
-            raise ValueError(f"{path} is a {kinds[0]}: choose another name for the {kinds[1]}")
+            raise ValueError(
+                f"{path} is a {kinds[0]}: choose another name for the {kinds[1]}")
         if not path.is_dir():
             os.replace(new, path)
             return
@@ -182,8 +203,11 @@ def written_whole(
         if not fixed:
             _exchange(new, path)
             return
-        for entry in new.iterdir():  # a folder that cannot be moved is renewed piece by piece
-            (_exchange if (path / entry.name).is_dir() else os.replace)(entry, path / entry.name)
+        # a folder that cannot be moved is renewed piece by piece
+        for entry in new.iterdir():
+            (_exchange if
+             (path / entry.name).is_dir() else os.replace)(entry,
+                                                           path / entry.name)
 
 def _flush(file: Path) -> None:
     "Wait until the file is on the disk."
@@ -192,7 +216,8 @@ def _flush(file: Path) -> None:
 
 # %% ../nbs/00_machine.ipynb #2e4c90b7
 SEAL = "digests.json"
-_intact = set()  # folders that were compared in this process, with times and sizes of their files
+# folders that were compared in this process, with times and sizes of their files
+_intact = set()
 
 def file_digest(
     file: str | Path,  # which must be there
@@ -206,14 +231,19 @@ def seal(
 ) -> None:
     "Write the SHA-256 of each file in a folder beside them."
     folder = Path(folder)
-    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != SEAL]
+    files = [
+        file for file in sorted(folder.iterdir())
+        if file.is_file() and file.name != SEAL
+    ]
     digests = {file.name: file_digest(file) for file in files}
     (folder / SEAL).write_text(json.dumps(digests, indent=1))
 
 def check_seal(
     folder: str | Path,  # that `seal` has been here or not
 ) -> bool:  # whether it has
-    "Compare the files of a folder with its seal. Raises `ValueError` that names the one that has changed."
+    """Compare the files of a folder with its seal.
+
+    Raises `ValueError` that names the one that has changed."""
     folder = Path(folder)
     if not (folder / SEAL).is_file():
         return False
@@ -221,15 +251,23 @@ def check_seal(
         digests = json.loads((folder / SEAL).read_text())
         files = [folder / Path(name).name for name in sorted(digests)]
     except (ValueError, TypeError, RecursionError):
-        raise ValueError(f"{folder / SEAL} is damaged: get the folder again, or delete that file to load the folder "
-                         "as it is") from None
+        raise ValueError(
+            f"{folder / SEAL} is damaged: get the folder again, or delete that "
+            "file to load the folder "
+            "as it is") from None
     if lost := [file.name for file in files if not file.is_file()]:
         raise ValueError(f"{folder} lacks {lost[0]}: get the folder again")
-    seen = (folder.resolve(), *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+    seen = (folder.resolve(),
+            *((file.name, file.stat().st_size, file.stat().st_mtime_ns)
+              for file in files))
     if seen not in _intact:
-        if changed := [file.name for file in files if file_digest(file) != digests[file.name]]:
-            raise ValueError(f"{folder / changed[0]} is not the file that was saved: get the folder again, or, if it "
-                             f"was changed on purpose, delete {SEAL} beside it")
+        if changed := [
+                file.name for file in files
+                if file_digest(file) != digests[file.name]
+        ]:
+            raise ValueError(
+                f"{folder / changed[0]} is not the file that was saved: get the "
+                "folder again, or, if it "
+                f"was changed on purpose, delete {SEAL} beside it")
         _intact.add(seen)
     return True
-

@@ -23,27 +23,39 @@ def scores(
     predictions: np.ndarray,  # predicted class ids, [n]
     n_classes: int,  # K
 ) -> dict[str, float]:  # "acc" and "f1_macro", NaN where no row has a label
-    "Accuracy and macro F1 over the rows that have a label; a class that never occurs nor is predicted has F1 0."
+    """Accuracy and macro F1 over the rows that have a label; a class that never
+    occurs nor is predicted has F1 0."""
     known = labels >= 0
     if not known.any():
         return {"acc": math.nan, "f1_macro": math.nan}
     labels, predictions = labels[known], predictions[known]
-    f1 = f1_score(labels, predictions, labels=range(n_classes), average="macro", zero_division=0)
+    f1 = f1_score(labels,
+                  predictions,
+                  labels=range(n_classes),
+                  average="macro",
+                  zero_division=0)
     return {"acc": float((labels == predictions).mean()), "f1_macro": float(f1)}
 
 # %% ../nbs/33_metrics.ipynb #190ba718
 def ordered_scores(
     labels: np.ndarray,  # true class ids, -1 where unknown, [n]
     predictions: np.ndarray,  # predicted class ids, [n]
-) -> dict[str, float]:  # "mae" (classes), "off_by_one" (share), "kappa" (quadratic weights), NaN without labels
-    "Scores for classes whose ids are in their order; kappa is NaN where both always say the same one class."
+) -> dict[
+        str,
+        float]:  # "mae" (classes), "off_by_one" (share), "kappa" (quadratic weights), NaN without labels
+    """Scores for classes whose ids are in their order; kappa is NaN where both
+    always say the same one class."""
     labels, predictions = labels[labels >= 0], predictions[labels >= 0]
     if not len(labels):
         return {"mae": math.nan, "off_by_one": math.nan, "kappa": math.nan}
     distance = np.abs(labels - predictions)
     one_class = len(np.union1d(labels, predictions)) == 1
-    agreed = math.nan if one_class else cohen_kappa_score(labels, predictions, weights="quadratic")
-    return {"mae": float(distance.mean()), "off_by_one": float((distance <= 1).mean()), "kappa": float(agreed)}
+    agreed = math.nan if one_class else cohen_kappa_score(
+        labels, predictions, weights="quadratic")
+    return {
+        "mae": float(distance.mean()), "off_by_one": float(
+            (distance <= 1).mean()), "kappa": float(agreed)
+    }
 
 # %% ../nbs/33_metrics.ipynb #f71bbee6
 NEEDS = ("any", "one label", "ordered")  # what a metric may ask of a task
@@ -53,38 +65,55 @@ class Metric:
     "A figure for what a model said about texts whose classes are known."
     name: str  # key and name of a column, "f1_macro"
     title: str  # for people, "macro F1"
-    of: Callable  # (truth, probabilities) -> float; truth class ids [n] or zeros and ones [n, K], probabilities [n, K]
-    needs: str = "any"  # "any"; "one label": not where a text may have several; "ordered": one label, classes in order
+    # (truth, probabilities) -> float; truth class ids [n] or zeros and ones [n,
+    # K], probabilities [n, K]
+    of: Callable
+    # "any"; "one label": not where a text may have several; "ordered": one label,
+    # classes in order
+    needs: str = "any"
     form: str = "{:.3f}"  # how a value is printed
 
     def __post_init__(self):
         if self.needs not in NEEDS:
-            raise ValueError(f"needs={self.needs!r}: choose one of {', '.join(NEEDS)}")
+            raise ValueError(
+                f"needs={self.needs!r}: choose one of {', '.join(NEEDS)}")
         if self.form == self.form.format(.5):
-            raise ValueError(f"form={self.form!r} has no place for the value: give one, '{{:.3f}}' say")
+            raise ValueError(
+                f"form={self.form!r} has no place for the value: give one, "
+                f"'{{:.3f}}' say"
+            )
 
 METRICS: dict[str, Metric] = {}  # in the order in which tables show them
 
 # %% ../nbs/33_metrics.ipynb #72571c4e
-_TAKEN = ("model", "student", "way", "seed", "texts", "low", "high", "loss")  # other columns of our tables
+# other columns of our tables
+_TAKEN = ("model", "student", "way", "seed", "texts", "low", "high", "loss")
 
 def register_metric(
-    metric: Metric | None = None,  # the metric; None: the function below the decorator
+    # the metric; None: the function below the decorator
+    metric: Metric | None = None,
     *,
     title: str = "",  # for people; by default the function's name
     needs: str = "any",  # "any", "one label" or "ordered"
     form: str = "{:.3f}",  # how a value is printed
 ) -> Metric | Callable:
-    "Add a metric, given or as a decorator of its function. Raises `ValueError` for a name that something else has."
+    """Add a metric, given or as a decorator of its function.
+
+    Raises `ValueError` for a name that something else has."""
     if metric is None:
         def decorator(of: Callable) -> Callable:
-            register_metric(Metric(of.__name__, title or of.__name__.replace("_", " "), of, needs, form))
+            register_metric(
+                Metric(of.__name__, title or of.__name__.replace("_", " "), of,
+                       needs, form))
             return of
         return decorator
     old = METRICS.get(metric.name)
-    home = lambda of: (getattr(of, "__module__", None), getattr(of, "__qualname__", None))
-    if metric.name in _TAKEN or old is not None and home(old.of) != home(metric.of):
-        raise ValueError(f"The name {metric.name!r} is taken: choose another for your metric")
+    home = lambda of: (getattr(of, "__module__", None),
+                       getattr(of, "__qualname__", None))
+    if metric.name in _TAKEN or old is not None and home(old.of) != home(
+            metric.of):
+        raise ValueError(
+            f"The name {metric.name!r} is taken: choose another for your metric")
     METRICS[metric.name] = metric
     return metric
 
@@ -94,13 +123,15 @@ def chosen(
     several: bool = False,  # whether a text may have several labels
 ) -> np.ndarray:  # class ids [n], or zeros and ones [n, K]
     "What a model says, from how probable it finds each class."
-    return (probabilities >= .5).astype(int) if several else probabilities.argmax(1)
+    return (probabilities
+            >= .5).astype(int) if several else probabilities.argmax(1)
 
 def right_answers(
     truth: np.ndarray,  # class ids [n], or zeros and ones [n, K]
     probabilities: np.ndarray,  # [n, K]
 ) -> np.ndarray:  # bool, [n]
-    "On which texts a model is right; with several labels, on which it gets all of them right."
+    """On which texts a model is right; with several labels, on which it gets all
+    of them right."""
     same = chosen(probabilities, truth.ndim == 2) == truth
     return same.all(1) if truth.ndim == 2 else same
 
@@ -110,7 +141,8 @@ def accuracy(
     truth: np.ndarray,  # class ids [n], or zeros and ones [n, K]
     probabilities: np.ndarray,  # [n, K]
 ) -> float:
-    "Share of right answers; with several labels, share of texts with all labels right."
+    """Share of right answers; with several labels, share of texts with all labels
+    right."""
     return float(right_answers(truth, probabilities).mean())
 
 @register_metric(title="macro F1")
@@ -118,9 +150,15 @@ def f1_macro(
     truth: np.ndarray,  # class ids [n], or zeros and ones [n, K]
     probabilities: np.ndarray,  # [n, K]
 ) -> float:
-    "Mean over the classes of each one's F1; 0 for a class that neither occurs nor is predicted."
+    """Mean over the classes of each one's F1; 0 for a class that neither occurs
+    nor is predicted."""
     said = chosen(probabilities, truth.ndim == 2)
-    return float(f1_score(truth, said, labels=range(probabilities.shape[1]), average="macro", zero_division=0))
+    return float(
+        f1_score(truth,
+                 said,
+                 labels=range(probabilities.shape[1]),
+                 average="macro",
+                 zero_division=0))
 
 # %% ../nbs/33_metrics.ipynb #0a684683
 @register_metric(title="MAE", needs="ordered")
@@ -144,7 +182,8 @@ def kappa(
     truth: np.ndarray,  # class ids, [n]
     probabilities: np.ndarray,  # [n, K]
 ) -> float:
-    "Cohen's kappa with quadratic weights; NaN where truth and answers are always the same one class."
+    """Cohen's kappa with quadratic weights; NaN where truth and answers are
+    always the same one class."""
     return ordered_scores(truth, chosen(probabilities))["kappa"]
 
 # %% ../nbs/33_metrics.ipynb #afb81caa
@@ -152,15 +191,20 @@ def check_arrays(
     truth: np.ndarray,  # class ids, [n]
     *arrays: np.ndarray,  # probabilities or logits, [n, K] each
 ) -> None:
-    "Raise `ValueError` unless all are arrays `[n, K]` of one shape, all finite, for `n` class ids."
+    """Raise `ValueError` unless all are arrays `[n, K]` of one shape, all finite,
+    for `n` class ids."""
     shapes = [np.shape(array) for array in arrays]
     if len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][0] != len(truth):
-        raise ValueError(f"{len(truth):,} labels for arrays of shape {', '.join(map(str, shapes))}: "
-                         "they must be [texts, classes], row by row the same texts")
+        raise ValueError(
+            f"{len(truth):,} labels for arrays of shape "
+            f"{', '.join(map(str, shapes))}: "
+            "they must be [texts, classes], row by row the same texts")
     if not len(truth):
         raise ValueError("There are no texts to report on: pass at least one")
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError("There are values that are not finite: check the model that made them")
+        raise ValueError(
+            "There are values that are not finite: check the model that made them"
+        )
 
 # %% ../nbs/33_metrics.ipynb #29f77773
 def reliability(
@@ -168,7 +212,8 @@ def reliability(
     probabilities: np.ndarray,  # [n, K]
     bins: int = 10,  # bands of equal width
 ) -> pd.DataFrame:  # columns low, high, confidence, accuracy, accuracy_low, accuracy_high, n; empty bands left out
-    "Mean confidence and accuracy, with its 95 % Wilson interval, of the texts in each band of confidence."
+    """Mean confidence and accuracy, with its 95 % Wilson interval, of the texts
+    in each band of confidence."""
     check_arrays(truth, probabilities)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
     band, rows = np.minimum((confidence * bins).astype(int), bins - 1), []
@@ -176,8 +221,12 @@ def reliability(
         inside = band == number
         hits, n = int(right[inside].sum()), int(inside.sum())
         low, high = binomtest(hits, n).proportion_ci(method="wilson")
-        rows.append({"low": number / bins, "high": (number + 1) / bins, "confidence": confidence[inside].mean(),
-                     "accuracy": right[inside].mean(), "accuracy_low": low, "accuracy_high": high, "n": n})
+        rows.append({
+            "low": number / bins, "high": (number + 1) / bins,
+            "confidence": confidence[inside].mean(),
+            "accuracy": right[inside].mean(), "accuracy_low": low,
+            "accuracy_high": high, "n": n
+        })
     return pd.DataFrame(rows)
 
 # %% ../nbs/33_metrics.ipynb #588ca9ce
@@ -187,17 +236,22 @@ def calibration_error(
     probabilities: np.ndarray,  # [n, K]
     bins: int = 15,  # bands of equal width
 ) -> float:  # 0 is perfect
-    "Expected calibration error of the likeliest class, Naeini et al. 2015 (AAAI), Guo et al. 2017 (arXiv:1706.04599)."
+    """Expected calibration error of the likeliest class, Naeini et al. 2015
+    (AAAI), Guo et al. 2017 (arXiv:1706.04599)."""
     table = reliability(truth, probabilities, bins)
-    return float((abs(table["confidence"] - table["accuracy"]) * table["n"]).sum() / len(truth))
+    return float(
+        (abs(table["confidence"] - table["accuracy"]) * table["n"]).sum() /
+        len(truth))
 
 def brier_score(
     truth: np.ndarray,  # class ids, [n]
     probabilities: np.ndarray,  # [n, K]
 ) -> float:  # from 0, perfect, to 2
-    "Mean over texts of the sum over classes of (probability - truth) squared, Brier 1950."
+    """Mean over texts of the sum over classes of (probability - truth) squared,
+    Brier 1950."""
     check_arrays(truth, probabilities)
-    return float(((probabilities - np.eye(probabilities.shape[1])[truth]) ** 2).sum(1).mean())
+    return float(((probabilities -
+                   np.eye(probabilities.shape[1])[truth])**2).sum(1).mean())
 
 # %% ../nbs/33_metrics.ipynb #e82ffd19
 def fitting(
@@ -205,24 +259,37 @@ def fitting(
     ordered: bool,  # whether the classes have an order, and their ids are in it
 ) -> list[Metric]:  # in the order of `METRICS`
     "The metrics that make sense for a task."
-    suits = {"any": True, "one label": not several, "ordered": ordered and not several}
+    suits = {
+        "any": True, "one label": not several, "ordered": ordered and not several
+    }
     return [metric for metric in METRICS.values() if suits[metric.needs]]
 
 # %% ../nbs/33_metrics.ipynb #4d46292d
 def true_classes(
-    classifier,  # the model to be scored, with its class names in `names`, and `multilabel`
-    labels: Iterable,  # class names [n], or zeros and ones [n, K] where a text may have several labels
+    # the model to be scored, with its class names in `names`, and `multilabel`
+    classifier,
+    # class names [n], or zeros and ones [n, K] where a text may have several
+    # labels
+    labels: Iterable,
     texts: int,  # how many there have to be
 ) -> np.ndarray:  # class ids [n], or zeros and ones [n, K]
-    "Labels as metrics take them. Raises `ValueError` for those that cannot belong to these texts or to this model."
+    """Labels as metrics take them.
+
+    Raises `ValueError` for those that cannot belong to these texts or to this
+    model."""
     labels, names = list(labels), classifier.names
     shape = (texts, len(names)) if classifier.multilabel else (texts,)
     if np.shape(labels) != shape:
         wanted = f"zeros and ones {list(shape)}" if classifier.multilabel else "one for each"
-        raise ValueError(f"labels of shape {np.shape(labels)} for {texts:,} texts: give {wanted}")
+        raise ValueError(
+            f"labels of shape {np.shape(labels)} for {texts:,} texts: give "
+            f"{wanted}"
+        )
     if classifier.multilabel:
         return np.asarray(labels, int)
     if strangers := {str(label) for label in labels} - {*names}:
-        raise ValueError(f"The label {sorted(strangers)[0]} is none of the student's ({', '.join(names)}): "
-                         "rename it, or leave labels out")
+        raise ValueError(
+            f"The label {sorted(strangers)[0]} is none of the student's "
+            f"({', '.join(names)}): "
+            "rename it, or leave labels out")
     return np.array([names.index(str(label)) for label in labels], int)

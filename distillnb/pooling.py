@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import (AutoConfig, AutoModel, AutoModelForSequenceClassification, PretrainedConfig,
+from transformers import (AutoConfig, AutoModel,
+                          AutoModelForSequenceClassification, PretrainedConfig,
                           PreTrainedModel)
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
@@ -20,23 +21,30 @@ from transformers.utils import cached_file
 def pools_by_mean(
     source: str | Path,  # folder or hub name of an encoder
 ) -> bool:
-    "Whether the files beside an encoder say that it was trained on the mean of its tokens' vectors."
+    """Whether the files beside an encoder say that it was trained on the mean of
+    its tokens' vectors."""
     try:
-        file = cached_file(str(source), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False,
+        file = cached_file(str(source),
+                           "1_Pooling/config.json",
+                           _raise_exceptions_for_missing_entries=False,
                            _raise_exceptions_for_connection_errors=False)
-        return file is not None and bool(json.loads(Path(file).read_text()).get("pooling_mode_mean_tokens"))
-    except (OSError, ValueError, AttributeError):  # no such folder, or a file that says nothing
+        return file is not None and bool(
+            json.loads(Path(file).read_text()).get("pooling_mode_mean_tokens"))
+    # no such folder, or a file that says nothing
+    except (OSError, ValueError, AttributeError):
         return False
 
 # %% ../nbs/09_pooling.ipynb #0cb9a36c
 class PooledConfig(PretrainedConfig):
-    "What a `PooledClassifier` is: the configuration of its encoder, and the dropout before its matrix."
+    """What a `PooledClassifier` is: the configuration of its encoder, and the
+    dropout before its matrix."""
     model_type = "pooled-encoder"
 
     def __init__(
         self,
         encoder: dict | None = None,  # configuration of the encoder
-        dropout: float = .1,  # share of the mean's numbers that are left out while it learns
+        # share of the mean's numbers that are left out while it learns
+        dropout: float = .1,
         **kwargs,
     ):
         self.encoder, self.dropout = encoder, dropout
@@ -47,12 +55,14 @@ class PooledConfig(PretrainedConfig):
 
 # %% ../nbs/09_pooling.ipynb #dae8bd94
 class PooledClassifier(PreTrainedModel):
-    "An encoder, the mean of its tokens' vectors (Reimers and Gurevych 2019), and a linear classifier."
+    """An encoder, the mean of its tokens' vectors (Reimers and Gurevych 2019),
+    and a linear classifier."""
     config_class, base_model_prefix = PooledConfig, "encoder"
 
     def __init__(self, config: PooledConfig):
         super().__init__(config)
-        self.encoder = AutoModel.from_config(AutoConfig.for_model(**config.encoder))
+        self.encoder = AutoModel.from_config(
+            AutoConfig.for_model(**config.encoder))
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -68,29 +78,42 @@ class PooledClassifier(PreTrainedModel):
     def forward(
         self,
         input_ids: torch.Tensor,  # token ids, [B, T]
-        attention_mask: torch.Tensor | None = None,  # one where there is a token, [B, T]; None: everywhere
+        # one where there is a token, [B, T]; None: everywhere
+        attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,  # class ids, [B]
         **kwargs,  # what other models need, ignored
     ) -> SequenceClassifierOutput:  # logits [B, K], and the loss if there are labels
         "Logits, and the cross entropy if there are labels."
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
-        vectors = self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state  # (B, T, D)
+        mask = torch.ones_like(
+            input_ids) if attention_mask is None else attention_mask.long()
+        # (B, T, D)
+        vectors = self.encoder(input_ids=input_ids,
+                               attention_mask=mask).last_hidden_state
         share = mask / mask.sum(1, keepdim=True).clamp(min=1)
-        logits = self.classifier(self.dropout((vectors * share[..., None].to(vectors.dtype)).sum(1)))
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        logits = self.classifier(
+            self.dropout((vectors * share[..., None].to(vectors.dtype)).sum(1)))
+        loss = None if labels is None else nn.functional.cross_entropy(
+            logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 # %% ../nbs/09_pooling.ipynb #dedd7649
 AutoConfig.register(PooledConfig.model_type, PooledConfig, exist_ok=True)
-AutoModelForSequenceClassification.register(PooledConfig, PooledClassifier, exist_ok=True)
+AutoModelForSequenceClassification.register(PooledConfig,
+                                            PooledClassifier,
+                                            exist_ok=True)
 
 # %% ../nbs/09_pooling.ipynb #ffc6a914
 def pooled_classifier(
     source: str | Path,  # folder or hub name of an encoder
     **head,  # of the configuration: num_labels, id2label, label2id
 ) -> PooledClassifier:
-    "A classifier on the mean of an encoder's vectors, its matrix new. Raises what transformers raises."
-    encoder = AutoModel.from_pretrained(source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
+    """A classifier on the mean of an encoder's vectors, its matrix new.
+
+    Raises what transformers raises."""
+    encoder = AutoModel.from_pretrained(source,
+                                        use_safetensors=True,
+                                        trust_remote_code=False,
+                                        dtype=torch.float32)
     model = PooledClassifier(PooledConfig(encoder.config.to_dict(), **head))
     model.encoder.load_state_dict(encoder.state_dict())
     return model

@@ -25,8 +25,10 @@ _ABOUT = {
     "curves": "Accuracy on the test texts after each epoch{}",
     "ladder": "Accuracy of each student for each way of teaching",
     "confusion": "True classes against the answers of {}",
-    "bootstrap": "Difference in accuracy between distilled and direct on resampled test texts{}",
-    "differences": "Difference in accuracy between each distilled student and its direct twin, with intervals",
+    "bootstrap": "Difference in accuracy between distilled and direct on "
+                 "resampled test texts{}",
+    "differences": "Difference in accuracy between each distilled student and "
+                   "its direct twin, with intervals",
     "reliability": "Accuracy against confidence{}",
 }
 
@@ -36,29 +38,41 @@ def _about(
     "What a chart shows, in words."
     kind, _, whose = name.partition(" ")
     sentence = _ABOUT.get(kind, name)
-    return sentence.format(whose if kind == "confusion" else f": {whose}" if whose else "")
+    return sentence.format(whose if kind ==
+                           "confusion" else f": {whose}" if whose else "")
 
 def picture(
     chart: alt.TopLevelMixin,  # any Altair chart
     name: str,  # its kind, and whose it is, "confusion cnn direct"
 ) -> str:
-    "A chart as SVG for a page: with a description, and with names of its parts that no other chart has."
+    """A chart as SVG for a page: with a description, and with names of its parts
+    that no other chart has."""
     buffer = io.StringIO()
     chart.save(buffer, format="svg")
     own = re.sub(r"\W+", "-", name)
-    svg = re.sub(r'(?<=\bid=")(?=[\w-]+")|(?<=url\(#)(?=[\w-]+\))', f"{own}-", buffer.getvalue())
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(_about(name))}" ', 1)
+    svg = re.sub(r'(?<=\bid=")(?=[\w-]+")|(?<=url\(#)(?=[\w-]+\))', f"{own}-",
+                 buffer.getvalue())
+    return svg.replace(
+        "<svg ", f'<svg role="img" aria-label="{html.escape(_about(name))}" ', 1)
 
 # %% ../nbs/47_report.ipynb #790e77c8
 def _settings(experiment) -> dict[str, str]:
     "Every field of the experiment, as text."
-    values = {entry.name: getattr(experiment, entry.name) for entry in fields(experiment) if entry.name != "recipes"}
+    values = {
+        entry.name: getattr(experiment, entry.name)
+        for entry in fields(experiment) if entry.name != "recipes"
+    }
     for name in ("data", "teacher"):
         if not isinstance(values[name], (str, Path)):
-            values[name] = getattr(values[name], "what", f"a {type(values[name]).__name__} in memory")
+            values[name] = getattr(values[name], "what",
+                                   f"a {type(values[name]).__name__} in memory")
     for name, recipe in experiment.recipes.items():
-        values[f"student {name}"] = ", ".join(f"{key}={value}" for key, value in asdict(recipe).items())
-    return {key: str(value) for key, value in values.items() if value not in (None, {})}
+        values[f"student {name}"] = ", ".join(
+            f"{key}={value}" for key, value in asdict(recipe).items())
+    return {
+        key: str(value) for key, value in values.items()
+        if value not in (None, {})
+    }
 
 def in_words(
     experiment,  # an `Experiment`; `data` and `teacher` are read
@@ -77,7 +91,8 @@ def folder_name(
     results,  # a `Results`; the seeds of its experiment are read
     run: tuple,  # student, way and seed
 ) -> str:
-    "Where a student is saved: cnn-distilled, or cnn-distilled-seed1 where there are several seeds."
+    """Where a student is saved: cnn-distilled, or cnn-distilled-seed1 where there
+    are several seeds."""
     *words, seed = run
     name = "-".join(words).replace(" ", "-")
     return f"{name}-seed{seed}" if len(results.experiment.seeds) > 1 else name
@@ -97,36 +112,61 @@ def _ways(results) -> list[tuple[str, str]]:
     return [(way, WAYS[way].sentence) for way in results.experiment.ways]
 
 def _verdicts(results) -> list[tuple[str, str]]:
-    "The word and the sentence for each student and way, beside its twin and beside the best cheap baseline."
-    return [(found.word, found.sentence) for found in (*results.comparisons, *results.beside_baseline)]
+    """The word and the sentence for each student and way, beside its twin and
+    beside the best cheap baseline."""
+    return [(found.word, found.sentence)
+            for found in (*results.comparisons, *results.beside_baseline)]
 
 def _trust(results) -> list:
-    "The trust report of each student that the last way has taught, on the first seed."
+    """The trust report of each student that the last way has taught, on the first
+    seed."""
     experiment = results.experiment
     way, first = experiment.ways[-1], experiment.seeds[0]
     if not WAYS[way].uses_teacher:
         return []
-    return [results.trust(name, way=way) for name in experiment.recipes if first in results.seeds(f"{name} {way}")]
+    return [
+        results.trust(name, way=way) for name in experiment.recipes
+        if first in results.seeds(f"{name} {way}")
+    ]
 
 # %% ../nbs/47_report.ipynb #1c8a7028
 def _table(frame: pd.DataFrame) -> str:
     "A table for people, as HTML; what stands in it is escaped."
     readable = frame.rename(columns=lambda name: str(name).replace("_", " "))
-    return readable.to_html(index=False, border=0, float_format=lambda value: f"{value:.3f}", justify="left")
+    return readable.to_html(index=False,
+                            border=0,
+                            float_format=lambda value: f"{value:.3f}",
+                            justify="left")
 
 def report_page(
     results,  # a `Results`
 ) -> str:
     "The report as one HTML page that needs no network."
     experiment, charts = results.experiment, results.charts()
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"table": _table, "picture": picture, "reliability": reliability_chart}
+    environment = Environment(autoescape=True,
+                              trim_blocks=True,
+                              lstrip_blocks=True)
+    environment.filters |= {
+        "table": _table, "picture": picture, "reliability": reliability_chart
+    }
     data, _ = in_words(experiment)
     students = list(results.students)
     return environment.from_string(template_text("report.html")).render(
-        title=f"Distillation on {data}", lead=_lead(results), ways=_ways(results), interrupted=results.interrupted,
-        verdicts=_verdicts(results), table=results.table(), n=len(results.truth), chosen=results.validation is not None,
-        seeds=len(experiment.seeds), charts=charts, kinds={name.split(" ")[0] for name in charts},
-        trust=_trust(results), recommended=results.recommended,
-        example=folder_name(results, results.recommended or students[-1]) if students else "NAME",
-        notes=results.notes, facts=list((_settings(experiment) | versions_used(experiment.device)).items()))
+        title=f"Distillation on {data}",
+        lead=_lead(results),
+        ways=_ways(results),
+        interrupted=results.interrupted,
+        verdicts=_verdicts(results),
+        table=results.table(),
+        n=len(results.truth),
+        chosen=results.validation is not None,
+        seeds=len(experiment.seeds),
+        charts=charts,
+        kinds={name.split(" ")[0] for name in charts},
+        trust=_trust(results),
+        recommended=results.recommended,
+        example=folder_name(results, results.recommended or students[-1])
+        if students else "NAME",
+        notes=results.notes,
+        facts=list(
+            (_settings(experiment) | versions_used(experiment.device)).items()))

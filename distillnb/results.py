@@ -34,17 +34,26 @@ from .trust import TrustReport, trust_report
 class Answers:
     "What is known of one model on the test texts."
     score: Score  # its scores, with the interval of the accuracy
-    logits: np.ndarray | None = None  # [n, K]; None: only shown, and not compared with others
+    # [n, K]; None: only shown, and not compared with others
+    logits: np.ndarray | None = None
     trained: Trained | None = None  # where it is a student
-    size: dict = field(default_factory=dict)  # "parameters", "parameters_without_embeddings", "size_mb"
-    texts_per_second: float | None = None  # from text to probabilities, on this machine
+    # "parameters", "parameters_without_embeddings", "size_mb"
+    size: dict = field(default_factory=dict)
+    # from text to probabilities, on this machine
+    texts_per_second: float | None = None
 
     def row(self) -> dict:
         "What the summary says of it."
-        row = {name: getattr(self.score, name) for name in ("accuracy", "low", "high")} | self.score.values | self.size
-        row["accuracy_low"], row["accuracy_high"] = row.pop("low"), row.pop("high")
+        row = {
+            name: getattr(self.score, name)
+            for name in ("accuracy", "low", "high")
+        } | self.score.values | self.size
+        row["accuracy_low"], row["accuracy_high"] = row.pop("low"), row.pop(
+            "high")
         if (trained := self.trained) is not None:
-            row |= {"epochs": len(trained.history), "train_seconds": trained.seconds}
+            row |= {
+                "epochs": len(trained.history), "train_seconds": trained.seconds
+            }
             if trained.validation is not None:
                 row |= {"rate_factor": trained.factor, "epoch_kept": trained.kept}
                 row["validation_accuracy"] = trained.validation["acc"]
@@ -52,7 +61,8 @@ class Answers:
 
 # %% ../nbs/48_results.ipynb #13d830ce
 def texts_per_second(classifier: Classifier, texts: list[str]) -> float:
-    "Texts a second that the model answers on this machine, from text to probabilities."
+    """Texts a second that the model answers on this machine, from text to
+    probabilities."""
     classifier.predict_proba(texts[:32])
     start = time.perf_counter()
     classifier.predict_proba(texts)
@@ -66,27 +76,40 @@ def _table(rows: list[dict], keys: tuple[str, ...]) -> pd.DataFrame:
 @dataclass(eq=False)
 class Answered:
     "What was run, and what each model said about the test texts."
-    experiment: object  # what was run, an `Experiment`; its recipes, ways and seeds are read
+    # what was run, an `Experiment`; its recipes, ways and seeds are read
+    experiment: object
     lesson: Lesson  # what the students learned from
-    test: tuple[Tokens, np.ndarray]  # what they are judged by: tokens, and class ids, [n]
+    # what they are judged by: tokens, and class ids, [n]
+    test: tuple[Tokens, np.ndarray]
     texts: list[str]  # the test texts, [n]
     tokenizer: object = None  # the students' own, or their teacher's
     validation: tuple[Tokens, np.ndarray] | None = None  # texts to choose with
     ordered: bool = False  # whether the classes have an order
-    notes: list[str] = field(default_factory=list)  # what was read, dropped and cut
-    answers: dict[Run, Answers] = field(default_factory=dict)  # of every model, in the order of the table
+    # what was read, dropped and cut
+    notes: list[str] = field(default_factory=list)
+    # of every model, in the order of the table
+    answers: dict[Run, Answers] = field(default_factory=dict)
     interrupted: bool = False  # whether Ctrl-C ended the run
 
-    def add(self, run: Run, logits: np.ndarray, compared: bool = True, **more) -> None:
-        "Take in what a model said about the test texts; `more` are fields of `Answers`."
+    def add(self,
+            run: Run,
+            logits: np.ndarray,
+            compared: bool = True,
+            **more) -> None:
+        """Take in what a model said about the test texts; `more` are fields of
+        `Answers`."""
         own = score(run.model, self.truth, to_probabilities(logits), self.ordered)
         self.answers[run] = Answers(own, logits if compared else None, **more)
 
     def add_student(self, trained: Trained) -> None:
-        "Take in a trained student; of one whose training was interrupted the finished epochs are shown."
+        """Take in a trained student; of one whose training was interrupted the
+        finished epochs are shown."""
         self.interrupted = self.interrupted or trained.interrupted
         if not trained.history.empty:
-            self.add(trained.run, predict_logits(trained.model, self.test[0]), not trained.interrupted, trained=trained,
+            self.add(trained.run,
+                     predict_logits(trained.model, self.test[0]),
+                     not trained.interrupted,
+                     trained=trained,
                      size=model_size(trained.model))
 
     @property
@@ -102,17 +125,24 @@ class Answered:
     @property
     def logits(self) -> dict[Run, np.ndarray]:
         "Logits of the test texts, [n, K], of every model that is compared."
-        return {run: answers.logits for run, answers in self.answers.items() if answers.logits is not None}
+        return {
+            run: answers.logits for run, answers in self.answers.items()
+            if answers.logits is not None
+        }
 
     @property
     def predictions(self) -> dict[Run, np.ndarray]:
-        "Predicted class ids of the test texts, [n], of every model that is compared."
+        """Predicted class ids of the test texts, [n], of every model that is
+        compared."""
         return {run: logits.argmax(1) for run, logits in self.logits.items()}
 
     @property
     def students(self) -> dict[Run, Trained]:
         "The students."
-        return {run: answers.trained for run, answers in self.answers.items() if answers.trained is not None}
+        return {
+            run: answers.trained for run, answers in self.answers.items()
+            if answers.trained is not None
+        }
 
     @property
     def runs(self) -> list[Run]:
@@ -121,7 +151,8 @@ class Answered:
 
     def classifier(self, run: Run) -> Classifier:
         "A student with its tokenizer, ready to answer."
-        return Classifier(self.students[run].model, self.tokenizer, self.experiment.max_length)
+        return Classifier(self.students[run].model, self.tokenizer,
+                          self.experiment.max_length)
 
 # %% ../nbs/48_results.ipynb #4e0bee82
 class Compared(Answered):
@@ -129,50 +160,89 @@ class Compared(Answered):
 
     def seeds(self, *models: str) -> list[int | None]:
         "The seeds on which all of these models are finished."
-        found = [{run.seed for run in self.logits if run.model == model} for model in models]
-        return [seed for seed in (None, *self.experiment.seeds) if all(seed in seeds for seeds in found)]
+        found = [{run.seed for run in self.logits if run.model == model}
+                 for model in models]
+        return [
+            seed for seed in (None, *self.experiment.seeds)
+            if all(seed in seeds for seeds in found)
+        ]
 
     def _by_seed(self, model: str) -> dict[int | None, np.ndarray]:
-        "Classes that a model chose, by seed. Raises `ValueError` for one that is not finished."
-        found = {run.seed: said for run, said in self.predictions.items() if run.model == model}
+        """Classes that a model chose, by seed.
+
+        Raises `ValueError` for one that is not finished."""
+        found = {
+            run.seed: said for run, said in self.predictions.items()
+            if run.model == model
+        }
         if not found:
             models = dict.fromkeys(run.model for run in self.logits)
-            raise ValueError(f"There is no finished model {model!r}: choose from {', '.join(models)}")
+            raise ValueError(
+                f"There is no finished model {model!r}: choose from "
+                f"{', '.join(models)}"
+            )
         return found
 
     def said(self, model: str) -> np.ndarray:
-        "Classes that a model chose, a row a seed, [S, n]. Raises `ValueError` for one that is not finished."
+        """Classes that a model chose, a row a seed, [S, n].
+
+        Raises `ValueError` for one that is not finished."""
         found = self._by_seed(model)
         return np.stack([found[seed] for seed in self.seeds(model)])
 
     @property
     def best_baseline(self) -> str | None:
-        "The baseline with the most test texts right, the commonest class aside: the higher bar. None: no baseline."
-        there = {run.model: self.answers[run].score.accuracy for run in self.logits if run.way and run.seed is None}
+        """The baseline with the most test texts right, the commonest class aside:
+        the higher bar. None: no baseline."""
+        there = {
+            run.model: self.answers[run].score.accuracy for run in self.logits
+            if run.way and run.seed is None
+        }
         return max(there, key=there.get, default=None)
 
     @property
     def pairs(self) -> list[Run]:
         "Every student that had a teacher and whose direct twin is finished too."
         experiment, done = self.experiment, self.logits
-        runs = [Run(*each) for each in product(experiment.recipes, experiment.ways, experiment.seeds)]
-        return [run for run in runs if WAYS[run.way].uses_teacher and run in done and run.twin in done]
+        runs = [
+            Run(*each) for each in product(experiment.recipes, experiment.ways,
+                                           experiment.seeds)
+        ]
+        return [
+            run for run in runs
+            if WAYS[run.way].uses_teacher and run in done and run.twin in done
+        ]
 
     def verdict(self, run: Run) -> Verdict:
         "A student against its direct twin, one seed, on the same test texts."
-        return verdict(self.truth, self.predictions[run], self.predictions[run.twin], run.model, run.twin.model,
+        return verdict(self.truth,
+                       self.predictions[run],
+                       self.predictions[run.twin],
+                       run.model,
+                       run.twin.model,
                        n_classes=len(self.names))
 
     def compare(self, a: str, b: str) -> Verdict:
-        "One model against another, over all seeds that both have; a model without seeds stands beside each."
+        """One model against another, over all seeds that both have; a model
+        without seeds stands beside each."""
         one, other = self._by_seed(a), self._by_seed(b)
         if None in one or None in other:
             said_a, said_b = np.broadcast_arrays(self.said(a), self.said(b))
         elif seeds := self.seeds(a, b):
-            said_a, said_b = (np.stack([said[seed] for seed in seeds]) for said in (one, other))
+            said_a, said_b = (np.stack([said[seed] for seed in seeds])
+                              for said in (one, other))
         else:
-            raise ValueError(f"There is no seed on which both {a} and {b} are finished: run them with the same seeds")
-        return verdict(self.truth, said_a, said_b, a, b, n_classes=len(self.names), twins=self._are_twins(a, b))
+            raise ValueError(
+                f"There is no seed on which both {a} and {b} are finished: run "
+                "them with the same seeds"
+            )
+        return verdict(self.truth,
+                       said_a,
+                       said_b,
+                       a,
+                       b,
+                       n_classes=len(self.names),
+                       twins=self._are_twins(a, b))
 
     def _are_twins(self, a: str, b: str) -> bool:
         "Whether one model is the direct twin of the other."
@@ -184,66 +254,91 @@ class Judged(Compared):
 
     @property
     def verdicts(self) -> pd.DataFrame:
-        "One row a student, way and seed: difference, interval, the three tests, the word."
-        return _table([run._asdict() | self.verdict(run).row() for run in self.pairs], Run._fields)
+        """One row a student, way and seed: difference, interval, the three tests,
+        the word."""
+        return _table(
+            [run._asdict() | self.verdict(run).row() for run in self.pairs],
+            Run._fields)
 
     @property
     def comparisons(self) -> list[Verdict]:
-        "Each way of teaching each student with a teacher against its direct twin, over all seeds."
+        """Each way of teaching each student with a teacher against its direct
+        twin, over all seeds."""
         pairs = dict.fromkeys((run.model, run.twin.model) for run in self.pairs)
         return [self.compare(model, twin) for model, twin in pairs]
 
     @property
     def pooled_verdicts(self) -> pd.DataFrame:
-        "One row a student and way: with a teacher against direct, over all seeds."
+        """One row a student and way: with a teacher against direct, over all
+        seeds."""
         kinds = dict.fromkeys(run._replace(seed=None) for run in self.pairs)
         return _table([{"student": run.student, "way": run.way, **found.row()}
-                       for run, found in zip(kinds, self.comparisons)], ("student", "way"))
+                       for run, found in zip(kinds, self.comparisons)],
+                      ("student", "way"))
 
     @property
     def beside_baseline(self) -> list[Verdict]:
-        "Each student that had a teacher against the best cheap baseline, over all seeds; empty without baselines."
-        taught = dict.fromkeys(run.model for run in self.runs if run in self.logits and WAYS[run.way].uses_teacher)
-        return [self.compare(model, self.best_baseline) for model in taught if self.best_baseline]
+        """Each student that had a teacher against the best cheap baseline, over
+        all seeds; empty without baselines."""
+        taught = dict.fromkeys(
+            run.model for run in self.runs
+            if run in self.logits and WAYS[run.way].uses_teacher)
+        return [
+            self.compare(model, self.best_baseline) for model in taught
+            if self.best_baseline
+        ]
 
     @property
     def recommended(self) -> Run | None:
-        "The taught student with the lowest cross-entropy on the validation texts, over its seeds; None: none chose."
+        """The taught student with the lowest cross-entropy on the validation
+        texts, over its seeds; None: none chose."""
         losses = {}
         for run, trained in self.students.items():
-            if WAYS[run.way].uses_teacher and trained.validation is not None and run in self.logits:
-                losses.setdefault(run._replace(seed=None), []).append(trained.validation["loss"])
+            if WAYS[run.
+                    way].uses_teacher and trained.validation is not None and run in self.logits:
+                losses.setdefault(run._replace(seed=None),
+                                  []).append(trained.validation["loss"])
         if not losses:
             return None
         best = min(losses, key=lambda run: np.mean(losses[run]))
-        return next(run for run in self.runs if run._replace(seed=None) == best and run in self.logits)
+        return next(run for run in self.runs
+                    if run._replace(seed=None) == best and run in self.logits)
 
     def sentences(self) -> list[str]:
-        "A line on each student and way beside its twin and beside the best cheap baseline, over all seeds."
-        return [found.sentence for found in (*self.comparisons, *self.beside_baseline)]
+        """A line on each student and way beside its twin and beside the best
+        cheap baseline, over all seeds."""
+        return [
+            found.sentence for found in (*self.comparisons, *self.beside_baseline)
+        ]
 
 # %% ../nbs/48_results.ipynb #238c9e7e
 class Results(Judged):
-    "What a run found: `history`, `summary`, `verdicts` and `ladder()` are tables; `save(folder)` writes everything."
+    """What a run found: `history`, `summary`, `verdicts` and `ladder()` are
+    tables; `save(folder)` writes everything."""
 
     def measure_speed(self) -> None:
         "Add texts a second, measured once for each kind of student."
         rates = {}
         for run in self.runs:
             if run.student not in rates:
-                rates[run.student] = texts_per_second(self.classifier(run), self.texts[:4096])
+                rates[run.student] = texts_per_second(self.classifier(run),
+                                                      self.texts[:4096])
             self.answers[run].texts_per_second = rates[run.student]
 
     @property
     def history(self) -> pd.DataFrame:
         "One row an epoch of every student."
         histories = [trained.history for trained in self.students.values()]
-        return pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(columns=HISTORY_COLUMNS)
+        return pd.concat(histories,
+                         ignore_index=True) if histories else pd.DataFrame(
+                             columns=HISTORY_COLUMNS)
 
     @property
     def summary(self) -> pd.DataFrame:
-        "One row a model and seed: scores, interval, sizes, speed on this machine."
-        rows = [{"model": run.model, **run._asdict(), **answers.row()} for run, answers in self.answers.items()]
+        """One row a model and seed: scores, interval, sizes, speed on this
+        machine."""
+        rows = [{"model": run.model, **run._asdict(), **answers.row()}
+                for run, answers in self.answers.items()]
         return pd.DataFrame(rows).astype({"seed": "Int64"})
 
     def table(self) -> pd.DataFrame:
@@ -251,15 +346,24 @@ class Results(Judged):
         return _readable(self)
 
     def ladder(self) -> pd.DataFrame:
-        "One row a student and way: mean accuracy, interval, share of the teacher's, gains on twin and rung before."
+        """One row a student and way: mean accuracy, interval, share of the
+        teacher's, gains on twin and rung before."""
         return _ladder(self)
 
-    def trust(self, student: str, seed: int | None = None, way: str = "distilled") -> TrustReport:
-        "How far to trust one student, by default that of the first seed. `ValueError` for one that is not there."
-        return _trust(self, Run(student, way, self.experiment.seeds[0] if seed is None else seed))
+    def trust(self,
+              student: str,
+              seed: int | None = None,
+              way: str = "distilled") -> TrustReport:
+        """How far to trust one student, by default that of the first seed.
+
+        `ValueError` for one that is not there."""
+        return _trust(
+            self,
+            Run(student, way, self.experiment.seeds[0] if seed is None else seed))
 
     def charts(self) -> dict:
-        "Altair charts by name: curves, ladder, confusions, bootstrap pictures, and all differences."
+        """Altair charts by name: curves, ladder, confusions, bootstrap pictures,
+        and all differences."""
         return _charts(self)
 
     def report(self) -> str:
@@ -267,7 +371,10 @@ class Results(Judged):
         return report_page(self)
 
     def save(self, folder: str | Path) -> Path:
-        "Write tables, report and students. Each file appears complete or not at all. Raises `ValueError` if it can't."
+        """Write tables, report and students.
+
+        Each file appears complete or not at all. Raises `ValueError` if it can't.
+        """
         return _save(self, Path(folder))
 
 # %% ../nbs/48_results.ipynb #12f30930
@@ -279,13 +386,18 @@ def _short(value: float) -> str:
     return f"{value:.0f}"
 
 def _means(results: Results) -> list[dict]:
-    "The summary with one row a model: means over the seeds, the interval that knows that seeds vary."
-    rows, metrics = [], [metric.name for metric in fitting(False, results.ordered)]
+    """The summary with one row a model: means over the seeds, the interval that
+    knows that seeds vary."""
+    rows, metrics = [], [
+        metric.name for metric in fitting(False, results.ordered)
+    ]
     for model, group in results.summary.groupby("model", sort=False):
         row = group.iloc[0].to_dict() | group[metrics].mean().to_dict()
         row["seeds"] = len(group) if pd.notna(row["seed"]) else np.nan
         if len(results.seeds(model)) > 1:
-            own = pooled_bootstrap(results.truth, results.said(model), n_classes=len(results.names))
+            own = pooled_bootstrap(results.truth,
+                                   results.said(model),
+                                   n_classes=len(results.names))
             row |= {"accuracy_low": own.low, "accuracy_high": own.high}
         rows.append(row)
     return rows
@@ -295,19 +407,29 @@ def _readable(results: Results) -> pd.DataFrame:
     rows = _means(results)
 
     def cell(key, form):
-        return [form(row) if pd.notna(row.get(key, np.nan)) else "" for row in rows]
+        return [
+            form(row) if pd.notna(row.get(key, np.nan)) else "" for row in rows
+        ]
     columns = {"model": [row["model"] for row in rows]}
     if len(results.experiment.seeds) > 1:
         columns["seeds"] = cell("seeds", lambda row: f"{row['seeds']:.0f}")
     for metric in fitting(False, results.ordered):
-        columns[metric.title] = cell(metric.name, lambda row, metric=metric: metric.form.format(row[metric.name]))
+        columns[metric.title] = cell(
+            metric.name,
+            lambda row, metric=metric: metric.form.format(row[metric.name]))
         if metric.name == "accuracy":
             ends = "{accuracy_low:.3f} to {accuracy_high:.3f}"
-            columns["95 % interval"] = cell("accuracy", lambda row: ends.format(**row))
-    columns |= {"parameters": cell("parameters", lambda row: _short(row["parameters"])),
-                "without embeddings": cell("parameters", lambda row: _short(row["parameters_without_embeddings"])),
-                "MB": cell("size_mb", lambda row: f"{row['size_mb']:.1f}"),
-                "texts/s": cell("texts_per_second", lambda row: f"{row['texts_per_second']:,.0f}")}
+            columns["95 % interval"] = cell("accuracy",
+                                            lambda row: ends.format(**row))
+    columns |= {
+        "parameters": cell("parameters", lambda row: _short(row["parameters"])),
+        "without embeddings": cell(
+            "parameters",
+            lambda row: _short(row["parameters_without_embeddings"])), "MB": cell(
+                "size_mb", lambda row: f"{row['size_mb']:.1f}"),
+        "texts/s": cell("texts_per_second",
+                        lambda row: f"{row['texts_per_second']:,.0f}")
+    }
     return pd.DataFrame(columns)
 
 # %% ../nbs/48_results.ipynb #ef773cd8
@@ -316,20 +438,34 @@ def _gain(results: Results, model: str, other: str | None) -> dict:
     if other in (None, model) or not results.seeds(model, other):
         return {}
     gain = results.compare(model, other).accuracy
-    return {"": gain.difference, "_low": gain.low, "_high": gain.high, "_p": gain.p_value}
+    return {
+        "": gain.difference, "_low": gain.low, "_high": gain.high,
+        "_p": gain.p_value
+    }
 
 def _ladder(results: Results) -> pd.DataFrame:
     "See `Results.ladder`."
     teacher, rows = results.answers[Run("teacher")].score.accuracy, []
     before = None
-    for run in dict.fromkeys(run._replace(seed=None) for run in results.runs if run in results.logits):
+    for run in dict.fromkeys(
+            run._replace(seed=None) for run in results.runs
+            if run in results.logits):
         model = run.model
-        own = pooled_bootstrap(results.truth, results.said(model), n_classes=len(results.names))
-        row = {"student": run.student, "rung": run.way, "seeds": len(results.seeds(model)), "accuracy": own.a,
-               "low": own.low, "high": own.high, "of_teacher": own.a / teacher}
+        own = pooled_bootstrap(results.truth,
+                               results.said(model),
+                               n_classes=len(results.names))
+        row = {
+            "student": run.student, "rung": run.way,
+            "seeds": len(results.seeds(model)), "accuracy": own.a, "low": own.low,
+            "high": own.high, "of_teacher": own.a / teacher
+        }
         rung_before = before.model if before and before.student == run.student else None
-        for key, other in (("on_direct", run.twin.model), ("on_rung_before", rung_before)):
-            row |= {key + end: value for end, value in _gain(results, model, other).items()}
+        for key, other in (("on_direct", run.twin.model), ("on_rung_before",
+                                                           rung_before)):
+            row |= {
+                key + end: value
+                for end, value in _gain(results, model, other).items()
+            }
         rows.append(row)
         before = run
     return _table(rows, ("student", "rung"))
@@ -338,28 +474,47 @@ def _ladder(results: Results) -> pd.DataFrame:
 def _trust(results: Results, run: Run) -> TrustReport:
     "See `Results.trust`."
     if run not in results.logits or run not in results.students:
-        raise ValueError(f"There is no finished student {run.model!r} with seed {run.seed}: choose from "
-                         f"{', '.join(sorted({other.model for other in results.runs}))}")
+        raise ValueError(
+            f"There is no finished student {run.model!r} with seed {run.seed}: "
+            "choose from "
+            f"{', '.join(sorted({other.model for other in results.runs}))}")
     tokens, test = results.lesson.tokens, results.test[0]
-    count = np.bincount(tokens.ids[tokens.offsets[0]:tokens.offsets[-1]], minlength=results.lesson.vocab_size)
-    is_rare = np.append(0, (count[test.ids[test.offsets[0]:test.offsets[-1]]] < 5).cumsum())
+    count = np.bincount(tokens.ids[tokens.offsets[0]:tokens.offsets[-1]],
+                        minlength=results.lesson.vocab_size)
+    is_rare = np.append(0, (count[test.ids[test.offsets[0]:test.offsets[-1]]]
+                            < 5).cumsum())
     rare = np.diff(is_rare[test.offsets - test.offsets[0]])
     choosing = None
     if results.validation is not None:
-        choosing = results.validation[1], predict_logits(results.students[run].model, results.validation[0])
-    return trust_report(run.model, results.texts, results.truth, results.logits[Run("teacher")], results.logits[run],
+        choosing = results.validation[1], predict_logits(
+            results.students[run].model, results.validation[0])
+    return trust_report(run.model, results.texts, results.truth,
+                        results.logits[Run("teacher")], results.logits[run],
                         results.names, test.lengths, rare, choosing)
 
 # %% ../nbs/48_results.ipynb #0b7fc266
 def _curves(results: Results, teacher: float) -> dict:
-    "Learning curves: one chart, or, where there would be many lines, one a student."
-    history, dashes = results.history, {way.name: list(way.dash) for way in WAYS.values()}
+    """Learning curves: one chart, or, where there would be many lines, one a
+    student."""
+    history, dashes = results.history, {
+        way.name: list(way.dash) for way in WAYS.values()
+    }
     if history.empty:
         return {}
     if len(results.experiment.ways) < 3:
-        return {"curves": learning_curves(history, "test_acc", teacher=teacher, dashes=dashes)}
-    return {f"curves {student}": learning_curves(lines, "test_acc", teacher=teacher, dashes=dashes)
-            for student, lines in history.groupby("student", sort=False)}
+        return {
+            "curves": learning_curves(history,
+                                      "test_acc",
+                                      teacher=teacher,
+                                      dashes=dashes)
+        }
+    return {
+        f"curves {student}": learning_curves(lines,
+                                             "test_acc",
+                                             teacher=teacher,
+                                             dashes=dashes)
+        for student, lines in history.groupby("student", sort=False)
+    }
 
 def _charts(results: Results) -> dict:
     "Every chart of the report, by name."
@@ -369,47 +524,71 @@ def _charts(results: Results) -> dict:
     if len(experiment.ways) > 2 and results.students:
         charts["ladder"] = ladder(results.ladder(), teacher)
     for run, logits in results.logits.items():
-        if run == Run("teacher") or run.seed == first and run.way in ("direct", "distilled"):
+        if run == Run("teacher") or run.seed == first and run.way in (
+                "direct", "distilled"):
             answers = logits.argmax(1)
-            charts[f"confusion {run.model}"] = confusion_heatmap(results.truth, answers, results.names, run.model)
+            charts[f"confusion {run.model}"] = confusion_heatmap(
+                results.truth, answers, results.names, run.model)
     said = results.predictions
     for run in results.pairs:
         if run.seed == first and run.way == "distilled":
             samples = paired_bootstrap(results.truth, said[run], said[run.twin])
-            charts[f"bootstrap {run.student}"] = bootstrap_histogram(samples, f"{run.student}: distilled minus direct")
+            charts[f"bootstrap {run.student}"] = bootstrap_histogram(
+                samples, f"{run.student}: distilled minus direct")
     if results.pairs:
         frame = results.pooled_verdicts
-        label = frame["student"] + ("" if len(set(frame["way"])) == 1 else ", " + frame["way"])
+        label = frame["student"] + ("" if len(set(frame["way"])) == 1 else ", " +
+                                    frame["way"])
         charts["differences"] = difference_intervals(frame.assign(label=label))
     return charts
 
 # %% ../nbs/48_results.ipynb #fcddb9dc
 def check_writable(folder: Path) -> None:
-    "Raise `ValueError` if `folder` holds what is not ours, or nothing can be written into it; leave nothing behind."
+    """Raise `ValueError` if `folder` holds what is not ours, or nothing can be
+    written into it; leave nothing behind."""
     existed = folder.is_dir()
-    others = existed and [entry for entry in folder.iterdir() if not entry.name.endswith(".partial")]
+    others = existed and [
+        entry for entry in folder.iterdir() if not entry.name.endswith(".partial")
+    ]
     if others and not (folder / "summary.csv").is_file():
-        raise ValueError(f"{folder} holds other files, not an earlier run: choose another output folder")
+        raise ValueError(
+            f"{folder} holds other files, not an earlier run: choose another "
+            "output folder"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         if not existed:
             folder.rmdir()
     except OSError as error:
-        raise ValueError(f"Cannot write to {folder} ({error.strerror}): choose another output folder") from error
+        raise ValueError(
+            f"Cannot write to {folder} ({error.strerror}): choose another output "
+            "folder"
+        ) from error
 
 # %% ../nbs/48_results.ipynb #91b0d398
 def _save_student(results: Results, run: Run, folder: Path) -> None:
     "Write one student with its facts and its card."
-    lesson, trained, (data, teacher) = results.lesson, results.students[run], in_words(results.experiment)
-    way, compared = WAYS[run.way], [other for other in (run, run.twin, Run("teacher")) if other in results.logits]
+    lesson, trained, (data,
+                      teacher) = results.lesson, results.students[run], in_words(
+                          results.experiment)
+    way, compared = WAYS[run.way], [
+        other for other in (run, run.twin, Run("teacher"))
+        if other in results.logits
+    ]
     facts = student_facts(
-        results.classifier(run), data=data, teacher=teacher if way.uses_teacher else "",
+        results.classifier(run),
+        data=data,
+        teacher=teacher if way.uses_teacher else "",
         texts=len(lesson.labelled) if way.rows == "labelled" else len(lesson),
-        labelled=len(lesson.labelled) if trained.loss.needs_labels else 0, loss=str(trained.loss),
+        labelled=len(lesson.labelled) if trained.loss.needs_labels else 0,
+        loss=str(trained.loss),
         recipe=trained.recipe.settings() | {"way": run.way, "seed": run.seed},
         versions=versions_used(results.experiment.device),
-        scores=[results.answers[other].score.row() for other in dict.fromkeys(compared)],
+        scores=[
+            results.answers[other].score.row()
+            for other in dict.fromkeys(compared)
+        ],
         verdicts=[results.verdict(run).sentence] if run in results.pairs else [])
     save_student(results.classifier(run), folder, facts)
 
@@ -417,12 +596,16 @@ def _save_student(results: Results, run: Run, folder: Path) -> None:
 def _is_student(folder: Path) -> bool:
     "Whether the folder holds a student of this project."
     try:
-        return str(json.loads((folder / "config.json").read_text())["model_type"]).startswith("distillnb-")
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # no student, or nobody can say
+        return str(
+            json.loads((folder / "config.json"
+                        ).read_text())["model_type"]).startswith("distillnb-")
+    # no student, or nobody can say
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
 def _save(results: Results, folder: Path) -> Path:
-    "Write all of it beside, then let it take the place of an earlier run; files of somebody else stay."
+    """Write all of it beside, then let it take the place of an earlier run; files
+    of somebody else stay."""
     check_writable(folder)
     with written_whole(folder, drop=_is_student) as new:
         new.mkdir()
@@ -430,9 +613,11 @@ def _save(results: Results, folder: Path) -> Path:
         results.summary.to_csv(new / "summary.csv", index=False)
         results.verdicts.to_csv(new / "verdicts.csv", index=False)
         results.pooled_verdicts.to_csv(new / "pooled.csv", index=False)
-        _table([found.row() for found in results.beside_baseline], ("a", "b")).to_csv(new / "baseline.csv", index=False)
+        _table([found.row() for found in results.beside_baseline],
+               ("a", "b")).to_csv(new / "baseline.csv", index=False)
         results.ladder().to_csv(new / "ladder.csv", index=False)
         (new / "report.html").write_text(results.report(), encoding="utf-8")
         for run in results.runs:
-            _save_student(results, run, new / "students" / folder_name(results, run))
+            _save_student(results, run,
+                          new / "students" / folder_name(results, run))
     return folder

@@ -22,7 +22,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 # %% ../nbs/60_runtime.ipynb #c5ef6413
-_AT_FIRST, _A_TOKEN = 1 << 12, 32  # characters read at first, or as many for each token that is wanted
+# characters read at first, or as many for each token that is wanted
+_AT_FIRST, _A_TOKEN = 1 << 12, 32
 _AT_MOST = 1 << 20  # characters of a text that are ever read
 
 def _end(text: str, size: int, from_left: bool) -> str:
@@ -36,30 +37,44 @@ def _end(text: str, size: int, from_left: bool) -> str:
 
 def _encodings(tokenizer: Tokenizer, texts: list[str]) -> list:
     "Encodings of the texts, of which no more is read than it takes to fill them."
-    most, from_left = tokenizer.truncation["max_length"], tokenizer.truncation["direction"] == "right"
+    most, from_left = tokenizer.truncation["max_length"], tokenizer.truncation[
+        "direction"] == "right"
     first = size = max(_AT_FIRST, _A_TOKEN * most)
-    encodings = tokenizer.encode_batch_fast([_end(text, size, from_left) for text in texts])
+    encodings = tokenizer.encode_batch_fast(
+        [_end(text, size, from_left) for text in texts])
     for row, text in enumerate(texts):
         size = first
-        while size < min(len(text), _AT_MOST) and sum(map(len, encodings[row].overflowing)) < _A_TOKEN:
+        while size < min(len(text), _AT_MOST) and sum(
+                map(len, encodings[row].overflowing)) < _A_TOKEN:
             size = min(8 * size, _AT_MOST)
-            encodings[row] = tokenizer.encode_batch_fast([_end(text, size, from_left)])[0]
+            encodings[row] = tokenizer.encode_batch_fast(
+                [_end(text, size, from_left)])[0]
     return encodings
 
-def _encode(tokenizer: Tokenizer, texts: list[str], first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    "Ids of the texts end to end and how many each has, both int64; `first` is the number of the first row, for errors."
+def _encode(tokenizer: Tokenizer,
+            texts: list[str],
+            first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the texts end to end and how many each has, both int64; `first` is
+    the number of the first row, for errors."""
     for row, text in enumerate(texts, first):
         if not isinstance(text, str):
             shown = " ".join(repr(text)[:60].split())
-            raise TypeError(f"Text {row} is {shown}, not a string: drop it or convert it first")
+            raise TypeError(
+                f"Text {row} is {shown}, not a string: drop it or convert it "
+                "first"
+            )
     try:
         ids = [encoding.ids for encoding in _encodings(tokenizer, texts)]
     except (TypeError, UnicodeEncodeError):  # only the text tells which one it is
-        broken = next((row for row, text in enumerate(texts, first) if re.search("[\ud800-\udfff]", text)), None)
+        broken = next((row for row, text in enumerate(texts, first)
+                       if re.search("[\ud800-\udfff]", text)), None)
         if broken is None:
             raise
-        raise ValueError(f"Text {broken} holds half an emoji or other undecodable bytes: "
-                         "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') mends it") from None
+        raise ValueError(
+            f"Text {broken} holds half an emoji or other undecodable bytes: "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') "
+            "mends it"
+        ) from None
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     return np.fromiter(chain.from_iterable(ids), np.int64, lengths.sum()), lengths
 
@@ -74,7 +89,9 @@ class Texts(NamedTuple):
 @dataclass(frozen=True)
 class Operation:
     "One step of a program. What it reads must have been made before it."
-    result: str  # name of what it makes, for the operations that read it; that of the last one is "logits"
+    # name of what it makes, for the operations that read it; that of the last one
+    # is "logits"
+    result: str
 
     @property
     def reads(self) -> list[str]:
@@ -83,7 +100,8 @@ class Operation:
 
     @property
     def factors(self) -> list[str]:
-        "Weights whose second axis multiplies the vectors that it reads, so that another basis can be taken up there."
+        """Weights whose second axis multiplies the vectors that it reads, so that
+        another basis can be taken up there."""
         return []
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -93,16 +111,29 @@ class Operation:
 # %% ../nbs/60_runtime.ipynb #9bcdfae4
 def _whole(name: str, value, most: int, least: int = 1) -> None:
     "Raise `ValueError` for a setting that is not a whole number within bounds."
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r:.60}, and should be a whole number from {least:,} to {most:,}")
+    if isinstance(
+            value,
+            bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(
+            f"{name} is {value!r:.60}, and should be a whole number from "
+            f"{least:,} to {most:,}"
+        )
 
 def _named(**names) -> None:
-    "Raise `ValueError` for a setting that is not the name of a weight or of a result."
+    """Raise `ValueError` for a setting that is not the name of a weight or of a
+    result."""
     for setting, name in names.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.]{0,199}", name, re.ASCII):
-            raise ValueError(f"{setting} is {name!r:.60}, and should be a name of letters, digits, dots, underscores")
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.]{0,199}",
+                                                         name, re.ASCII):
+            raise ValueError(
+                f"{setting} is {name!r:.60}, and should be a name of letters, "
+                "digits, dots, underscores"
+            )
         if name in ("rows", "keys", "config", "tokenizer"):
-            raise ValueError(f"{setting} is {name!r}, a name that the file needs for itself: choose another")
+            raise ValueError(
+                f"{setting} is {name!r}, a name that the file needs for itself: "
+                "choose another"
+            )
 
 _LARGEST = 2 ** 24  # of a width or a number of filters
 
@@ -111,8 +142,10 @@ FORMAT = 2  # of the file
 HASH, HASH_PRIME = 116049371, 2 ** 31 - 1  # of the n-grams, as in training
 
 # %% ../nbs/60_runtime.ipynb #3418fa42
-def _bag_rows(texts: Texts, ngrams: int, first: int, buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    "Rows of all tokens, then of all runs of two and more, in buckets from `first` on, and the text of each."
+def _bag_rows(texts: Texts, ngrams: int, first: int,
+              buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of all tokens, then of all runs of two and more, in buckets from
+    `first` on, and the text of each."""
     owner = np.arange(len(texts.lengths)).repeat(texts.lengths)
     rows, owners, runs = [texts.rows], [owner], texts.keys
     for n in range(1, ngrams):
@@ -133,16 +166,20 @@ def _sums(vectors: np.ndarray, owner: np.ndarray, texts: int) -> np.ndarray:
 # %% ../nbs/60_runtime.ipynb #673afd9a
 @dataclass(frozen=True)
 class Bag(Operation):
-    "Vectors of a text's tokens and runs of tokens, added up and divided; `[texts, width]`."
+    """Vectors of a text's tokens and runs of tokens, added up and divided;
+    `[texts, width]`."""
     table: str  # weight, [tokens and buckets, width]
     width: int  # numbers in a vector
     ngrams: int = 1  # longest run of tokens that has a row
     buckets: int = 0  # rows that the runs of two and more tokens share by hashing
-    divide: str | int = "count"  # by the "count" of the rows, by its "root", or by that many positions
+    # by the "count" of the rows, by its "root", or by that many positions
+    divide: str | int = "count"
     bias: str | None = None  # weight [width], added at the end
 
     def __post_init__(self):
-        _named(result=self.result, table=self.table, **({} if self.bias is None else {"bias": self.bias}))
+        _named(result=self.result,
+               table=self.table,
+               **({} if self.bias is None else {"bias": self.bias}))
         _whole("width", self.width, _LARGEST)
         _whole("ngrams", self.ngrams, 64)
         _whole("buckets", self.buckets, 2 ** 31 - 1, least=int(self.ngrams > 1))
@@ -163,10 +200,13 @@ class Bag(Operation):
         table, bias = weights[self.table], weights.get(self.bias)
 
         def answer(texts: Texts) -> np.ndarray:
-            rows, owner = _bag_rows(texts, self.ngrams, settings.vocab_size, self.buckets)
+            rows, owner = _bag_rows(texts, self.ngrams, settings.vocab_size,
+                                    self.buckets)
             divisor = self.divide
             if isinstance(divisor, str):
-                counts = np.bincount(owner, minlength=len(texts.lengths)).clip(1)[:, None]
+                counts = np.bincount(owner,
+                                     minlength=len(texts.lengths)).clip(1)[:,
+                                                                           None]
                 divisor = np.sqrt(counts) if divisor == "root" else counts
             means = _sums(table[rows], owner, len(texts.lengths)) / divisor
             return means if bias is None else means + bias
@@ -184,11 +224,15 @@ class Dense(Operation):
     relu: bool = False  # whether what is below zero becomes zero
 
     def __post_init__(self):
-        _named(result=self.result, of=self.of, weight=self.weight, **({} if self.bias is None else {"bias": self.bias}))
+        _named(result=self.result,
+               of=self.of,
+               weight=self.weight,
+               **({} if self.bias is None else {"bias": self.bias}))
         _whole("inputs", self.inputs, _LARGEST)
         _whole("outputs", self.outputs, _LARGEST)
         if not isinstance(self.relu, bool):
-            raise ValueError(f"relu is {self.relu!r:.60}, and should be true or false")
+            raise ValueError(
+                f"relu is {self.relu!r:.60}, and should be true or false")
 
     @property
     def size(self) -> int:
@@ -232,7 +276,10 @@ class Add(Operation):
         _named(result=self.result)
         _whole("size", self.size, _LARGEST)
         if not isinstance(self.of, list) or not 2 <= len(self.of) <= 256:
-            raise ValueError(f"of is {self.of!r:.60}, and should be a list of two results or more")
+            raise ValueError(
+                f"of is {self.of!r:.60}, and should be a list of two results or "
+                "more"
+            )
         for name in self.of:
             _named(of=name)
 
@@ -246,33 +293,45 @@ class Add(Operation):
         return lambda texts, *results: sum(results[1:], results[0])
 
 # %% ../nbs/60_runtime.ipynb #852e2a8e
-def _strongest(texts: Texts, table: np.ndarray, kernels: list, positions: int | None, pad_row: int) -> np.ndarray:
+def _strongest(texts: Texts, table: np.ndarray, kernels: list,
+               positions: int | None, pad_row: int) -> np.ndarray:
     """Each filter's largest response after the ReLU, `[texts, filters * widths]`; `kernels` are (places, matrix
     `[places * W, filters]`, bias), the last row of the table is of zeros."""
-    lengths, reach = texts.lengths, max(2, *(places for places, _, _ in kernels)) - 1  # an empty text has a place too
+    # an empty text has a place too
+    lengths, reach = texts.lengths, max(2, *(places
+                                             for places, _, _ in kernels)) - 1
     room = np.full_like(lengths, positions) if positions else lengths + reach
     starts = room.cumsum() - room
-    line = np.full(room.sum() + reach + 1, pad_row if positions else -1)  # -1: the row of zeros
-    line[np.arange(len(texts.rows)) + (starts - lengths.cumsum() + lengths).repeat(lengths)] = texts.rows
+    # -1: the row of zeros
+    line = np.full(room.sum() + reach + 1, pad_row if positions else -1)
+    line[np.arange(len(texts.rows)) +
+         (starts - lengths.cumsum() + lengths).repeat(lengths)] = texts.rows
     vectors, strongest = table[line], []
     for places, matrix, bias in kernels:
-        windows = np.concatenate([vectors[shift:shift + room.sum() + 1] for shift in range(places)], 1)
+        windows = np.concatenate(
+            [vectors[shift:shift + room.sum() + 1] for shift in range(places)], 1)
         ends = starts + (positions - places + 1 if positions else lengths.clip(1))
         edges = np.stack([starts, ends], 1).ravel()
-        largest = np.maximum(np.maximum.reduceat(windows @ matrix, edges)[::2] + bias, 0)
-        strongest.append(largest if positions else largest * (lengths > 0)[:, None])
+        largest = np.maximum(
+            np.maximum.reduceat(windows @ matrix, edges)[::2] + bias, 0)
+        strongest.append(largest if positions else largest *
+                         (lengths > 0)[:, None])
     return np.concatenate(strongest, 1)
 
 # %% ../nbs/60_runtime.ipynb #b5e4c67e
 @dataclass(frozen=True)
 class Windows(Operation):
-    "Each filter's largest response after the ReLU, Kim 2014; `[texts, filters * widths]`."
+    """Each filter's largest response after the ReLU, Kim 2014; `[texts, filters *
+    widths]`."""
     table: str  # weight, [tokens, width]
     width: int  # numbers in a vector
-    kernels: list[str]  # NAME.weight [filters, width, places] and NAME.bias [filters]; a name for each filter width
+    # NAME.weight [filters, width, places] and NAME.bias [filters]; a name for
+    # each filter width
+    kernels: list[str]
     places: list[int]  # tokens that the filters of each kernel see
     filters: int  # filters of each kernel
-    positions: int | None = None  # None: padding is ignored; a number: padded to it, and the padding votes
+    # None: padding is ignored; a number: padded to it, and the padding votes
+    positions: int | None = None
 
     def __post_init__(self):
         _named(result=self.result, table=self.table)
@@ -280,8 +339,10 @@ class Windows(Operation):
         _whole("filters", self.filters, _LARGEST)
         lists = isinstance(self.kernels, list) and isinstance(self.places, list)
         if not lists or not 1 <= len(self.kernels) == len(self.places) <= 64:
-            raise ValueError(f"kernels {self.kernels!r:.60} and places {self.places!r:.60} should be lists, "
-                             "one entry for each filter width")
+            raise ValueError(
+                f"kernels {self.kernels!r:.60} and places {self.places!r:.60} "
+                "should be lists, "
+                "one entry for each filter width")
         for name, places in zip(self.kernels, self.places):
             _named(kernels=name)
             _whole("places", places, max(2 ** 16 // self.width, 1))
@@ -305,40 +366,54 @@ class Windows(Operation):
         "Shape of each of its weights, tables aside."
         shapes = {}
         for name, places in zip(self.kernels, self.places):
-            shapes |= {f"{name}.weight": (self.filters, self.width, places), f"{name}.bias": (self.filters,)}
+            shapes |= {
+                f"{name}.weight": (self.filters, self.width, places),
+                f"{name}.bias": (self.filters, )
+            }
         return shapes
 
     def compiled(self, weights: dict, settings: "Settings") -> Callable:
-        "The function of texts that this is; the last row of its table is of zeros."
+        """The function of texts that this is; the last row of its table is of
+        zeros."""
         table, kernels = weights[self.table], []
         for name, places in zip(self.kernels, self.places):
-            kernel = weights[f"{name}.weight"].transpose(2, 1, 0).reshape(places * self.width, self.filters)
-            kernels.append((places, np.ascontiguousarray(kernel), weights[f"{name}.bias"]))
-        return lambda texts: _strongest(texts, table, kernels, self.positions, settings.pad_row)
+            kernel = weights[f"{name}.weight"].transpose(2, 1, 0).reshape(
+                places * self.width, self.filters)
+            kernels.append(
+                (places, np.ascontiguousarray(kernel), weights[f"{name}.bias"]))
+        return lambda texts: _strongest(texts, table, kernels, self.positions,
+                                        settings.pad_row)
 
 # %% ../nbs/60_runtime.ipynb #552cdc98
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return .5 * np.tanh(.5 * x) + .5  # does not overflow
 
-def _last_states(inputs: np.ndarray, running: np.ndarray, recurrent: np.ndarray) -> np.ndarray:
+def _last_states(inputs: np.ndarray, running: np.ndarray,
+                 recurrent: np.ndarray) -> np.ndarray:
     """Last states `[2, B, H]` of an LSTM in both directions; `inputs` `[T, 2, B, 4 H]` are the tokens' shares of the
     gates, `running` `[T]` how many texts still take part in each step."""
     size = recurrent.shape[1]
     h, c = np.zeros((2, 2, inputs.shape[2], size), np.float32)
     for step, texts in zip(inputs, running):
-        gates = step[:, :texts] + h[:, :texts] @ recurrent  # (2, texts, 4 H): input, forget, cell, output
-        i, f, o = (_sigmoid(gates[..., n * size:(n + 1) * size]) for n in (0, 1, 3))
-        c[:, :texts] = f * c[:, :texts] + i * np.tanh(gates[..., 2 * size:3 * size])
+        # (2, texts, 4 H): input, forget, cell, output
+        gates = step[:, :texts] + h[:, :texts] @ recurrent
+        i, f, o = (_sigmoid(gates[..., n * size:(n + 1) * size])
+                   for n in (0, 1, 3))
+        c[:, :texts] = f * c[:, :texts] + i * np.tanh(gates[...,
+                                                            2 * size:3 * size])
         h[:, :texts] = o * np.tanh(c[:, :texts])
     return h
 
 # %% ../nbs/60_runtime.ipynb #874860a7
 @dataclass(frozen=True)
 class LSTM(Operation):
-    "The last states of a bidirectional LSTM, side by side; `[texts, 2 * hidden]`."
+    """The last states of a bidirectional LSTM, side by side; `[texts, 2 *
+    hidden]`."""
     table: str  # weight, [tokens, width]
     width: int  # numbers in a vector
-    weights: str  # NAME.weight_ih_l0 and so on, as PyTorch calls the eight of a bidirectional LSTM
+    # NAME.weight_ih_l0 and so on, as PyTorch calls the eight of a bidirectional
+    # LSTM
+    weights: str
     hidden: int  # units in each direction
 
     def __post_init__(self):
@@ -362,16 +437,24 @@ class LSTM(Operation):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         "Shape of each of its weights, tables aside."
         gates = 4 * self.hidden
-        shapes = {"weight_ih": (gates, self.width), "weight_hh": (gates, self.hidden),
-                  "bias_ih": (gates,), "bias_hh": (gates,)}
-        return {name: shape for kind, shape in shapes.items() for name in self._both(kind)}
+        shapes = {
+            "weight_ih": (gates, self.width), "weight_hh": (gates, self.hidden),
+            "bias_ih": (gates, ), "bias_hh": (gates, )
+        }
+        return {
+            name: shape for kind, shape in shapes.items()
+            for name in self._both(kind)
+        }
 
     def compiled(self, weights: dict, settings: "Settings") -> Callable:
         "The function of texts that this is."
         def both(name):
             return np.stack([weights[each] for each in self._both(name)])
-        table, bias = weights[self.table], (both("bias_ih") + both("bias_hh"))[:, None]
-        factors, recurrent = both("weight_ih").swapaxes(1, 2).copy(), both("weight_hh").swapaxes(1, 2).copy()
+
+        table, bias = weights[self.table], (both("bias_ih") +
+                                            both("bias_hh"))[:, None]
+        factors, recurrent = both("weight_ih").swapaxes(
+            1, 2).copy(), both("weight_hh").swapaxes(1, 2).copy()
 
         def answer(texts: Texts) -> np.ndarray:
             lengths = texts.lengths
@@ -379,17 +462,23 @@ class LSTM(Operation):
             place = np.empty_like(order)
             place[order] = np.arange(len(order))
             text = place.repeat(lengths)
-            forward = np.arange(len(texts.rows)) - (lengths.cumsum() - lengths).repeat(lengths)
+            forward = np.arange(len(
+                texts.rows)) - (lengths.cumsum() - lengths).repeat(lengths)
             vectors, steps = table[texts.rows], np.arange(max(lengths.max(), 1))
-            inputs = np.tile(bias, (len(steps), 1, len(lengths), 1))  # an empty text is one token of zeros
-            for direction, step in enumerate((forward, lengths.repeat(lengths) - 1 - forward)):
+            # an empty text is one token of zeros
+            inputs = np.tile(bias, (len(steps), 1, len(lengths), 1))
+            for direction, step in enumerate(
+                (forward, lengths.repeat(lengths) - 1 - forward)):
                 inputs[step, direction, text] += vectors @ factors[direction]
             running = (lengths.clip(1) > steps[:, None]).sum(1)
-            return np.concatenate(_last_states(inputs, running, recurrent), 1)[place]
+            return np.concatenate(_last_states(inputs, running, recurrent),
+                                  1)[place]
         return answer
 
 # %% ../nbs/60_runtime.ipynb #c7bd0dd1
-OPERATIONS = {"bag": Bag, "windows": Windows, "lstm": LSTM, "dense": Dense, "add": Add}
+OPERATIONS = {
+    "bag": Bag, "windows": Windows, "lstm": LSTM, "dense": Dense, "add": Add
+}
 
 class _OtherVersion(ValueError):
     "A file that is well, and not for this module."
@@ -397,30 +486,44 @@ class _OtherVersion(ValueError):
 def _operation(entry: dict) -> Operation:
     "An operation from its entry in a program. Raises `ValueError`."
     if not isinstance(entry, dict) or not isinstance(entry.get("operation"), str):
-        raise ValueError(f"{entry!r:.60} is not an operation: give a dictionary with its name under 'operation'")
+        raise ValueError(
+            f"{entry!r:.60} is not an operation: give a dictionary with its name "
+            "under 'operation'"
+        )
     name = entry["operation"]
     if name not in OPERATIONS:
-        raise _OtherVersion(f"comes from another version of distillnb, for it uses an operation {name!r:.60} "
-                            f"that this one does not know ({', '.join(OPERATIONS)}): update distillnb")
+        raise _OtherVersion(
+            "comes from another version of distillnb, for it uses an operation "
+            f"{name!r:.60} "
+            f"that this one does not know ({', '.join(OPERATIONS)}): update "
+            "distillnb"
+        )
     try:
-        return OPERATIONS[name](**{key: value for key, value in entry.items() if key != "operation"})
+        return OPERATIONS[name](
+            **{key: value for key, value in entry.items() if key != "operation"})
     except (TypeError, ValueError) as error:
-        raise ValueError(f"in its operation {name}: {str(error).replace('.__init__()', '')}") from None
+        raise ValueError(
+            f"in its operation {name}: {str(error).replace('.__init__()', '')}"
+        ) from None
 
 def _entry(operation: Operation) -> dict:
     "An operation as an entry of a program."
-    name = next(name for name, kind in OPERATIONS.items() if type(operation) is kind)
+    name = next(name for name, kind in OPERATIONS.items()
+                if type(operation) is kind)
     return {"operation": name} | asdict(operation)
 
 # %% ../nbs/60_runtime.ipynb #3bc463d0
 @dataclass(frozen=True)
 class Settings:
-    "All that a file says of its student, beside weights and tokenizer. Raises `ValueError` for what cannot be."
+    """All that a file says of its student, beside weights and tokenizer.
+
+    Raises `ValueError` for what cannot be."""
     names: list[str]  # classes in the order of the logits
     multilabel: bool  # whether the classes are independent of each other
     max_length: int  # most tokens in a text, special tokens counted
     truncation_side: str  # where longer texts are cut, "left" or "right"
-    vocab_size: int  # rows of a table that belong to tokens; buckets of runs come after them
+    # rows of a table that belong to tokens; buckets of runs come after them
+    vocab_size: int
     pad_row: int  # row of the padding
     program: list[Operation]  # in order; the last one makes the logits
 
@@ -435,81 +538,125 @@ class Settings:
         for operation in self.program:
             if name := getattr(operation, "table", None):
                 rows = self.vocab_size + getattr(operation, "buckets", 0)
-                shapes[name] = max(rows, shapes.get(name, (0,))[0]), operation.width
+                shapes[name] = max(rows,
+                                   shapes.get(name, (0, ))[0]), operation.width
         return shapes
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         "Shape of each weight, tables included."
-        return self.tables | {name: shape for operation in self.program for name, shape in operation.shapes().items()}
+        return self.tables | {
+            name: shape for operation in self.program
+            for name, shape in operation.shapes().items()
+        }
 
     @property
     def hashed(self) -> bool:
         "Whether runs of tokens are looked up, so that keys matter."
-        return any(getattr(operation, "ngrams", 1) > 1 for operation in self.program)
+        return any(
+            getattr(operation, "ngrams", 1) > 1 for operation in self.program)
 
     def text(self) -> str:
         "All of it as JSON, for a file."
-        plain = vars(self) | {"format": FORMAT, "program": [_entry(operation) for operation in self.program]}
+        plain = vars(self) | {
+            "format": FORMAT,
+            "program": [_entry(operation) for operation in self.program]
+        }
         return json.dumps(plain)
 
 # %% ../nbs/60_runtime.ipynb #62f9b96c
 def _check_settings(settings: Settings) -> None:
     "Raise `ValueError` for settings, the program aside, that cannot be."
     names = settings.names
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"names is {names!r:.60}, and should be a list of the classes' names")
+    if not isinstance(names, list) or not names or not all(
+            isinstance(name, str) for name in names):
+        raise ValueError(
+            f"names is {names!r:.60}, and should be a list of the classes' names")
     if not isinstance(settings.multilabel, bool):
-        raise ValueError(f"multilabel is {settings.multilabel!r:.60}, and should be true or false")
+        raise ValueError(
+            f"multilabel is {settings.multilabel!r:.60}, and should be true or "
+            "false"
+        )
     if settings.truncation_side not in ("left", "right"):
-        raise ValueError(f"truncation_side is {settings.truncation_side!r:.60}, and should be left or right")
+        raise ValueError(
+            f"truncation_side is {settings.truncation_side!r:.60}, and should be "
+            "left or right"
+        )
     _whole("max_length", settings.max_length, 2 ** 31 - 1)
     _whole("vocab_size", settings.vocab_size, 2 ** 31 - 1)
     _whole("pad_row", settings.pad_row, settings.vocab_size - 1, least=0)
 
 def _check_program(settings: Settings) -> None:
     "Raise `ValueError` for a program whose operations don't fit together."
-    if not isinstance(settings.program, list) or not 1 <= len(settings.program) <= 256:
+    if not isinstance(settings.program,
+                      list) or not 1 <= len(settings.program) <= 256:
         raise ValueError("its program should be a list of one to 256 operations")
     sizes, shared, weights = {}, {}, set()
     for operation in settings.program:
         name = operation.result
         if name in sizes:
-            raise ValueError(f"two operations of its program make a result {name!r}")
+            raise ValueError(
+                f"two operations of its program make a result {name!r}")
         for read in operation.reads:
             if read not in sizes:
-                raise ValueError(f"its operation for {name!r} reads {read!r}, which no operation before it makes")
+                raise ValueError(
+                    f"its operation for {name!r} reads {read!r}, which no "
+                    "operation before it makes"
+                )
             if sizes[read] != getattr(operation, "inputs", operation.size):
-                raise ValueError(f"its operation for {name!r} does not fit {read!r}, a result of size {sizes[read]}")
+                raise ValueError(
+                    f"its operation for {name!r} does not fit {read!r}, a result "
+                    f"of size {sizes[read]}"
+                )
         if table := getattr(operation, "table", None):
             buckets = getattr(operation, "buckets", 0)
             width, others = shared.get(table, (operation.width, 0))
             if width != operation.width or buckets and others and buckets != others:
-                raise ValueError(f"two operations of its program disagree on the shape of {table}")
+                raise ValueError(
+                    "two operations of its program disagree on the shape of "
+                    f"{table}"
+                )
             shared[table] = width, buckets or others
         for weight in operation.shapes():
             if weight in weights:
-                raise ValueError(f"two operations of its program use {weight}: only tables can be shared")
+                raise ValueError(
+                    f"two operations of its program use {weight}: only tables "
+                    "can be shared"
+                )
             weights.add(weight)
         positions = getattr(operation, "positions", None)
         if positions and positions < settings.max_length:
-            raise ValueError(f"it pads to {positions} tokens, and texts have up to {settings.max_length}")
+            raise ValueError(
+                f"it pads to {positions} tokens, and texts have up to "
+                f"{settings.max_length}"
+            )
         sizes[name] = operation.size
     if both := weights & {*shared}:
-        raise ValueError(f"its program uses {sorted(both)[0]} as a table and as something else")
+        raise ValueError(
+            f"its program uses {sorted(both)[0]} as a table and as something else"
+        )
     if name != "logits" or sizes[name] != len(settings.names):
-        raise ValueError(f"its program ends with {name!r} of size {sizes[name]}, not with logits for "
-                         f"{len(settings.names)} classes")
+        raise ValueError(
+            f"its program ends with {name!r} of size {sizes[name]}, not with "
+            "logits for "
+            f"{len(settings.names)} classes")
 
 # %% ../nbs/60_runtime.ipynb #40950e01
 def _compiled(settings: Settings, weights: dict[str, np.ndarray]) -> Callable:
-    "The function that a program with its weights is: ids of texts end to end, their lengths -> logits `[texts, K]`."
+    """The function that a program with its weights is: ids of texts end to end,
+    their lengths -> logits `[texts, K]`."""
     weights = dict(weights)
     rows = weights.get("rows", np.arange(settings.vocab_size)).astype(np.int64)
-    keys = weights["keys"].astype(np.int64) if settings.hashed and "keys" in weights else None
-    for name in {operation.table for operation in settings.program if isinstance(operation, Windows)}:
-        weights[name] = np.pad(weights[name], ((0, 1), (0, 0)))  # the row of zeros
-    steps = [(each.result, each.reads, each.compiled(weights, settings)) for each in settings.program]
+    keys = weights["keys"].astype(
+        np.int64) if settings.hashed and "keys" in weights else None
+    for name in {
+            operation.table for operation in settings.program
+            if isinstance(operation, Windows)
+    }:
+        # the row of zeros
+        weights[name] = np.pad(weights[name], ((0, 1), (0, 0)))
+    steps = [(each.result, each.reads, each.compiled(weights, settings))
+             for each in settings.program]
 
     def answer(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         line, results = rows[ids], {}
@@ -527,12 +674,16 @@ class Student:
         self,
         settings: Settings,  # of its file
         tokenizer: Tokenizer,  # changed: it cuts at max_length and does not pad
-        answer: Callable,  # ids of texts end to end and their lengths -> logits, [texts, K]
+        # ids of texts end to end and their lengths -> logits, [texts, K]
+        answer: Callable,
     ):
         self.settings, self.tokenizer, self._answer = settings, tokenizer, answer
-        self.names: list[str] = settings.names  # classes in the order of the probabilities
-        self.multilabel: bool = settings.multilabel  # whether the classes are independent of each other
-        tokenizer.enable_truncation(settings.max_length, direction=settings.truncation_side)
+        # classes in the order of the probabilities
+        self.names: list[str] = settings.names
+        # whether the classes are independent of each other
+        self.multilabel: bool = settings.multilabel
+        tokenizer.enable_truncation(settings.max_length,
+                                    direction=settings.truncation_side)
         tokenizer.no_padding()
 
     def logits(
@@ -543,16 +694,24 @@ class Student:
         """Logits for each text. Raises `TypeError` for what is not a string, or for a single string, and `ValueError`
         for broken text."""
         if isinstance(texts, str):
-            raise TypeError("Give a list of texts: predict_proba([text]) for a single one")
-        if isinstance(texts, (dict, set)) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
-            raise TypeError(f"A {type(texts).__name__} is not a list of texts: give a list, or the column of the texts")
-        parts, rest, row = [np.empty((0, len(self.names)), np.float32)], iter(texts), 0
+            raise TypeError(
+                "Give a list of texts: predict_proba([text]) for a single one")
+        if isinstance(texts, (dict, set)) or hasattr(texts, "columns") or hasattr(
+                texts, "column_names"):
+            raise TypeError(
+                f"A {type(texts).__name__} is not a list of texts: give a list, "
+                "or the column of the texts"
+            )
+        parts, rest, row = [np.empty((0, len(self.names)),
+                                     np.float32)], iter(texts), 0
         while part := list(islice(rest, block)):
             ids, lengths = _encode(self.tokenizer, part, row)
             ends = np.append(0, lengths.cumsum())
             for first in range(0, len(part), 16):
                 last = min(first + 16, len(part))
-                parts.append(self._answer(ids[ends[first]:ends[last]], lengths[first:last]).astype(np.float32))
+                parts.append(
+                    self._answer(ids[ends[first]:ends[last]],
+                                 lengths[first:last]).astype(np.float32))
             row += len(part)
         return np.concatenate(parts)
 
@@ -570,11 +729,14 @@ class Student:
     def predict(
         self,
         texts: Iterable[str],  # any number of them, a generator too
-    ) -> list[str] | list[list[str]]:  # the likeliest class of each; where there may be several, those from one half up
-        "Name of the likeliest class for each text, or the names of all likely ones. Raises as `logits` does."
+    ) -> list[str] | list[list[
+            str]]:  # the likeliest class of each; where there may be several, those from one half up
+        """Name of the likeliest class for each text, or the names of all likely
+        ones. Raises as `logits` does."""
         probabilities = self.predict_proba(texts)
         if self.multilabel:
-            return [[self.names[i] for i in np.flatnonzero(row >= .5)] for row in probabilities]
+            return [[self.names[i] for i in np.flatnonzero(row >= .5)]
+                    for row in probabilities]
         return [self.names[i] for i in probabilities.argmax(1)]
 
 # %% ../nbs/60_runtime.ipynb #66714f90
@@ -583,72 +745,102 @@ _MARK = b"distillnb-sha256:"  # 64 hexadecimal digits follow
 def _sealed(data: bytes) -> bytes:
     "The bytes with the digest of all others in the 64 places after the mark."
     head, _, tail = data.rpartition(_MARK)
-    return head + _MARK + hashlib.sha256(head + tail[64:]).hexdigest().encode() + tail[64:]
+    return head + _MARK + hashlib.sha256(
+        head + tail[64:]).hexdigest().encode() + tail[64:]
 
 def _checked(data: bytes, name: str) -> bytes:
     "The bytes, if their digest is right. Raises `ValueError`."
     if _MARK not in data:
-        raise ValueError(f"{name} is not a student that distillnb has exported, or its end is missing: "
-                         "export it again, or copy it again")
+        raise ValueError(
+            f"{name} is not a student that distillnb has exported, or its end is "
+            "missing: "
+            "export it again, or copy it again")
     if _sealed(data) != data:
-        raise ValueError(f"{name} is damaged, its checksum is wrong: copy it again, or export it again")
+        raise ValueError(
+            f"{name} is damaged, its checksum is wrong: copy it again, or export "
+            "it again"
+        )
     return data
 
 # %% ../nbs/60_runtime.ipynb #e348a983
 class _Archive:
-    "Arrays of a .npz, unpacked one by one, and only if they have the expected type and shape."
+    """Arrays of a .npz, unpacked one by one, and only if they have the expected
+    type and shape."""
 
     def __init__(self, archive: zipfile.ZipFile, size: int):
-        self.archive, self.room = archive, 2 ** 28 + 40 * size  # bytes that may still be unpacked
+        # bytes that may still be unpacked
+        self.archive, self.room = archive, 2 ** 28 + 40 * size
         self.names = {name.removesuffix(".npy") for name in archive.namelist()}
 
     def _header(self, file) -> tuple[tuple[int, ...], bool, np.dtype]:
         "Shape, order and type of the array in an open file."
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        read = {(1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0}
         return read[np.lib.format.read_magic(file)](file)
 
     def array(self, name: str, types: str, fits: Callable) -> np.ndarray:
-        "An array of one of these types, each a letter and how many bytes, whose shape fits. Raises `ValueError`."
+        """An array of one of these types, each a letter and how many bytes, whose
+        shape fits. Raises `ValueError`."""
         entry = self.archive.getinfo(f"{name}.npy")
         with self.archive.open(entry) as file:
             shape, turned, dtype = self._header(file)
-            if f"{dtype.kind}{dtype.itemsize}" not in types.split() or not dtype.isnative or not fits(shape):
-                raise ValueError(f"{name} has the shape {shape} and the type {dtype}, which don't fit")
+            if f"{dtype.kind}{dtype.itemsize}" not in types.split(
+            ) or not dtype.isnative or not fits(shape):
+                raise ValueError(
+                    f"{name} has the shape {shape} and the type {dtype}, which "
+                    "don't fit"
+                )
             count = int(np.prod(shape, dtype=object))
             if count * dtype.itemsize != entry.file_size - file.tell():
                 raise ValueError(f"{name} is not as long as it says")
             self.room -= count * max(dtype.itemsize, 4)
             if self.room < 0:
-                raise ValueError("it unpacks to far more than a student of its size would")
+                raise ValueError(
+                    "it unpacks to far more than a student of its size would")
             data = bytearray()
-            while len(data) < count * dtype.itemsize and (part := file.read(4096)):  # even a piece may unpack to much
+            # even a piece may unpack to much
+            while len(data) < count * dtype.itemsize and (part :=
+                                                          file.read(4096)):
                 data += part
         array = np.frombuffer(data, dtype)
         return array.reshape(shape[::-1]).T if turned else array.reshape(shape)
 
     def text(self, name: str, most: int) -> str:
         "A text of at most so many bytes. Raises `ValueError`."
-        return bytes(self.array(name, "u1", lambda shape: len(shape) == 1 and shape[0] <= most)).decode()
+        return bytes(
+            self.array(
+                name, "u1",
+                lambda shape: len(shape) == 1 and shape[0] <= most)).decode()
 
 _WEIGHTS = "f4 f2 i1"
 
 # %% ../nbs/60_runtime.ipynb #42dbb006
 def _read_weights(archive: _Archive, settings: Settings) -> dict[str, np.ndarray]:
-    "What the program needs, in 32 bits, and the rows and keys of the tokens. Raises `ValueError`."
+    """What the program needs, in 32 bits, and the rows and keys of the tokens.
+
+    Raises `ValueError`."""
     weights = {}
     for name, shape in settings.shapes.items():
         if name not in archive.names:
-            raise ValueError(f"{name} should have the shape {shape}, and is missing")
+            raise ValueError(
+                f"{name} should have the shape {shape}, and is missing")
         try:
-            weights[name] = archive.array(name, _WEIGHTS, lambda there: there == shape).astype(np.float32, copy=False)
+            weights[name] = archive.array(
+                name, _WEIGHTS, lambda there: there == shape).astype(np.float32,
+                                                                     copy=False)
         except ValueError as error:
             raise ValueError(f"{error}; its program asks for {shape}") from None
         if f"{name}@scale" in archive.names:
-            scales = [shape[:1] + (1,) * (len(shape) - 1), (1,) * (len(shape) - 1) + shape[-1:], (1,) * len(shape)]
-            weights[name] *= archive.array(f"{name}@scale", "f4 f2", lambda there: there in scales)
+            scales = [
+                shape[:1] + (1, ) * (len(shape) - 1),
+                (1, ) * (len(shape) - 1) + shape[-1:], (1, ) * len(shape)
+            ]
+            weights[name] *= archive.array(f"{name}@scale", "f4 f2",
+                                           lambda there: there in scales)
     for name in ("rows", "keys"):
         if name in archive.names and (name == "rows" or settings.hashed):
-            differences = archive.array(name, "i4 i8", lambda there: len(there) == 1)
+            differences = archive.array(name, "i4 i8",
+                                        lambda there: len(there) == 1)
             weights[name] = differences.astype(np.int64).cumsum()
     return weights
 
@@ -661,23 +853,32 @@ def _check_fit(settings: Settings, weights: dict, tokenizer: Tokenizer) -> None:
             raise ValueError(f"{name} should have the shape {shape}, and {there}")
         if not np.isfinite(weights[name]).all():
             raise ValueError(f"{name} has values that are not finite")
-    rows, ids = weights.get("rows", np.arange(settings.vocab_size)), max(tokenizer.get_vocab().values()) + 1
-    if rows.ndim != 1 or len(rows) < ids or rows.min() < 0 or rows.max() >= settings.vocab_size:
-        raise ValueError(f"its row numbers don't fit a table of {settings.vocab_size:,} rows "
-                         f"and a tokenizer of {ids:,} ids")
+    rows, ids = weights.get("rows", np.arange(
+        settings.vocab_size)), max(tokenizer.get_vocab().values()) + 1
+    if rows.ndim != 1 or len(
+            rows) < ids or rows.min() < 0 or rows.max() >= settings.vocab_size:
+        raise ValueError(
+            f"its row numbers don't fit a table of {settings.vocab_size:,} rows "
+            f"and a tokenizer of {ids:,} ids")
     if "keys" in weights and weights["keys"].shape != rows.shape:
         raise ValueError("its keys don't fit its rows")
 
 # %% ../nbs/60_runtime.ipynb #5d939ae2
 def _read_tokenizer(text: str) -> Tokenizer:
-    "A tokenizer from its JSON; the vocabulary may be a list in the order of the ids."
+    """A tokenizer from its JSON; the vocabulary may be a list in the order of the
+    ids."""
     state = json.loads(text)
-    if state["model"]["type"] != "Unigram" and isinstance(state["model"]["vocab"], list):
-        state["model"]["vocab"] = {token: number for number, token in enumerate(state["model"]["vocab"])}
+    if state["model"]["type"] != "Unigram" and isinstance(
+            state["model"]["vocab"], list):
+        state["model"]["vocab"] = {
+            token: number for number, token in enumerate(state["model"]["vocab"])
+        }
     return Tokenizer.from_str(json.dumps(state))
 
 def _read_npz(data: bytes) -> Student:
-    "A student from the bytes of an archive. Raises `ValueError`, and whatever zipfile and numpy raise."
+    """A student from the bytes of an archive.
+
+    Raises `ValueError`, and whatever zipfile and numpy raise."""
     with zipfile.ZipFile(io.BytesIO(data)) as opened:
         archive = _Archive(opened, len(data))
         settings = _read_settings(archive.text("config", 2 ** 22))
@@ -690,99 +891,153 @@ def _read_npz(data: bytes) -> Student:
 def _first_format(old: dict) -> dict:
     "Settings of a file of format 1, with a program."
     classes, table, width = len(old["names"]), "embedding.weight", old["width"]
-    runs = {"ngrams": old.get("ngrams", 1), "buckets": old.get("buckets", 0) if old.get("ngrams", 1) > 1 else 0}
-    top = {"operation": "dense", "result": "logits", "weight": "classifier.weight", "bias": "classifier.bias",
-           "outputs": classes}
-    kernels = [f"convolutions.{number}" for number in range(len(old.get("filter_widths", [])))]
-    windows = {"operation": "windows", "result": "answers", "table": table, "width": width, "kernels": kernels,
-               "places": old.get("filter_widths"), "filters": old.get("filters"), "positions": old.get("positions")}
+    runs = {
+        "ngrams": old.get("ngrams", 1),
+        "buckets": old.get("buckets", 0) if old.get("ngrams", 1) > 1 else 0
+    }
+    top = {
+        "operation": "dense", "result": "logits", "weight": "classifier.weight",
+        "bias": "classifier.bias", "outputs": classes
+    }
+    kernels = [
+        f"convolutions.{number}"
+        for number in range(len(old.get("filter_widths", [])))
+    ]
+    windows = {
+        "operation": "windows", "result": "answers", "table": table,
+        "width": width, "kernels": kernels, "places": old.get("filter_widths"),
+        "filters": old.get("filters"), "positions": old.get("positions")
+    }
     if old["kind"] == "linear":
         divide = old["positions"] or "count"
-        bag = {"operation": "bag", "result": "means", "table": table, "width": width, "divide": divide} | runs
+        bag = {
+            "operation": "bag", "result": "means", "table": table, "width": width,
+            "divide": divide
+        } | runs
         program = [bag, top | {"of": "means", "inputs": width}]
         if old["folded"]:
             program = [bag | {"result": "logits", "bias": "classifier.bias"}]
     elif old["kind"] == "cnn":
-        program = [windows, top | {"of": "answers", "inputs": old["filters"] * len(kernels)}]
+        program = [
+            windows,
+            top | {"of": "answers", "inputs": old["filters"] * len(kernels)}
+        ]
     elif old["kind"] == "ensemble":
-        program = [windows, top | {"of": "answers", "result": "scores", "inputs": old["filters"] * len(kernels)},
-                   {"operation": "bag", "result": "votes", "table": "votes.weight", "width": classes,
-                    "divide": "root"} | runs,
-                   {"operation": "add", "result": "logits", "of": ["scores", "votes"], "size": classes}]
+        program = [
+            windows, top | {
+                "of": "answers", "result": "scores",
+                "inputs": old["filters"] * len(kernels)
+            }, {
+                "operation": "bag", "result": "votes", "table": "votes.weight",
+                "width": classes, "divide": "root"
+            } | runs, {
+                "operation": "add", "result": "logits", "of": ["scores", "votes"],
+                "size": classes
+            }
+        ]
     elif old["kind"] == "bilstm":
-        program = [{"operation": "lstm", "result": "states", "table": table, "width": width, "weights": "lstm",
-                    "hidden": old["hidden"]},
-                   top | {"result": "units", "of": "states", "weight": "dense.weight", "bias": "dense.bias",
-                          "inputs": 2 * old["hidden"], "outputs": old["dense"], "relu": True},
-                   top | {"of": "units", "inputs": old["dense"]}]
+        program = [{
+            "operation": "lstm", "result": "states", "table": table,
+            "width": width, "weights": "lstm", "hidden": old["hidden"]
+        }, top | {
+            "result": "units", "of": "states", "weight": "dense.weight",
+            "bias": "dense.bias", "inputs": 2 * old["hidden"],
+            "outputs": old["dense"], "relu": True
+        }, top | {"of": "units", "inputs": old["dense"]}]
     else:
-        raise _OtherVersion(f"holds a student of the kind {old['kind']!r:.60}, which this version of distillnb "
-                            "does not know: update distillnb")
+        raise _OtherVersion(
+            f"holds a student of the kind {old['kind']!r:.60}, which this "
+            "version of distillnb "
+            "does not know: update distillnb")
     return old | {"pad_row": old.get("pad_row", 0), "program": program}
 
 # %% ../nbs/60_runtime.ipynb #bc39d6ec
 def _read_settings(text: str) -> Settings:
-    "Settings from their JSON. Raises `_OtherVersion` for what cannot be read here, `ValueError` for what cannot be."
+    """Settings from their JSON.
+
+    Raises `_OtherVersion` for what cannot be read here, `ValueError` for what
+    cannot be."""
     plain = json.loads(text)
     if plain["format"] not in (1, FORMAT):
-        raise _OtherVersion(f"comes from another version of distillnb (format {plain['format']!r:.60}, "
-                            f"this one reads 1 and {FORMAT}): "
-                            "export it again with this version, or install that one")
+        raise _OtherVersion(
+            "comes from another version of distillnb (format "
+            f"{plain['format']!r:.60}, "
+            f"this one reads 1 and {FORMAT}): "
+            "export it again with this version, or install that one")
     if plain["format"] == 1:
         plain = _first_format(plain)
     if not isinstance(plain["program"], list):
         raise ValueError("its program should be a list of operations")
     settings = {name: plain[name] for name in Settings.__dataclass_fields__}
-    return Settings(**settings | {"program": [_operation(entry) for entry in plain["program"]]})
+    return Settings(
+        **settings
+        | {"program": [_operation(entry) for entry in plain["program"]]})
 
 # %% ../nbs/60_runtime.ipynb #d09856e4
 def _read_onnx(data: bytes, threads: int = 1) -> Student:
-    "A student from the bytes of an ONNX model. Raises `ImportError` without onnxruntime."
+    """A student from the bytes of an ONNX model.
+
+    Raises `ImportError` without onnxruntime."""
     try:
         import onnxruntime
     except ImportError:
-        raise ImportError('An .onnx file needs onnxruntime: run pip install "distillnb[onnx]", '
-                          'or export to .npz') from None
+        raise ImportError(
+            'An .onnx file needs onnxruntime: run pip install "distillnb[onnx]", '
+            'or export to .npz') from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(data,
+                                           options,
+                                           providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    settings, tokenizer = _read_settings(metadata["config"]), _read_tokenizer(metadata["tokenizer"])
+    settings, tokenizer = _read_settings(metadata["config"]), _read_tokenizer(
+        metadata["tokenizer"])
 
     def answer(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         "Logits of texts end to end."
         mask = np.arange(max(lengths.max(), 1)) < lengths[:, None]
         input_ids = np.zeros(mask.shape, np.int64)
         input_ids[mask] = ids
-        return session.run(["logits"], {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)})[0]
+        return session.run(
+            ["logits"],
+            {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)})[0]
     return Student(settings, tokenizer, answer)
 
 # %% ../nbs/60_runtime.ipynb #cb87c875
 def _student(data: bytes, name: str, threads: int = 1) -> Student:
-    "A student from the bytes of a file. Raises `ValueError`, and `ImportError` where onnxruntime is missing."
+    """A student from the bytes of a file.
+
+    Raises `ValueError`, and `ImportError` where onnxruntime is missing."""
     _checked(data, name)
     try:
-        student = _read_npz(data) if data[:2] == b"PK" else _read_onnx(data, threads)
+        student = _read_npz(data) if data[:2] == b"PK" else _read_onnx(
+            data, threads)
         logits = student.logits(["a text", ""])
-        if logits.shape != (2, len(student.names)) or not np.isfinite(logits).all():
+        if logits.shape != (2, len(
+                student.names)) or not np.isfinite(logits).all():
             raise ValueError("its answers are not logits")
     except _OtherVersion as error:
         raise ValueError(f"{name} {error}") from None
     except ImportError:
         raise
     except Exception as error:
-        raise ValueError(f"{name} is not a student that can answer ({type(error).__name__}: {error}): "
-                         "export it again") from None
+        raise ValueError(
+            f"{name} is not a student that can answer ({type(error).__name__}: "
+            f"{error}): "
+            "export it again") from None
     return student
 
 # %% ../nbs/60_runtime.ipynb #fd8ec71a
 def load(
-    file: str | Path,  # a .npz or .onnx that `save_runtime`, `save_onnx`, `fit_size` or `distillnb export` wrote
+    # a .npz or .onnx that `save_runtime`, `save_onnx`, `fit_size` or `distillnb
+    # export` wrote
+    file: str | Path,
     threads: int = 1,  # that ONNX may use; numpy takes what OMP_NUM_THREADS says
 ) -> Student:
     """A student from its file. Raises `FileNotFoundError`, `ValueError` for a file that is damaged or from another
     version, and `ImportError` for an .onnx file where onnxruntime is missing."""
     path = Path(file)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file: write one with distillnb export")
+        raise FileNotFoundError(
+            f"{path}: no such file: write one with distillnb export")
     return _student(path.read_bytes(), str(path), threads)

@@ -18,21 +18,33 @@ from scipy.stats import binomtest, norm
 from .metrics import chosen, fitting, right_answers
 
 # %% ../nbs/40_significance.ipynb #dd98ca22
-def _check(y_true, *predictions, n_classes: int | None = None) -> tuple[list[np.ndarray], int]:
-    "All as int arrays of one length, and the number of classes. Raises `ValueError` that says what is wrong."
+def _check(y_true,
+           *predictions,
+           n_classes: int | None = None) -> tuple[list[np.ndarray], int]:
+    """All as int arrays of one length, and the number of classes.
+
+    Raises `ValueError` that says what is wrong."""
     arrays = [np.asarray(values) for values in (y_true, *predictions)]
-    if any(array.ndim != 1 for array in arrays) or len({len(array) for array in arrays}) > 1:
+    if any(array.ndim != 1
+           for array in arrays) or len({len(array) for array in arrays}) > 1:
         shapes = ", ".join(str(array.shape) for array in arrays)
-        raise ValueError(f"Labels and predictions have shapes {shapes}: give one class id a text in each")
+        raise ValueError(
+            f"Labels and predictions have shapes {shapes}: give one class id a "
+            "text in each"
+        )
     if not len(arrays[0]):
-        raise ValueError("There is nothing to compare: give at least one test text")
+        raise ValueError(
+            "There is nothing to compare: give at least one test text")
     if any(array.dtype.kind not in "iu" for array in arrays):
         raise ValueError("Labels and predictions must be ints from 0 to K - 1: "
                          "take the argmax of logits, or the ids of names")
     seen = max(int(array.max()) for array in arrays) + 1
     k = n_classes or seen
     if min(int(array.min()) for array in arrays) < 0 or seen > k:
-        raise ValueError(f"Class ids must lie between 0 and {k - 1}: drop texts without a label, check n_classes")
+        raise ValueError(
+            f"Class ids must lie between 0 and {k - 1}: drop texts without a "
+            "label, check n_classes"
+        )
     if k < 2:
         raise ValueError("There is only one class, so every classifier is right: "
                          "give texts of at least two, or n_classes")
@@ -42,9 +54,11 @@ def _check(y_true, *predictions, n_classes: int | None = None) -> tuple[list[np.
 _COUNTED = ("accuracy", "f1_macro")  # metrics that follow from counts alone
 
 def _metric(confusions: np.ndarray, metric: str) -> np.ndarray:
-    "Accuracy or macro F1 of confusion matrices [..., K, K], rows true, columns predicted; absent classes have F1 0."
+    """Accuracy or macro F1 of confusion matrices [..., K, K], rows true, columns
+    predicted; absent classes have F1 0."""
     if metric not in _COUNTED:
-        raise ValueError(f"metric={metric!r}: choose one of {', '.join(_COUNTED)}")
+        raise ValueError(
+            f"metric={metric!r}: choose one of {', '.join(_COUNTED)}")
     right = np.diagonal(confusions, axis1=-2, axis2=-1)
     if metric == "accuracy":
         return right.sum(-1) / confusions.sum((-2, -1))
@@ -52,76 +66,106 @@ def _metric(confusions: np.ndarray, metric: str) -> np.ndarray:
     return (2 * right / np.where(total > 0, total, 1)).mean(-1)
 
 # %% ../nbs/40_significance.ipynb #703918b5
-def _resampled(value, cells: np.ndarray, n_resamples: int, seed: int, batch: int = 500) -> np.ndarray:
-    "`value` of bootstrap counts over non-empty cells, [n_resamples]; in batches, so that many classes fit in memory."
+def _resampled(value,
+               cells: np.ndarray,
+               n_resamples: int,
+               seed: int,
+               batch: int = 500) -> np.ndarray:
+    """`value` of bootstrap counts over non-empty cells, [n_resamples]; in
+    batches, so that many classes fit in memory."""
     if n_resamples < 1:
-        raise ValueError(f"n_resamples={n_resamples} must be at least 1; 10,000 is usual")
+        raise ValueError(
+            f"n_resamples={n_resamples} must be at least 1; 10,000 is usual")
     generator, n = np.random.default_rng(seed), int(cells.sum())
-    sizes = [min(batch, n_resamples - done) for done in range(0, n_resamples, batch)]
-    return np.concatenate([value(generator.multinomial(n, cells / n, size=size)) for size in sizes])
+    sizes = [
+        min(batch, n_resamples - done) for done in range(0, n_resamples, batch)
+    ]
+    return np.concatenate(
+        [value(generator.multinomial(n, cells / n, size=size)) for size in sizes])
 
 # %% ../nbs/40_significance.ipynb #a80e1d59
 def _mean_samples(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    "Mean over resampled texts of a value that each text has, such as 1 where an answer is right; [n_resamples]."
+    """Mean over resampled texts of a value that each text has, such as 1 where an
+    answer is right; [n_resamples]."""
     steps, cells = np.unique(values.round(9), return_counts=True)
-    return _resampled(lambda counts: counts @ steps / len(values), cells, n_resamples, seed)
+    return _resampled(lambda counts: counts @ steps / len(values), cells,
+                      n_resamples, seed)
 
-def _confusions(counts: np.ndarray, true: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    "Confusion matrices [samples, K, K] from counts over cells with these true and predicted classes."
+def _confusions(counts: np.ndarray, true: np.ndarray, predicted: np.ndarray,
+                n_classes: int) -> np.ndarray:
+    """Confusion matrices [samples, K, K] from counts over cells with these true
+    and predicted classes."""
     rows, columns = np.arange(len(true)), true * n_classes + predicted
-    place = csr_array((np.ones(len(true)), (rows, columns)), (len(true), n_classes**2))
+    place = csr_array((np.ones(len(true)), (rows, columns)),
+                      (len(true), n_classes**2))
     return (counts @ place).reshape(-1, n_classes, n_classes)
 
 # %% ../nbs/40_significance.ipynb #73c8dd09
-def _samples(y_true, rows: np.ndarray, weights: np.ndarray, metric: str, n_classes: int,
-             n_resamples: int, seed: int) -> np.ndarray:
-    "Weighted sum of the metric of several classifiers on resampled texts; `rows` [R, n], `weights` [R]."
+def _samples(y_true, rows: np.ndarray, weights: np.ndarray, metric: str,
+             n_classes: int, n_resamples: int, seed: int) -> np.ndarray:
+    """Weighted sum of the metric of several classifiers on resampled texts;
+    `rows` [R, n], `weights` [R]."""
     if metric == "accuracy":
-        return _mean_samples((weights[:, None] * (rows == y_true)).sum(0), n_resamples, seed)
-    (true, *answers), cells = np.unique(np.vstack([y_true, rows]), axis=1, return_counts=True)
+        return _mean_samples((weights[:, None] * (rows == y_true)).sum(0),
+                             n_resamples, seed)
+    (true, *answers), cells = np.unique(np.vstack([y_true, rows]),
+                                        axis=1,
+                                        return_counts=True)
 
     def value(counts):
-        parts = [_metric(_confusions(counts, true, answer, n_classes), metric) for answer in answers]
+        parts = [
+            _metric(_confusions(counts, true, answer, n_classes), metric)
+            for answer in answers
+        ]
         return sum(weight * part for weight, part in zip(weights, parts))
     return _resampled(value, cells, n_resamples, seed)
 
 # %% ../nbs/40_significance.ipynb #40cdc487
 def _interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
-    "Percentile interval. Raises `ValueError` if `confidence` does not lie between 0 and 1."
+    """Percentile interval. Raises `ValueError` if `confidence` does not lie
+    between 0 and 1."""
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence} must lie between 0 and 1, for example .95")
+        raise ValueError(
+            f"confidence={confidence} must lie between 0 and 1, for example .95")
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 # %% ../nbs/40_significance.ipynb #5b35d81f
 @dataclass(frozen=True, eq=False)
 class Bootstrap:
-    "Difference of a metric between two classifiers, or two methods, on the same texts, resampled."
+    """Difference of a metric between two classifiers, or two methods, on the same
+    texts, resampled."""
     a: float  # metric of the first, averaged over seeds
     b: float  # metric of the second; 0 where there is no second
     difference: float  # a - b
     low: float  # lower end of the percentile interval of the difference
     high: float  # upper end
     p_value: float  # two-sided
-    per_seed: np.ndarray  # the difference for each seed, [S]; one, where nothing is said of seeds
+    # the difference for each seed, [S]; one, where nothing is said of seeds
+    per_seed: np.ndarray
     samples: np.ndarray  # resampled differences, [n_resamples]
     metric: str  # "accuracy" or "f1_macro"
     confidence: float  # of the interval
 
 # %% ../nbs/40_significance.ipynb #97a872e2
-def _bootstrap(y_true, a: np.ndarray, b: np.ndarray | None, metric: str, n_classes: int,
-               samples: np.ndarray, confidence: float) -> Bootstrap:
+def _bootstrap(y_true, a: np.ndarray, b: np.ndarray | None, metric: str,
+               n_classes: int, samples: np.ndarray,
+               confidence: float) -> Bootstrap:
     "The record for these predictions, [S, n] each, and resampled differences."
     def scores(rows):
-        counts = [np.bincount(y_true * n_classes + row, minlength=n_classes**2) for row in rows]
+        counts = [
+            np.bincount(y_true * n_classes + row, minlength=n_classes**2)
+            for row in rows
+        ]
         return _metric(np.reshape(counts, (-1, n_classes, n_classes)), metric)
     of_a = scores(a)
     of_b = np.zeros_like(of_a) if b is None else scores(b)
     low, high = _interval(samples, confidence)
     beyond = min((samples <= 0).sum(), (samples >= 0).sum())
     p_value = min(1.0, 2 * (beyond + 1) / (len(samples) + 1))
-    return Bootstrap(float(of_a.mean()), float(of_b.mean()), float((of_a - of_b).mean()), low, high,
-                     float(p_value), of_a - of_b, samples, metric, confidence)
+    return Bootstrap(float(of_a.mean()), float(of_b.mean()),
+                     float((of_a - of_b).mean()), low, high, float(p_value),
+                     of_a - of_b, samples, metric, confidence)
 
 # %% ../nbs/40_significance.ipynb #624ba2ba
 def paired_bootstrap(
@@ -134,10 +178,16 @@ def paired_bootstrap(
     n_classes: int | None = None,  # K; by default one more than the largest id
     seed: int = 0,  # of the draws
 ) -> Bootstrap:
-    "Resample the texts, both predictions together (Efron & Tibshirani 1993). `ValueError` for ids that don't fit."
-    (y_true, pred_a, pred_b), k = _check(y_true, pred_a, pred_b, n_classes=n_classes)
+    """Resample the texts, both predictions together (Efron & Tibshirani 1993).
+
+    `ValueError` for ids that don't fit."""
+    (y_true, pred_a, pred_b), k = _check(y_true,
+                                         pred_a,
+                                         pred_b,
+                                         n_classes=n_classes)
     rows = np.stack([pred_a, pred_b])
-    samples = _samples(y_true, rows, np.array([1., -1.]), metric, k, n_resamples, seed)
+    samples = _samples(y_true, rows, np.array([1., -1.]), metric, k, n_resamples,
+                       seed)
     return _bootstrap(y_true, rows[:1], rows[1:], metric, k, samples, confidence)
 
 # %% ../nbs/40_significance.ipynb #16d4b041
@@ -152,7 +202,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:  # lower and upper end
     "Percentile interval of a metric over resampled texts."
     (y_true, pred), k = _check(y_true, pred, n_classes=n_classes)
-    return _interval(_samples(y_true, pred[None], np.ones(1), metric, k, n_resamples, seed), confidence)
+    return _interval(
+        _samples(y_true, pred[None], np.ones(1), metric, k, n_resamples, seed),
+        confidence)
 
 # %% ../nbs/40_significance.ipynb #45222fe8
 @dataclass(frozen=True)
@@ -169,11 +221,17 @@ def mcnemar(
     pred_b: np.ndarray,  # and by the second, [n]
     n_classes: int | None = None,  # K; by default one more than the largest id
 ) -> McNemar:
-    "McNemar's test with the exact binomial distribution (McNemar 1947). p is 1 where they never differ."
-    (y_true, pred_a, pred_b), _ = _check(y_true, pred_a, pred_b, n_classes=n_classes)
+    """McNemar's test with the exact binomial distribution (McNemar 1947). p is 1
+    where they never differ."""
+    (y_true, pred_a, pred_b), _ = _check(y_true,
+                                         pred_a,
+                                         pred_b,
+                                         n_classes=n_classes)
     a_right, b_right = pred_a == y_true, pred_b == y_true
-    only_a, only_b = int((a_right & ~b_right).sum()), int((b_right & ~a_right).sum())
-    p_value = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    only_a, only_b = int((a_right & ~b_right).sum()), int(
+        (b_right & ~a_right).sum())
+    p_value = binomtest(only_a, only_a +
+                        only_b).pvalue if only_a + only_b else 1.0
     return McNemar(only_a, only_b, float(p_value))
 
 # %% ../nbs/40_significance.ipynb #7ff62d89
@@ -189,9 +247,13 @@ def confusion_posterior(
     (y_true, pred), k = _check(y_true, pred, n_classes=n_classes)
     prior = 1 / k if prior is None else prior
     if not prior > 0:
-        raise ValueError(f"prior={prior} must be above 0: it is the number of texts invented in each cell")
+        raise ValueError(
+            f"prior={prior} must be above 0: it is the number of texts invented "
+            "in each cell"
+        )
     counts = np.bincount(y_true * k + pred, minlength=k * k)
-    return np.random.default_rng(seed).dirichlet(counts + prior, n_samples).reshape(-1, k, k)
+    return np.random.default_rng(seed).dirichlet(counts + prior,
+                                                 n_samples).reshape(-1, k, k)
 
 # %% ../nbs/40_significance.ipynb #8b626aa5
 def posterior_metric(
@@ -211,11 +273,13 @@ def probability_better(
     n_samples: int = 10_000,  # draws
     seed: int = 0,  # of the draws; the two posteriors use different ones
 ) -> float:
-    "Posterior probability that a beats b, from two independent posteriors (Caelen 2017); conservative for pairs."
+    """Posterior probability that a beats b, from two independent posteriors
+    (Caelen 2017); conservative for pairs."""
     _, k = _check(y_true, pred_a, pred_b, n_classes=n_classes)
     a = confusion_posterior(y_true, pred_a, k, n_samples, seed=2 * seed)
     b = confusion_posterior(y_true, pred_b, k, n_samples, seed=2 * seed + 1)
-    return float((posterior_metric(a, metric) > posterior_metric(b, metric)).mean())
+    return float((posterior_metric(a, metric) > posterior_metric(b,
+                                                                 metric)).mean())
 
 # %% ../nbs/40_significance.ipynb #4355b26c
 def smallest_detectable_difference(
@@ -224,54 +288,74 @@ def smallest_detectable_difference(
     confidence: float = .95,  # of the test
     power: float = .8,  # chance to see a true difference of this size
 ) -> float:  # difference of accuracies
-    "Difference in accuracy that a paired test of this size detects (normal approximation). `ValueError` for n < 1."
+    """Difference in accuracy that a paired test of this size detects (normal
+    approximation). `ValueError` for n < 1."""
     if n < 1 or not 0 <= disagreement <= 1 or not 0 < confidence < 1 or not 0 < power < 1:
-        raise ValueError(f"n={n}, disagreement={disagreement}, confidence={confidence}, power={power}: "
-                         "n counts texts, the rest lie between 0 and 1")
+        raise ValueError(
+            f"n={n}, disagreement={disagreement}, confidence={confidence}, "
+            f"power={power}: "
+            "n counts texts, the rest lie between 0 and 1")
     z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
     return float(min(1.0, z * math.sqrt(disagreement / n)))
 
 # %% ../nbs/40_significance.ipynb #8e4712fc
 def pooled_bootstrap(
     y_true: np.ndarray,  # true class ids, [n]
-    preds_a: np.ndarray,  # class ids predicted by the first method, a row a seed, [S, n]; or [n], for one seed
-    preds_b: np.ndarray | None = None,  # by the second, same seeds in the same order; None: the first alone
+    # class ids predicted by the first method, a row a seed, [S, n]; or [n], for
+    # one seed
+    preds_a: np.ndarray,
+    # by the second, same seeds in the same order; None: the first alone
+    preds_b: np.ndarray | None = None,
     metric: str = "accuracy",  # "accuracy" or "f1_macro"
     n_resamples: int = 10_000,  # test sets drawn
     confidence: float = .95,  # of the interval
     n_classes: int | None = None,  # K; by default one more than the largest id
     seed: int = 0,  # of the draws
 ) -> Bootstrap:
-    "Bootstrap over texts plus Student's t over seeds; with one seed, texts alone. `ValueError` for ids that don't fit."
-    both = [np.atleast_2d(preds) for preds in (preds_a, preds_b) if preds is not None]
+    """Bootstrap over texts plus Student's t over seeds; with one seed, texts
+    alone. `ValueError` for ids that don't fit."""
+    both = [
+        np.atleast_2d(preds) for preds in (preds_a, preds_b) if preds is not None
+    ]
     seeds = len(both[0])
     if not seeds or len(both[-1]) != seeds:
-        raise ValueError(f"{seeds} seeds against {len(both[-1])}: "
-                         "give both methods the same seeds, in the same order, and at least one")
-    (y_true, *rows), k = _check(y_true, *(row for preds in both for row in preds), n_classes=n_classes)
+        raise ValueError(
+            f"{seeds} seeds against {len(both[-1])}: "
+            "give both methods the same seeds, in the same order, and at least "
+            "one"
+        )
+    (y_true, *rows), k = _check(y_true,
+                                *(row for preds in both for row in preds),
+                                n_classes=n_classes)
     rows = np.stack(rows)
     weights = np.repeat([1., -1.][:len(both)], seeds) / seeds
     samples = _samples(y_true, rows, weights, metric, k, n_resamples, seed)
     of_b = rows[seeds:] if len(both) > 1 else None
     if seeds > 1:
-        per_seed = _bootstrap(y_true, rows[:seeds], of_b, metric, k, samples, confidence).per_seed
-        draws = np.random.default_rng([seed, seeds]).standard_t(seeds - 1, n_resamples)
+        per_seed = _bootstrap(y_true, rows[:seeds], of_b, metric, k, samples,
+                              confidence).per_seed
+        draws = np.random.default_rng([seed,
+                                       seeds]).standard_t(seeds - 1, n_resamples)
         samples = samples + draws * per_seed.std(ddof=1) / math.sqrt(seeds)
     return _bootstrap(y_true, rows[:seeds], of_b, metric, k, samples, confidence)
 
 # %% ../nbs/40_significance.ipynb #2c0b0fdc
 @dataclass(frozen=True)
 class Verdict:
-    "Distilled (a) against direct (b) on the same test texts: the word, and every figure behind it."
+    """Distilled (a) against direct (b) on the same test texts: the word, and
+    every figure behind it."""
     name_a: str  # e.g. "cnn distilled"
     name_b: str  # e.g. "cnn direct"
     word: str  # "helps", "hurts" or "inconclusive"
     n: int  # test texts
     accuracy: Bootstrap  # bootstrap of the accuracies
-    f1_macro: Bootstrap | None = None  # bootstrap of macro F1; this and what follows for one seed only
+    # bootstrap of macro F1; this and what follows for one seed only
+    f1_macro: Bootstrap | None = None
     mcnemar: McNemar | None = None  # exact test
-    probability_better: float | None = None  # posterior probability that a has the higher accuracy
-    smallest_detectable_difference: float | None = None  # of accuracies, at 80 % power
+    # posterior probability that a has the higher accuracy
+    probability_better: float | None = None
+    # of accuracies, at 80 % power
+    smallest_detectable_difference: float | None = None
     twins: bool = True  # whether the two differ only in how they were taught
 
     @property
@@ -281,12 +365,14 @@ class Verdict:
 
     @property
     def conclusion(self) -> str:
-        "The word as the end of a sentence; of two models other than twins, which is better."
+        """The word as the end of a sentence; of two models other than twins,
+        which is better."""
         if self.word == "inconclusive":
             return self.word
         if not self.twins:
             return "better" if self.word == "helps" else "worse"
-        return self.word if len(self.per_seed) > 1 else f"distillation {self.word}"
+        return self.word if len(
+            self.per_seed) > 1 else f"distillation {self.word}"
 
     @property
     def sentence(self) -> str:
@@ -294,20 +380,30 @@ class Verdict:
         return _in_words(self)
 
     def row(self) -> dict:
-        "All figures, flat, for a table; what is not known for several seeds is left out."
-        figures = {"a": self.name_a, "b": self.name_b, "word": self.word, "n": self.n, "seeds": len(self.per_seed)}
-        figures |= {"accuracy_a": self.accuracy.a, "accuracy_b": self.accuracy.b,
-                    "difference": self.accuracy.difference, "low": self.accuracy.low, "high": self.accuracy.high,
-                    "p_bootstrap": self.accuracy.p_value,
-                    "per_seed": " ".join(f"{value:+.4f}" for value in self.per_seed)}
+        """All figures, flat, for a table; what is not known for several seeds is
+        left out."""
+        figures = {
+            "a": self.name_a, "b": self.name_b, "word": self.word, "n": self.n,
+            "seeds": len(self.per_seed)
+        }
+        figures |= {
+            "accuracy_a": self.accuracy.a, "accuracy_b": self.accuracy.b,
+            "difference": self.accuracy.difference, "low": self.accuracy.low,
+            "high": self.accuracy.high, "p_bootstrap": self.accuracy.p_value,
+            "per_seed": " ".join(f"{value:+.4f}" for value in self.per_seed)
+        }
         if self.mcnemar is None:
             return figures
         return figures | {
-            "p_mcnemar": self.mcnemar.p_value, "only_a_right": self.mcnemar.only_a_right,
-            "only_b_right": self.mcnemar.only_b_right, "probability_better": self.probability_better,
-            "f1_difference": self.f1_macro.difference, "f1_low": self.f1_macro.low, "f1_high": self.f1_macro.high,
+            "p_mcnemar": self.mcnemar.p_value,
+            "only_a_right": self.mcnemar.only_a_right,
+            "only_b_right": self.mcnemar.only_b_right,
+            "probability_better": self.probability_better,
+            "f1_difference": self.f1_macro.difference,
+            "f1_low": self.f1_macro.low, "f1_high": self.f1_macro.high,
             "f1_p_bootstrap": self.f1_macro.p_value,
-            "smallest_detectable_difference": self.smallest_detectable_difference}
+            "smallest_detectable_difference": self.smallest_detectable_difference
+        }
 
 # %% ../nbs/40_significance.ipynb #29cea07b
 def _p(value: float) -> str:
@@ -319,18 +415,25 @@ def _probability(value: float) -> str:
     return "> .999" if value > .999 else _p(value)
 
 def _in_words(verdict: Verdict) -> str:
-    "The sentence of a verdict, with the figures that count for one seed or for several."
-    accuracy, points, seeds = verdict.accuracy, 100 * verdict.accuracy.difference, len(verdict.per_seed)
+    """The sentence of a verdict, with the figures that count for one seed or for
+    several."""
+    accuracy, points, seeds = verdict.accuracy, 100 * verdict.accuracy.difference, len(
+        verdict.per_seed)
     open_ = "is ahead of" if points > 0 else "is behind" if points < 0 else "ties with"
     relation = {"helps": "beats", "hurts": "trails"}.get(verdict.word, open_)
     size = f"by {abs(points):.1f} points of accuracy" if points else "in accuracy"
-    begin = (f"{verdict.name_a} {relation} {verdict.name_b} {size} "
-             f"[{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on {verdict.n:,} texts")
+    begin = (
+        f"{verdict.name_a} {relation} {verdict.name_b} {size} "
+        f"[{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on "
+        f"{verdict.n:,} texts"
+    )
     if seeds > 1:
         each = ", ".join(f"{100 * value:+.1f}" for value in verdict.per_seed)
         return f"{begin} and {seeds} seeds (p {_p(accuracy.p_value)}, seed by seed {each}): {verdict.conclusion}."
-    tests = (f"bootstrap p {_p(accuracy.p_value)}, McNemar p {_p(verdict.mcnemar.p_value)}, "
-             f"P(better) {_probability(verdict.probability_better)}")
+    tests = (
+        f"bootstrap p {_p(accuracy.p_value)}, McNemar p "
+        f"{_p(verdict.mcnemar.p_value)}, "
+        f"P(better) {_probability(verdict.probability_better)}")
     if verdict.word == "inconclusive":
         least = 100 * verdict.smallest_detectable_difference
         return f"{begin} ({tests}): inconclusive; this test could have shown a difference of about {least:.1f} points."
@@ -338,7 +441,8 @@ def _in_words(verdict: Verdict) -> str:
 
 # %% ../nbs/40_significance.ipynb #84e49d32
 def _word(accuracy: Bootstrap, exact: McNemar | None) -> str:
-    "The one rule: the interval excludes zero and, where there is one seed, McNemar's test agrees."
+    """The one rule: the interval excludes zero and, where there is one seed,
+    McNemar's test agrees."""
     agrees = exact is None or exact.p_value < 1 - accuracy.confidence
     if agrees and accuracy.low > 0:
         return "helps"
@@ -346,8 +450,10 @@ def _word(accuracy: Bootstrap, exact: McNemar | None) -> str:
 
 def verdict(
     y_true: np.ndarray,  # true class ids, [n]
-    preds_a: np.ndarray,  # class ids predicted by the distilled student, [n]; or [S, n], a row a seed
-    preds_b: np.ndarray,  # and by its direct twin, with the same seeds in the same order
+    # class ids predicted by the distilled student, [n]; or [S, n], a row a seed
+    preds_a: np.ndarray,
+    # and by its direct twin, with the same seeds in the same order
+    preds_b: np.ndarray,
     name_a: str = "distilled",  # what to call the first
     name_b: str = "direct",  # and the second
     n_classes: int | None = None,  # K; by default one more than the largest id
@@ -355,16 +461,27 @@ def verdict(
     seed: int = 0,  # of all draws
     twins: bool = True,  # whether the two differ only in how they were taught
 ) -> Verdict:
-    "'helps' or 'hurts' where interval and, for one seed, McNemar's test agree. `ValueError` for ids that don't fit."
+    """'helps' or 'hurts' where interval and, for one seed, McNemar's test agree.
+    `ValueError` for ids that don't fit."""
     settings = {"confidence": confidence, "n_classes": n_classes, "seed": seed}
-    accuracy, n = pooled_bootstrap(y_true, preds_a, preds_b, **settings), len(y_true)
+    accuracy, n = pooled_bootstrap(y_true, preds_a, preds_b,
+                                   **settings), len(y_true)
     if len(accuracy.per_seed) > 1:
-        return Verdict(name_a, name_b, _word(accuracy, None), n, accuracy, twins=twins)
-    (y_true, a, b), k = _check(y_true, np.ravel(preds_a), np.ravel(preds_b), n_classes=n_classes)
+        return Verdict(name_a,
+                       name_b,
+                       _word(accuracy, None),
+                       n,
+                       accuracy,
+                       twins=twins)
+    (y_true, a, b), k = _check(y_true,
+                               np.ravel(preds_a),
+                               np.ravel(preds_b),
+                               n_classes=n_classes)
     f1_macro = pooled_bootstrap(y_true, a, b, "f1_macro", **settings)
     exact = mcnemar(y_true, a, b, k)
     share = max(exact.only_a_right + exact.only_b_right, 1) / n
-    return Verdict(name_a, name_b, _word(accuracy, exact), n, accuracy, f1_macro, exact,
+    return Verdict(name_a, name_b, _word(accuracy, exact), n, accuracy, f1_macro,
+                   exact,
                    probability_better(y_true, a, b, "accuracy", k, seed=seed),
                    smallest_detectable_difference(n, share, confidence), twins)
 
@@ -374,43 +491,63 @@ class Score:
     "What a model achieved on test texts."
     model: str  # whose answers these are
     texts: int  # how many
-    accuracy: float  # share of right answers; with several labels, of texts with all labels right
+    # share of right answers; with several labels, of texts with all labels right
+    accuracy: float
     low: float  # lower end of its 95 % interval
     high: float  # upper end
     values: dict[str, float]  # every metric that fits, by name, accuracy too
 
     def row(self) -> dict:
         "All figures, flat, for a table."
-        return {"model": self.model, "texts": self.texts, "accuracy": self.accuracy,
-                "low": self.low, "high": self.high, **self.values}
+        return {
+            "model": self.model, "texts": self.texts, "accuracy": self.accuracy,
+            "low": self.low, "high": self.high, **self.values
+        }
 
 # %% ../nbs/40_significance.ipynb #0805da00
 def _fitted(truth, probabilities) -> tuple[np.ndarray, np.ndarray]:
-    "Both as arrays that fit each other. Raises `ValueError` that says what is wrong."
+    """Both as arrays that fit each other.
+
+    Raises `ValueError` that says what is wrong."""
     truth, probabilities = np.asarray(truth), np.asarray(probabilities)
     several, shape = truth.ndim == 2, probabilities.shape
     if len(shape) != 2 or not truth.size or truth.shape not in (shape, shape[:1]):
-        raise ValueError(f"Labels of shape {truth.shape} for answers of shape {probabilities.shape}: "
-                         "give one row for each text, and at least one")
+        raise ValueError(
+            f"Labels of shape {truth.shape} for answers of shape "
+            f"{probabilities.shape}: "
+            "give one row for each text, and at least one")
     if not np.isfinite(probabilities).all():
         row = int(np.argwhere(~np.isfinite(probabilities))[0, 0])
-        raise ValueError(f"The answer for text {row} is not finite: check the model that made it")
+        raise ValueError(
+            f"The answer for text {row} is not finite: check the model that made "
+            "it"
+        )
     if not several:
-        (truth, _), _ = _check(truth, chosen(probabilities), n_classes=probabilities.shape[1])
+        (truth, _), _ = _check(truth,
+                               chosen(probabilities),
+                               n_classes=probabilities.shape[1])
     elif not np.isin(truth, (0, 1)).all():
-        raise ValueError("Where a text may have several labels, they must be zeros and ones")
+        raise ValueError(
+            "Where a text may have several labels, they must be zeros and ones")
     return truth.astype(np.int64), probabilities
 
 # %% ../nbs/40_significance.ipynb #93bb31e8
 def score(
     model: str,  # whose answers these are
-    truth: np.ndarray,  # class ids [n], or zeros and ones [n, K] where a text may have several labels
+    # class ids [n], or zeros and ones [n, K] where a text may have several labels
+    truth: np.ndarray,
     probabilities: np.ndarray,  # [n, K]
-    ordered: bool = False,  # whether the classes have an order, and their ids are in it
+    # whether the classes have an order, and their ids are in it
+    ordered: bool = False,
 ) -> Score:
-    "All fitting metrics, and the accuracy's interval. `ValueError` for shapes or ids that don't fit, and for no texts."
+    """All fitting metrics, and the accuracy's interval.
+
+    `ValueError` for shapes or ids that don't fit, and for no texts."""
     truth, probabilities = _fitted(truth, probabilities)
     right = right_answers(truth, probabilities)
     low, high = _interval(_mean_samples(right.astype(float), 10_000, seed=0), .95)
-    values = {metric.name: float(metric.of(truth, probabilities)) for metric in fitting(truth.ndim == 2, ordered)}
+    values = {
+        metric.name: float(metric.of(truth, probabilities))
+        for metric in fitting(truth.ndim == 2, ordered)
+    }
     return Score(model, len(truth), float(right.mean()), low, high, values)

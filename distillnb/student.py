@@ -22,8 +22,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Pretrai
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 # %% ../nbs/20_student.ipynb #0e4448c7
-def _label_loss(config: PretrainedConfig, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    "Cross entropy of class ids, or the binary one of zeros and ones for a multi_label_classification."
+def _label_loss(config: PretrainedConfig, logits: torch.Tensor,
+                labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of class ids, or the binary one of zeros and ones for a
+    multi_label_classification."""
     if config.problem_type == "multi_label_classification":
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
     return F.cross_entropy(logits, labels)
@@ -36,30 +38,40 @@ class Learner:
         self,
         recipe: "Recipe",  # of this student
     ) -> list[tuple["Student", "Recipe"]]:
-        "The students that learn, each with its recipe: itself, but for one that is made of others."
+        """The students that learn, each with its recipe: itself, but for one that
+        is made of others."""
         return [(self, recipe)]
 
     def settle(self) -> None:
-        "Put what was needed only to learn into what stays; called when a training ends."
+        """Put what was needed only to learn into what stays; called when a
+        training ends."""
 
 # %% ../nbs/20_student.ipynb #50190f4e5707b1e0
 class Student(Learner, PreTrainedModel):
-    "What students share: a table of embeddings, whole or trimmed, and the call that transformers expects."
+    """What students share: a table of embeddings, whole or trimmed, and the call
+    that transformers expects."""
     base_model_prefix = "student"
 
     def __init__(
         self,
-        config: PretrainedConfig,  # with `vocab_size`, `tokenizer_size` and `pad_token_id`
-        rows: np.ndarray | None = None,  # map of `trim_vocabulary`; sets both sizes of the configuration
+        # with `vocab_size`, `tokenizer_size` and `pad_token_id`
+        config: PretrainedConfig,
+        # map of `trim_vocabulary`; sets both sizes of the configuration
+        rows: np.ndarray | None = None,
     ):
         if rows is not None:
-            config.vocab_size, config.tokenizer_size = int(rows.max()) + 1, len(rows)
+            config.vocab_size, config.tokenizer_size = int(
+                rows.max()) + 1, len(rows)
         super().__init__(config)
         trimmed = config.tokenizer_size is not None
         self.pad_row = 0 if trimmed else config.pad_token_id
-        self.zero_rows = [0, 1] if trimmed else [config.pad_token_id]  # padding, and what was never seen
-        empty = torch.zeros(config.tokenizer_size, dtype=torch.int32) if trimmed else None
-        self.register_buffer("rows", empty if rows is None else torch.from_numpy(rows.astype(np.int32)))
+        # padding, and what was never seen
+        self.zero_rows = [0, 1] if trimmed else [config.pad_token_id]
+        empty = torch.zeros(config.tokenizer_size,
+                            dtype=torch.int32) if trimmed else None
+        self.register_buffer(
+            "rows",
+            empty if rows is None else torch.from_numpy(rows.astype(np.int32)))
 
     def get_input_embeddings(self):
         return self.embedding
@@ -73,20 +85,26 @@ class Student(Learner, PreTrainedModel):
             module.reset_parameters()
 
     def table_rows(self, input_ids: torch.Tensor) -> torch.Tensor:
-        "Rows of the table of embeddings where each token's vector is, same shape."
+        """Rows of the table of embeddings where each token's vector is, same
+        shape."""
         return input_ids if self.rows is None else self.rows[input_ids]
 
     def forward(
         self,
         input_ids: torch.Tensor,  # token ids, [B, T]
-        attention_mask: torch.Tensor | None = None,  # true where there is a token, [B, T]; None: everywhere
-        labels: torch.Tensor | None = None,  # class ids [B], or zeros and ones [B, K] for several labels
+        # true where there is a token, [B, T]; None: everywhere
+        attention_mask: torch.Tensor | None = None,
+        # class ids [B], or zeros and ones [B, K] for several labels
+        labels: torch.Tensor | None = None,
         **kwargs,  # what other models need, ignored
     ) -> SequenceClassifierOutput:  # logits [B, K], and the loss if there are labels
         "Logits, and the cross entropy if there are labels."
-        mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        mask = torch.ones_like(
+            input_ids, dtype=torch.bool
+        ) if attention_mask is None else attention_mask.bool()
         logits = self.logits(self.table_rows(input_ids), mask)
-        loss = None if labels is None else _label_loss(self.config, logits, labels)
+        loss = None if labels is None else _label_loss(self.config, logits,
+                                                       labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def logits(
@@ -95,11 +113,16 @@ class Student(Learner, PreTrainedModel):
         mask: torch.Tensor,  # true where there is a token, [B, T]
     ) -> torch.Tensor:  # [B, K]
         "What a kind of student defines: logits from its rows."
-        raise NotImplementedError(f"{type(self).__name__} defines no logits(rows, mask)")
+        raise NotImplementedError(
+            f"{type(self).__name__} defines no logits(rows, mask)")
 
     def program(self) -> list[dict]:
-        "What a kind of student defines: the same as a list of operations, for every other place that it will run in."
-        raise NotImplementedError(f"{type(self).__name__} defines no program(), so it cannot be exported")
+        """What a kind of student defines: the same as a list of operations, for
+        every other place that it will run in."""
+        raise NotImplementedError(
+            f"{type(self).__name__} defines no program(), so it cannot be "
+            "exported"
+        )
 
 # %% ../nbs/20_student.ipynb #b53cb180
 def count_parameters(
@@ -107,7 +130,8 @@ def count_parameters(
 ) -> dict[str, int]:  # "total" and "without_embeddings"
     "Parameters of the model, with and without the table of input embeddings."
     total = sum(parameter.numel() for parameter in model.parameters())
-    embeddings = sum(parameter.numel() for parameter in model.get_input_embeddings().parameters())
+    embeddings = sum(parameter.numel()
+                     for parameter in model.get_input_embeddings().parameters())
     return {"total": total, "without_embeddings": total - embeddings}
 
 # %% ../nbs/20_student.ipynb #f68e7131
@@ -120,67 +144,105 @@ def check_numbers(
     "Raise `ValueError` for a setting that is not a number within these bounds."
     bounds = f"of {least:,} or more" if most == math.inf else f"from {least:,} to {most:,}"
     for name, value in settings.items():
-        number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+        number = isinstance(
+            value, Integral if whole else Real) and not isinstance(value, bool)
         if not number or not least <= value <= most:
-            raise ValueError(f"{name}={value!r}: give a {'whole ' if whole else ''}number {bounds}")
+            raise ValueError(
+                f"{name}={value!r}: give a {'whole ' if whole else ''}number "
+                f"{bounds}"
+            )
 
 # %% ../nbs/20_student.ipynb #f1c38ffc
 @dataclass(frozen=True)
 class Recipe:
-    "How one kind of student is built and trained; the same for all ways of teaching it."
-    student: str = "cnn"  # which kind: "linear", "cnn", "bilstm", "ensemble", or one that you have registered
-    sizes: dict = field(default_factory=dict)  # settings of its configuration: width, filters, ngrams, ...
+    """How one kind of student is built and trained; the same for all ways of
+    teaching it."""
+    # which kind: "linear", "cnn", "bilstm", "ensemble", or one that you have
+    # registered
+    student: str = "cnn"
+    # settings of its configuration: width, filters, ngrams, ...
+    sizes: dict = field(default_factory=dict)
     optimizer: str = "adam"  # "adam", "sgd" or "adagrad"
     rate: float = 1e-3  # learning rate of the first step
-    decay: float | str = "linear"  # "linear": falls to zero; a number: what the rate is multiplied by after each epoch
+    # "linear": falls to zero; a number: what the rate is multiplied by after each
+    # epoch
+    decay: float | str = "linear"
     batch_size: int = 32  # texts a step
     epochs: int = 10  # passes over the texts, at most
-    examples: int | None = None  # examples an epoch; None: as many as there are texts, and `least_examples` at least
+    # examples an epoch; None: as many as there are texts, and `least_examples` at
+    # least
+    examples: int | None = None
     least_examples: int = 2_000  # examples an epoch where there are fewer texts
     clip: float | None = None  # largest norm of the gradient; None: as it is
-    shuffle: bool = True  # a new order in each epoch; False: always the order given
-    bucket: int | None = 16  # batches' worth of texts sorted together by length; 1: not sorted; None: all
-    trim: bool = True  # a table of embeddings for the tokens of the training texts only
-    embeddings: str | Path | None = None  # to start from: "teacher", a file of word vectors, or None for noise
-    threads: int = 1  # of the linear student's SGD; above 1: lock-free, and no two runs the same
-    patience: int | None = 3  # epochs without progress on the validation texts that end the training; None: none do
-    letters: int = 0  # rows that runs of letters share while a bag of tokens learns; 0: none
+    # a new order in each epoch; False: always the order given
+    shuffle: bool = True
+    # batches' worth of texts sorted together by length; 1: not sorted; None: all
+    bucket: int | None = 16
+    # a table of embeddings for the tokens of the training texts only
+    trim: bool = True
+    # to start from: "teacher", a file of word vectors, or None for noise
+    embeddings: str | Path | None = None
+    # of the linear student's SGD; above 1: lock-free, and no two runs the same
+    threads: int = 1
+    # epochs without progress on the validation texts that end the training; None:
+    # none do
+    patience: int | None = 3
+    # rows that runs of letters share while a bag of tokens learns; 0: none
+    letters: int = 0
 
     def __post_init__(self):
         _check_recipe(self)
 
     def settings(self) -> dict[str, str]:
         "All of it in words, what was left open left out."
-        plain = {entry.name: getattr(self, entry.name) for entry in fields(self)} | self.sizes
+        plain = {entry.name: getattr(self, entry.name)
+                 for entry in fields(self)} | self.sizes
         left_out = ("student", "sizes")
-        return {name: str(value) for name, value in plain.items() if value is not None and name not in left_out}
+        return {
+            name: str(value) for name, value in plain.items()
+            if value is not None and name not in left_out
+        }
 
 # %% ../nbs/20_student.ipynb #4c69bebb
-_NO_SIZES = {"self", "kwargs", "vocab_size", "tokenizer_size", "pad_token_id"}  # what data and tokenizer decide
+# what data and tokenizer decide
+_NO_SIZES = {"self", "kwargs", "vocab_size", "tokenizer_size", "pad_token_id"}
 
 def _check_recipe(recipe: Recipe) -> None:
     "Raise `ValueError` for a kind, a size or a setting that cannot be."
     config = architecture(recipe.student).config
     own = config.__mro__[:config.__mro__.index(PretrainedConfig)]
-    sizes = {name for part in own for name in inspect.signature(part.__init__).parameters} - _NO_SIZES
+    sizes = {
+        name for part in own
+        for name in inspect.signature(part.__init__).parameters
+    } - _NO_SIZES
     if unknown := [name for name in recipe.sizes if name not in sizes]:
-        raise ValueError(f"A {recipe.student} student has no size {unknown[0]!r}: "
-                         f"choose from {', '.join(sorted(sizes))}")
+        raise ValueError(
+            f"A {recipe.student} student has no size {unknown[0]!r}: "
+            f"choose from {', '.join(sorted(sizes))}")
     config(**recipe.sizes)
     if recipe.optimizer not in ("adam", "sgd", "adagrad"):
-        raise ValueError(f"optimizer={recipe.optimizer!r}: choose 'adam', 'sgd' or 'adagrad'")
+        raise ValueError(
+            f"optimizer={recipe.optimizer!r}: choose 'adam', 'sgd' or 'adagrad'")
     check_numbers(least=0, letters=recipe.letters)
-    if recipe.letters and not hasattr(architecture(recipe.student).model, "learn_letters"):
-        raise ValueError(f"letters={recipe.letters}: a {recipe.student} student has no bag of tokens to learn them "
-                         "for: leave letters out")
+    if recipe.letters and not hasattr(
+            architecture(recipe.student).model, "learn_letters"):
+        raise ValueError(
+            f"letters={recipe.letters}: a {recipe.student} student has no bag of "
+            "tokens to learn them "
+            "for: leave letters out")
     if recipe.threads > 1 and recipe.optimizer == "adagrad":
-        raise ValueError(f"threads={recipe.threads}: adagrad takes one step after the other: use optimizer='sgd', or "
-                         "one thread")
+        raise ValueError(
+            f"threads={recipe.threads}: adagrad takes one step after the other: "
+            "use optimizer='sgd', or "
+            "one thread")
     if not recipe.rate > 0:
         raise ValueError(f"rate={recipe.rate}: give a learning rate above 0")
-    if recipe.decay != "linear" and (isinstance(recipe.decay, str) or not recipe.decay > 0):
-        raise ValueError(f"decay={recipe.decay!r}: give a factor above 0, .5 say, or 'linear'")
-    for name in ("batch_size", "epochs", "patience", "examples", "least_examples", "bucket", "threads"):
+    if recipe.decay != "linear" and (isinstance(recipe.decay, str)
+                                     or not recipe.decay > 0):
+        raise ValueError(
+            f"decay={recipe.decay!r}: give a factor above 0, .5 say, or 'linear'")
+    for name in ("batch_size", "epochs", "patience", "examples", "least_examples",
+                 "bucket", "threads"):
         if getattr(recipe, name) is not None:
             check_numbers(**{name: getattr(recipe, name)})
     if recipe.clip is not None and not recipe.clip > 0:
@@ -191,10 +253,13 @@ def _check_recipe(recipe: Recipe) -> None:
 class Architecture:
     "One kind of student."
     name: str  # "cnn"
-    config: type  # its configuration, a `PretrainedConfig` with a `model_type` of distillnb-NAME
+    # its configuration, a `PretrainedConfig` with a `model_type` of distillnb-
+    # NAME
+    config: type
     model: type  # its model, a `Student`
     sentence: str  # what it is, to follow "A ..." on its card
-    settings: dict  # of its default recipe, where they differ from the defaults of `Recipe`
+    # of its default recipe, where they differ from the defaults of `Recipe`
+    settings: dict
 
     @property
     def recipe(self) -> Recipe:
@@ -209,12 +274,16 @@ PREFIX = "distillnb-"  # of a student's `model_type`
 def register_student(
     config: type,  # its configuration
     sentence: str,  # what it is, to follow "A ..." on its card
-    **settings,  # of its default recipe, where they differ from the defaults of `Recipe`
+    # of its default recipe, where they differ from the defaults of `Recipe`
+    **settings,
 ) -> Callable:  # a decorator of the model's class
-    "Make a kind of student known, here and to transformers. Raises `ValueError` for a name that begins otherwise."
+    """Make a kind of student known, here and to transformers.
+
+    Raises `ValueError` for a name that begins otherwise."""
     def register(model: type) -> type:
         if not config.model_type.startswith(PREFIX):
-            raise ValueError(f"model_type={config.model_type!r}: begin it with {PREFIX!r}")
+            raise ValueError(
+                f"model_type={config.model_type!r}: begin it with {PREFIX!r}")
         name = config.model_type.removeprefix(PREFIX)
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModelForSequenceClassification.register(config, model, exist_ok=True)
@@ -225,7 +294,10 @@ def register_student(
 def architecture(
     name: str,  # "cnn"
 ) -> Architecture:
-    "A kind of student by its name. Raises `ValueError` that lists those there are."
+    """A kind of student by its name.
+
+    Raises `ValueError` that lists those there are."""
     if name not in STUDENTS:
-        raise ValueError(f"There is no student {name!r}: choose from {', '.join(STUDENTS)}")
+        raise ValueError(
+            f"There is no student {name!r}: choose from {', '.join(STUDENTS)}")
     return STUDENTS[name]

@@ -57,14 +57,24 @@ def no_damage(
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise ValueError(f"{path}: not a whole gzip file: download it again, or drop .gz if it is plain text") from None
+        raise ValueError(
+            f"{path}: not a whole gzip file: download it again, or drop .gz if "
+            "it is plain text"
+        ) from None
 
 # %% ../nbs/01_tables.ipynb #f578515e
-_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32",
-          b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-_OTHER = {b"PK\x03\x04": "a spreadsheet or a zip file", b"\x1f\x8b": "compressed with gzip: give it the ending .gz",
-          b"PAR1": "a Parquet file: give it the ending .parquet"}
-_CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"
+}
+_OTHER = {
+    b"PK\x03\x04": "a spreadsheet or a zip file",
+    b"\x1f\x8b": "compressed with gzip: give it the ending .gz",
+    b"PAR1": "a Parquet file: give it the ending .parquet"
+}
+_CHARACTER = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
 _UNDEFINED = [0x81, 0x8d, 0x8f, 0x90, 0x9d]  # what cp1252 does not use
 _CONTROL = [byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b"]
 
@@ -72,10 +82,13 @@ class _Look(NamedTuple):
     "How the bytes of a file are to be taken"
     encoding: str
     newline: str  # "\n", or "\r" for a file of an old Macintosh
-    detected: bool  # whether the encoding is a guess that people should be told of
+    # whether the encoding is a guess that people should be told of
+    detected: bool
 
 def _look(path: Path, encoding: str | None) -> _Look:
-    "Read a file once to see what it is. Raises `ValueError` for one that is empty, or not text."
+    """Read a file once to see what it is.
+
+    Raises `ValueError` for one that is empty, or not text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     counts, in_characters, valid, start = np.zeros(256, np.int64), 0, True, b""
     with _opened(path) as file:
@@ -83,26 +96,34 @@ def _look(path: Path, encoding: str | None) -> _Look:
             start = start or chunk[:64]
             counts += np.bincount(np.frombuffer(chunk, np.uint8), minlength=256)
             valid = valid and _is_valid(decoder, chunk)
-            in_characters += 0 if valid else sum(map(len, _CHARACTER.findall(chunk)))
+            in_characters += 0 if valid else sum(
+                map(len, _CHARACTER.findall(chunk)))
     valid = valid and _is_valid(decoder, b"", True)
     mark = next((mark for mark in _MARKS if start.startswith(mark)), b"")
     if counts.sum() - len(mark) <= counts[list(b" \t\n\v\f\r")].sum():
-        raise ValueError(f"{path}: the file is empty: check the download or the export that made it")
+        raise ValueError(
+            f"{path}: the file is empty: check the download or the export that "
+            "made it"
+        )
     newline = "\r" if counts[0x0d] and not counts[0x0a] else "\n"
     if encoding is not None:
         return _Look(_known(encoding), newline, False)
     if mark:
         return _Look(_MARKS[mark], newline, _MARKS[mark] != "utf-8-sig")
     if not any(start[::2]) or not any(start[1:8:2]) and len(start) > 8:
-        raise ValueError(f"{path}: every other byte is NUL, so it is not a UTF-8 text file: if it is UTF-16 without "
-                         'its mark, say encoding="utf-16-le", or save it as UTF-8')
+        raise ValueError(
+            f"{path}: every other byte is NUL, so it is not a UTF-8 text file: "
+            "if it is UTF-16 without "
+            'its mark, say encoding="utf-16-le", or save it as UTF-8')
     if valid:
         return _Look("utf-8", newline, False)
     guess = _guess(path, start, counts, in_characters)
     return _Look(guess, newline, guess == "cp1252")
 
 # %% ../nbs/01_tables.ipynb #527d6e05
-def _is_valid(decoder: codecs.IncrementalDecoder, chunk: bytes, last: bool = False) -> bool:
+def _is_valid(decoder: codecs.IncrementalDecoder,
+              chunk: bytes,
+              last: bool = False) -> bool:
     "Whether the decoder takes these bytes."
     try:
         decoder.decode(chunk, last)
@@ -111,23 +132,33 @@ def _is_valid(decoder: codecs.IncrementalDecoder, chunk: bytes, last: bool = Fal
         return False
 
 def _known(encoding: str) -> str:
-    "The encoding as Python calls it. Raises `ValueError` for one that it does not know."
+    """The encoding as Python calls it.
+
+    Raises `ValueError` for one that it does not know."""
     try:
         name = codecs.lookup(encoding).name
         "a".encode(name)
     except (LookupError, UnicodeError, TypeError, ValueError):
-        raise ValueError(f"encoding={encoding!r} is not an encoding of texts that Python knows: "
-                         "write utf-8, cp1252, utf-16, ...") from None
+        raise ValueError(
+            f"encoding={encoding!r} is not an encoding of texts that Python "
+            "knows: "
+            "write utf-8, cp1252, utf-16, ...") from None
     return "utf-8-sig" if name == "utf-8" else name
 
-def _guess(path: Path, start: bytes, counts: np.ndarray, in_characters: int) -> str:
+def _guess(path: Path, start: bytes, counts: np.ndarray,
+           in_characters: int) -> str:
     "The encoding of what is not UTF-8. Raises `ValueError` for what is not text."
     high = counts[128:].sum() - in_characters
     share_of_control = counts[_CONTROL].sum() / counts.sum()
     if share_of_control > .1 or high > .3 * counts.sum():
-        other = next((what for begin, what in _OTHER.items() if start.startswith(begin)), None)
-        raise ValueError(f"{path}: not a UTF-8 text file" + (f", it seems to be {other}" if other else
-                         ": save it as UTF-8, say how it is encoded with encoding=..., or give it its right ending"))
+        other = next(
+            (what for begin, what in _OTHER.items() if start.startswith(begin)),
+            None)
+        raise ValueError(f"{path}: not a UTF-8 text file" + (
+            f", it seems to be {other}" if other else
+            ": save it as UTF-8, say how it is encoded with encoding=..., or "
+            "give it its right ending"
+        ))
     western = not counts[_UNDEFINED].any() and in_characters <= .1 * high
     return "cp1252" if western else "utf-8-sig"
 
@@ -136,9 +167,12 @@ _MARK, _RETURN = "\udfff", "\udffe"  # half a surrogate pair stands in no file
 codecs.register_error("distillnb.mark", lambda error: (_MARK, error.end))
 
 def _lines(path: Path, look: _Look, counts: Counter) -> Iterator[str]:
-    "Lines of a text file, each with its line feed. Raises `ValueError` for what `encoding` cannot be."
+    """Lines of a text file, each with its line feed.
+
+    Raises `ValueError` for what `encoding` cannot be."""
     try:
-        with io.TextIOWrapper(_opened(path), look.encoding, "distillnb.mark", look.newline) as file:
+        with io.TextIOWrapper(_opened(path), look.encoding, "distillnb.mark",
+                              look.newline) as file:
             for number, line in enumerate(file):
                 line = line if number else line.removeprefix("\ufeff")
                 if look.newline == "\r":
@@ -148,14 +182,18 @@ def _lines(path: Path, look: _Look, counts: Counter) -> Iterator[str]:
                     line = line.replace(_MARK, "\ufffd")
                 yield line
     except (UnicodeError, LookupError) as error:
-        raise ValueError(f"{path}: cannot be read as {look.encoding} ({error}): say another encoding=") from None
+        raise ValueError(
+            f"{path}: cannot be read as {look.encoding} ({error}): say another "
+            "encoding="
+        ) from None
 
 # %% ../nbs/01_tables.ipynb #640b5f08
 csv.field_size_limit(2**31 - 1)  # Python's own limit is 131,072 characters
 SEPARATORS = ",;\t|"
 
 def _separator(header: str) -> str:
-    "The separator of a .csv file: the one that its header holds most of, outside quotes."
+    """The separator of a .csv file: the one that its header holds most of,
+    outside quotes."""
     plain = re.sub(r'"[^"]*("|$)', "", header)
     return max(SEPARATORS, key=plain.count)  # the first one where none is there
 
@@ -186,27 +224,32 @@ def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[_Row]:
 
 # %% ../nbs/01_tables.ipynb #4dd387a1
 def _tsv_fields(line: str, separator: str, width: int | None) -> list[str]:
-    "Fields of a line, `width` of them if all is well; quotes count where a program for CSV must have set them."
+    """Fields of a line, `width` of them if all is well; quotes count where a
+    program for CSV must have set them."""
     fields = line.split(separator)
     if '"' not in line:
         return fields
     if len(fields) != width:
         mark = re.escape(separator)
-        quoted = re.findall(rf'("(?:[^"]|"")*"(?={mark})|[^{mark}]*){mark}', line + separator)
+        quoted = re.findall(rf'("(?:[^"]|"")*"(?={mark})|[^{mark}]*){mark}',
+                            line + separator)
         fields = quoted if width is None or len(quoted) == width else fields
     return [_unquoted(field, separator) for field in fields]
 
 def _unquoted(field: str, separator: str) -> str:
-    "A field without quotes that were needed: it holds the separator, or doubled quotes."
+    """A field without quotes that were needed: it holds the separator, or doubled
+    quotes."""
     inner = field[1:-1]
     needed = separator in inner or '""' in inner
-    return inner.replace('""', '"') if needed and re.fullmatch(r'"(?:[^"]|"")*"', field) else field
+    return inner.replace(
+        '""', '"') if needed and re.fullmatch(r'"(?:[^"]|"")*"', field) else field
 
 def _tsv_rows(lines: Iterator[str], separator: str) -> Iterator[_Row]:
     "Records of a .tsv file, one a line."
     width = None
     for line in lines:
-        fields = _tsv_fields(line.removesuffix("\n").removesuffix("\r"), separator, width)
+        fields = _tsv_fields(
+            line.removesuffix("\n").removesuffix("\r"), separator, width)
         yield _Row(1, fields, line)
         width = width or len(fields)
 
@@ -214,17 +257,24 @@ def _tsv_rows(lines: Iterator[str], separator: str) -> Iterator[_Row]:
 @dataclass
 class Table:
     "What `read_table` has read."
-    frame: pd.DataFrame  # fields of text files are strings as they stand, empty ones ""
+    # fields of text files are strings as they stand, empty ones ""
+    frame: pd.DataFrame
     unreadable: int = 0  # lines that are not a row of this table
-    first_unreadable: int | None = None  # the row that the first of them would have been
-    undecodable: int = 0  # lines with bytes that are not of the encoding, now shown as U+FFFD
-    headers: int = 0  # repetitions of the header, as in files that were joined; left out
-    read_as: str = ""  # what was detected, in words; "" for UTF-8 with the usual separator
+    # the row that the first of them would have been
+    first_unreadable: int | None = None
+    # lines with bytes that are not of the encoding, now shown as U+FFFD
+    undecodable: int = 0
+    # repetitions of the header, as in files that were joined; left out
+    headers: int = 0
+    # what was detected, in words; "" for UTF-8 with the usual separator
+    read_as: str = ""
 
 class _Options(NamedTuple):
-    choose: Callable  # names of columns -> those that are wanted; None among them is skipped
+    # names of columns -> those that are wanted; None among them is skipped
+    choose: Callable
     separator: str | None
-    keep_all: bool  # whether a line that is not a row stays in the table, as a row of None
+    # whether a line that is not a row stays in the table, as a row of None
+    keep_all: bool
 
 class _Rows:
     "Rows of a table as they come, and the counts of those that are none"
@@ -240,30 +290,48 @@ class _Rows:
     def table(self, read_as: str = "") -> Table:
         frame = pd.DataFrame(self.kept, columns=self.columns, dtype=object)
         n = self.counts
-        return Table(frame, n["unreadable"], self.bad, n["undecodable"], n["headers"], read_as)
+        return Table(frame, n["unreadable"], self.bad, n["undecodable"],
+                     n["headers"], read_as)
 
 # %% ../nbs/01_tables.ipynb #f26e5b38
 def _told(separator: str) -> str:
-    "A separator that somebody asked for. Raises `ValueError` for what cannot be one."
+    """A separator that somebody asked for.
+
+    Raises `ValueError` for what cannot be one."""
     separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
     if len(separator) != 1 or separator in '"\r\n ':
-        raise ValueError(f"separator={separator!r}: give one character, such as ; or tab")
+        raise ValueError(
+            f"separator={separator!r}: give one character, such as ; or tab")
     return separator
 
 def _header(path: Path, rows: Iterator[_Row]) -> tuple[list[str], str]:
-    "Names of the columns, and the line that they stand in. Raises `ValueError` for a broken one."
-    row = next((row for row in rows if row.fields is None or any(map(str.strip, row.fields))), None)
+    """Names of the columns, and the line that they stand in.
+
+    Raises `ValueError` for a broken one."""
+    row = next((row for row in rows
+                if row.fields is None or any(map(str.strip, row.fields))), None)
     if row is None or row.fields is None:
-        raise ValueError(f"{path}: the header is broken, it has a quote that is not closed: mend the first line")
-    quoted = [name != name.strip() and '"' + name.replace('"', '""') + '"' in row.raw for name in row.fields]
-    return [name if exact else name.strip() for name, exact in zip(row.fields, quoted)], _bare(row.raw)
+        raise ValueError(
+            f"{path}: the header is broken, it has a quote that is not closed: "
+            "mend the first line"
+        )
+    quoted = [
+        name != name.strip() and '"' + name.replace('"', '""') + '"' in row.raw
+        for name in row.fields
+    ]
+    return [
+        name if exact else name.strip()
+        for name, exact in zip(row.fields, quoted)
+    ], _bare(row.raw)
 
 def _bare(line: str) -> str:
     "A line without its end, and without a byte order mark"
     return line.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff")
 
-def _read_delimited(path: Path, look: _Look, options: _Options, counts: Counter) -> Table:
-    "A .csv file (ordinary quoting) or a .tsv file (see above); its first line names the columns."
+def _read_delimited(path: Path, look: _Look, options: _Options,
+                    counts: Counter) -> Table:
+    """A .csv file (ordinary quoting) or a .tsv file (see above); its first line
+    names the columns."""
     lines = _lines(path, look, counts)
     first = next((line for line in lines if line.strip()), "")
     said = re.fullmatch(r"sep=(.)\s*", first)  # how spreadsheets tell each other
@@ -274,17 +342,21 @@ def _read_delimited(path: Path, look: _Look, options: _Options, counts: Counter)
     rows = read(lines if said else chain([first], lines), separator)
     header, header_line = _header(path, rows)
     wanted = [column for column in options.choose(header) if column is not None]
-    positions = [*range(len(header))] if wanted == header else [header.index(column) for column in wanted]
+    positions = [*range(len(header))] if wanted == header else [
+        header.index(column) for column in wanted
+    ]
     table = _Rows(wanted, options.keep_all, counts)
     for row in rows:
-        if row.fields in ([], [""]) and (len(header) > 1 or not row.raw.strip() and not options.keep_all):
+        if row.fields in ([], [""]) and (len(header) > 1 or not row.raw.strip()
+                                         and not options.keep_all):
             continue
         if row.fields is None or len(row.fields or [""]) != len(header):
             table.lose(row.lines)
         elif row.lines == 1 and _bare(row.raw) == header_line:
             counts["headers"] += 1
         else:
-            table.kept.append([(row.fields or [""])[position] for position in positions])
+            table.kept.append([(row.fields or [""])[position]
+                               for position in positions])
     name = {"\t": "tabs"}.get(separator, separator)
     parts = [look.encoding] if look.detected else []
     if separator != usual and options.separator is None:
@@ -295,7 +367,8 @@ def _read_delimited(path: Path, look: _Look, options: _Options, counts: Counter)
 def whole_text(
     value,  # a text, or anything else, which is returned as it is
 ):  # the value; a text that some encoding can write
-    "A text whose lone surrogates, halves of an emoji that was cut, are replaced by U+FFFD."
+    """A text whose lone surrogates, halves of an emoji that was cut, are replaced
+    by U+FFFD."""
     if not isinstance(value, str) or value.isascii():
         return value
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -307,16 +380,23 @@ def _parse(line: str):
     except (ValueError, RecursionError):
         return None
 
-def _read_json(path: Path, look: _Look, options: _Options, counts: Counter) -> Table:
+def _read_json(path: Path, look: _Look, options: _Options,
+               counts: Counter) -> Table:
     "A file with one JSON object a line, or with one array of them."
     lines = (line for line in _lines(path, look, counts) if line.strip())
     first = next(lines, "")
     is_array = first.lstrip().startswith("[")
-    rows = iter(_parse(first + "".join(lines)) or []) if is_array else map(_parse, chain([first], lines))
+    rows = iter(_parse(first + "".join(lines)) or []) if is_array else map(
+        _parse, chain([first], lines))
     head = list(islice(rows, 1000))
-    columns = list(dict.fromkeys(key for row in head if isinstance(row, dict) for key in row))
+    columns = list(
+        dict.fromkeys(key for row in head if isinstance(row, dict)
+                      for key in row))
     if not columns:
-        raise ValueError(f"{path}: no JSON objects found: write one object a line, or one array of objects")
+        raise ValueError(
+            f"{path}: no JSON objects found: write one object a line, or one "
+            "array of objects"
+        )
     wanted = [column for column in options.choose(columns) if column is not None]
     found = _Rows(wanted, options.keep_all, counts)
     for row in chain(head, rows):
@@ -325,60 +405,82 @@ def _read_json(path: Path, look: _Look, options: _Options, counts: Counter) -> T
             continue
         values = [row.get(column) for column in wanted]
         whole = [whole_text(value) for value in values]
-        counts["undecodable"] += sum(isinstance(a, str) and a != b for a, b in zip(whole, values))
+        counts["undecodable"] += sum(
+            isinstance(a, str) and a != b for a, b in zip(whole, values))
         found.kept.append(whole)
     return found.table(look.encoding if look.detected else "")
 
 # %% ../nbs/01_tables.ipynb #2f7805b2
-def _read_lines(path: Path, look: _Look, options: _Options, counts: Counter) -> Table:
-    "Examples of a .txt file, one a line: `label text`, or `__label__x text` as fastText has it."
-    columns = [column for column in options.choose(["text", "label"]) if column is not None]
+def _read_lines(path: Path, look: _Look, options: _Options,
+                counts: Counter) -> Table:
+    """Examples of a .txt file, one a line: `label text`, or `__label__x text` as
+    fastText has it."""
+    columns = [
+        column for column in options.choose(["text", "label"])
+        if column is not None
+    ]
     found = _Rows(columns, options.keep_all, counts)
     for line in map(str.strip, _lines(path, look, counts)):
         if not line and not options.keep_all:
             continue
         has_label = len(columns) == 2 or line.startswith("__label__")
-        label, text = [*line.split(None, 1), "", ""][:2] if has_label else ("", line)
+        label, text = [*line.split(None, 1), "", ""][:2] if has_label else ("",
+                                                                            line)
         if text.startswith("__label__"):  # several labels, which is another task
             found.lose()
         else:
-            found.kept.append([text, label.removeprefix("__label__")][:len(columns)])
+            found.kept.append([text,
+                               label.removeprefix("__label__")][:len(columns)])
     return found.table(look.encoding if look.detected else "")
 
 def has_fasttext_labels(
     path: str | Path,  # of a .txt file
     encoding: str | None = None,  # None: detected
 ) -> bool:
-    "Whether the first line of a .txt file that is not blank begins with `__label__`. Raises as `read_table` does."
+    """Whether the first line of a .txt file that is not blank begins with
+    `__label__`. Raises as `read_table` does."""
     path = Path(path)
     with no_damage(path):
         lines = _lines(path, _look(path, encoding), Counter())
-        return next(filter(None, map(str.strip, lines)), "").startswith("__label__")
+        return next(filter(None, map(str.strip, lines)),
+                    "").startswith("__label__")
 
 def _read_parquet(path: Path, options: _Options) -> Table:
-    "The chosen columns of a Parquet file, which is read whole or not at all. Raises `ImportError` without pyarrow."
+    """The chosen columns of a Parquet file, which is read whole or not at all.
+
+    Raises `ImportError` without pyarrow."""
     parquet = optional("pyarrow.parquet", "hub", "Parquet")
     try:
         names = parquet.read_schema(path).names
-    except Exception:  # the library raises many types, all of them about this file
-        raise ValueError(f"{path}: not a Parquet file: download it again, or give the file its right ending") from None
+    # the library raises many types, all of them about this file
+    except Exception:
+        raise ValueError(
+            f"{path}: not a Parquet file: download it again, or give the file "
+            "its right ending"
+        ) from None
     wanted = [column for column in options.choose(names) if column is not None]
     try:
         return Table(pd.read_parquet(path, columns=wanted))
     except Exception:
-        raise ValueError(f"{path}: a damaged Parquet file: download it again") from None
+        raise ValueError(
+            f"{path}: a damaged Parquet file: download it again") from None
 
 # %% ../nbs/01_tables.ipynb #44b98c2e
-_READERS = {".tsv": _read_delimited, ".csv": _read_delimited, ".jsonl": _read_json, ".json": _read_json,
-            ".txt": _read_lines}
+_READERS = {
+    ".tsv": _read_delimited, ".csv": _read_delimited, ".jsonl": _read_json,
+    ".json": _read_json, ".txt": _read_lines
+}
 
 def read_table(
     path: str | Path,  # of a file with one of `ENDINGS`, `.gz` or not
-    choose: Callable = list,  # takes the names of the columns, returns those that are wanted
+    # takes the names of the columns, returns those that are wanted
+    choose: Callable = list,
     *,
     encoding: str | None = None,  # of a text file; None: detected
     separator: str | None = None,  # of a .csv or .tsv file; None: detected
-    keep_all: bool = False,  # whether lines that are not a row, and blank lines of a .txt, stay as empty rows
+    # whether lines that are not a row, and blank lines of a .txt, stay as empty
+    # rows
+    keep_all: bool = False,
 ) -> Table:
     """Read any table as it stands. A .txt file has the columns `text` and `label`; with `text` alone a line is a text.
 
@@ -387,23 +489,30 @@ def read_table(
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file: check the path")
     if ending(path) not in ENDINGS:
-        raise ValueError(f"{path}: unknown kind of file: use {', '.join(ENDINGS)}, the text formats also with .gz")
+        raise ValueError(
+            f"{path}: unknown kind of file: use {', '.join(ENDINGS)}, the text "
+            "formats also with .gz"
+        )
     options = _Options(choose, separator, keep_all)
     if ending(path) == ".parquet":
         return _read_parquet(path, options)
     with no_damage(path):
-        return _READERS[ending(path)](path, _look(path, encoding), options, Counter())
+        return _READERS[ending(path)](path, _look(path, encoding), options,
+                                      Counter())
 
 # %% ../nbs/01_tables.ipynb #b2982584
 _ROW_NUMBERS = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
 
 def _number(value) -> float | None:
-    "The number that a field holds, NaN where it is missing, None where it holds something else."
+    """The number that a field holds, NaN where it is missing, None where it holds
+    something else."""
     if value is None or value is pd.NA:
         return np.nan
     if isinstance(value, str):
         value = value.strip() or "nan"
-        value = value.replace(",", ".") if re.fullmatch(r"[+-]?\d*,\d+", value) else value  # where 0,5 is a half
+        # where 0,5 is a half
+        value = value.replace(",", ".") if re.fullmatch(r"[+-]?\d*,\d+",
+                                                        value) else value
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -411,18 +520,23 @@ def _number(value) -> float | None:
 
 def _is_row_numbers(name, values: list) -> bool:
     "Whether this column is what pandas saves of a frame's index."
-    return bool(_ROW_NUMBERS.fullmatch(str(name))) and [*map(str, values)] == [*map(str, range(len(values)))]
+    return bool(_ROW_NUMBERS.fullmatch(
+        str(name))) and [*map(str, values)] == [*map(str, range(len(values)))]
 
 def with_numbers(
     frame: pd.DataFrame,  # a table of answers
     key: str,  # column that says what a row is about; left as it is
-    names: list | None = None,  # columns that must be numbers; None: those with a number in them
+    # columns that must be numbers; None: those with a number in them
+    names: list | None = None,
     where: str = "the table",  # named in the error
 ) -> pd.DataFrame:  # the same rows; the columns of numbers are float64, columns of row numbers are left out
-    "A table with numbers for what are numbers. Raises `ValueError` that names row and column where one is missing."
+    """A table with numbers for what are numbers.
+
+    Raises `ValueError` that names row and column where one is missing."""
     columns = list(map(str, frame.columns))
     if twice := [name for name, n in Counter(columns).items() if n > 1]:
-        raise ValueError(f"{where}: there are two columns {twice[0]!r}: rename or drop one")
+        raise ValueError(
+            f"{where}: there are two columns {twice[0]!r}: rename or drop one")
     made = {}
     for column in frame.columns:
         values = frame[column].tolist()
@@ -433,14 +547,17 @@ def with_numbers(
         numbers = [_number(value) for value in values]
         if not told and _is_row_numbers(column, values):
             continue
-        if not told and not any(number is not None and number == number for number in numbers):
+        if not told and not any(number is not None and number == number
+                                for number in numbers):
             made[column] = frame[column]
             continue
         made[column] = _all_there(numbers, values, column, frame.get(key), where)
     return pd.DataFrame(made, index=frame.index)
 
-def _all_there(numbers: list, values: list, column, key: pd.Series | None, where: str) -> np.ndarray:
-    "A column of numbers. Raises `ValueError` for the first that is missing, or is not one."
+def _all_there(numbers: list, values: list, column, key: pd.Series | None,
+               where: str) -> np.ndarray:
+    """A column of numbers. Raises `ValueError` for the first that is missing, or
+    is not one."""
     for row, number in enumerate(numbers):
         if number is None or number != number:
             of = "" if key is None else f", of {str(key.iloc[row])[:40]!r},"
@@ -448,7 +565,10 @@ def _all_there(numbers: list, values: list, column, key: pd.Series | None, where
             if number is None:
                 what = f"is {values[row]!r}, which is not a number"
                 mend = "mend it, or say with names=[...] which columns are numbers"
-            raise ValueError(f"{where}: the number in row {row}{of} and column {column!r} {what}: {mend}")
+            raise ValueError(
+                f"{where}: the number in row {row}{of} and column {column!r} "
+                f"{what}: {mend}"
+            )
     return np.array(numbers, np.float64)
 
 # %% ../nbs/01_tables.ipynb #ecbbe987
@@ -465,16 +585,26 @@ def column_names(
 def refuse_no_list(
     texts,  # what should be texts
 ) -> None:
-    "Raise `TypeError` for a single text, for what has no order, and for a table, whose column it asks for."
+    """Raise `TypeError` for a single text, for what has no order, and for a
+    table, whose column it asks for."""
     if isinstance(texts, (str, bytes)):
         raise TypeError("Give a list of texts, [text] for a single one")
-    if isinstance(texts, (set, frozenset)) or not hasattr(texts, "__iter__") or getattr(texts, "ndim", 1) == 0:
-        raise TypeError(f"A {type(texts).__name__} is not a list of texts, it has no order: give a list")
+    if isinstance(texts,
+                  (set, frozenset)) or not hasattr(texts, "__iter__") or getattr(
+                      texts, "ndim", 1) == 0:
+        raise TypeError(
+            f"A {type(texts).__name__} is not a list of texts, it has no order: "
+            "give a list"
+        )
     if (columns := column_names(texts)) is not None:
         names = [name[:40] for name in columns[:10]]
-        best = next((name for name in names if name.lower() in ("text", "review_body", "review")), None)
+        best = next((name for name in names
+                     if name.lower() in ("text", "review_body", "review")), None)
         give = f"table[{best!r}]" if best else f"one of its columns ({', '.join(names)})"
-        raise TypeError(f"A {type(texts).__name__} is a table, not a list of texts: give {give}")
+        raise TypeError(
+            f"A {type(texts).__name__} is a table, not a list of texts: give "
+            f"{give}"
+        )
 
 def list_of_texts(
     texts: Iterable[str],  # any number of them: a list, an array, a column
@@ -500,20 +630,29 @@ def _quoted(field: str) -> str:
 def _csv_line(fields: list, header: str | None) -> str:
     "A row of a .csv file."
     fields = ["" if field is None else str(field) for field in fields]
-    line = ",".join(_quoted(field) if _TO_QUOTE.search(field) else field for field in fields)
+    line = ",".join(
+        _quoted(field) if _TO_QUOTE.search(field) else field for field in fields)
     return ",".join(map(_quoted, fields)) if line == header else line
 
 def _tsv_line(fields: list, header: str | None) -> str:
-    "A row of a .tsv file. Raises `ValueError` for a field that the format cannot hold."
+    """A row of a .tsv file.
+
+    Raises `ValueError` for a field that the format cannot hold."""
     fields = ["" if field is None else str(field) for field in fields]
     broken = any("\n" in field or field.endswith("\r") for field in fields)
     if broken or header is None and fields != [*map(str.strip, fields)]:
         raise ValueError("has a line break, or a name with blanks around it")
     needed = any("\t" in field for field in fields)
-    looks = [needed and '"' in field or "\t" in field or field != _unquoted(field, "\t") for field in fields]
-    line = "\t".join(_quoted(field) if quoted else field for field, quoted in zip(fields, looks))
+    looks = [
+        needed and '"' in field or "\t" in field
+        or field != _unquoted(field, "\t") for field in fields
+    ]
+    line = "\t".join(
+        _quoted(field) if quoted else field
+        for field, quoted in zip(fields, looks))
     if not line or line.startswith("\ufeff") and header is None:
-        raise ValueError("is empty, or has a name that begins with a byte order mark")
+        raise ValueError(
+            "is empty, or has a name that begins with a byte order mark")
     return line
 
 def _json_line(fields: list, header: list | None) -> str:
@@ -524,11 +663,15 @@ def _json_line(fields: list, header: list | None) -> str:
 _LINES = {".csv": _csv_line, ".tsv": _tsv_line}
 
 def _written(frame: pd.DataFrame, path: Path, with_header: bool) -> bytes:
-    "A frame as it stands in a file. Raises `ValueError` that names the first row that the format cannot hold."
+    """A frame as it stands in a file.
+
+    Raises `ValueError` that names the first row that the format cannot hold."""
     names, lines = [str(column) for column in frame.columns], []
-    rows = zip(*(frame.iloc[:, i].to_numpy() for i in range(len(names))))  # an array keeps float32 what it is
+    # an array keeps float32 what it is
+    rows = zip(*(frame.iloc[:, i].to_numpy() for i in range(len(names))))
     if len(set(names)) < len(names):
-        raise ValueError(f"{path}: two columns have one name ({', '.join(names)}): rename one")
+        raise ValueError(
+            f"{path}: two columns have one name ({', '.join(names)}): rename one")
     row_line, header = _LINES.get(ending(path), _json_line), names
     row = "the header"
     try:
@@ -543,21 +686,35 @@ def _written(frame: pd.DataFrame, path: Path, with_header: bool) -> bytes:
         row = "some row"
         return "".join(f"{line}\n" for line in lines).encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{path}: half an emoji (a lone surrogate) cannot be written: give whole_text(text)") from None
+        raise ValueError(
+            f"{path}: half an emoji (a lone surrogate) cannot be written: give "
+            "whole_text(text)"
+        ) from None
     except ValueError as error:
         what = row if isinstance(row, str) else f"row {row}"
-        raise ValueError(f"{path}: {what} {error}, which {ending(path)} cannot hold: write a .csv or .jsonl") from None
+        raise ValueError(
+            f"{path}: {what} {error}, which {ending(path)} cannot hold: write a "
+            ".csv or .jsonl"
+        ) from None
 
 def write_table(
-    frame: pd.DataFrame,  # columns with names of their own; numbers, strings, or missing values
+    # columns with names of their own; numbers, strings, or missing values
+    frame: pd.DataFrame,
     path: str | Path,  # ending in one of `WRITTEN`, `.gz` or not
-    append: bool = False,  # whether the rows are added to a file that begins with this header
-    dry: bool = False,  # whether to write nothing, and only say what could not be written
+    # whether the rows are added to a file that begins with this header
+    append: bool = False,
+    # whether to write nothing, and only say what could not be written
+    dry: bool = False,
 ) -> None:
-    "Write a table that `read_table` reads back. Raises `ValueError` for an ending or a text that cannot be written."
+    """Write a table that `read_table` reads back.
+
+    Raises `ValueError` for an ending or a text that cannot be written."""
     path = Path(path)
     if ending(path) not in WRITTEN:
-        raise ValueError(f"{path}: tables are written as {', '.join(WRITTEN)}, with .gz or not: choose such an ending")
+        raise ValueError(
+            f"{path}: tables are written as {', '.join(WRITTEN)}, with .gz or "
+            "not: choose such an ending"
+        )
     content = _written(frame, path, not append)
     if dry:
         return
@@ -579,8 +736,11 @@ def _notes(path: Path) -> Path:
     return path.with_name(f".{path.name}.digests")
 
 def _note(path: Path, start: int, data: bytes, begin: str | None = None) -> None:
-    "Note what stands in a table from some byte on, if notes are taken; `begin` to take them, and say whose it is."
-    line = json.dumps([start, start + len(data), hashlib.sha256(data).hexdigest()])
+    """Note what stands in a table from some byte on, if notes are taken; `begin`
+    to take them, and say whose it is."""
+    line = json.dumps(
+        [start, start + len(data),
+         hashlib.sha256(data).hexdigest()])
     if begin is not None:
         with written_whole(_notes(path)) as new:
             new.write_text(json.dumps(begin) + f"\n{line}\n")
@@ -589,16 +749,20 @@ def _note(path: Path, start: int, data: bytes, begin: str | None = None) -> None
             file.write(line + "\n")
 
 def _entry(line: bytes) -> list | str | None:
-    "What a line of notes says: a part of the table and its digest, or whose rows they are; None for a damaged line."
+    """What a line of notes says: a part of the table and its digest, or whose
+    rows they are; None for a damaged line."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    is_part = isinstance(entry, list) and [*map(type, entry)] == [int, int, str] and 0 <= entry[0] <= entry[1] < 1 << 60
+    is_part = isinstance(entry, list) and [*map(type, entry)] == [
+        int, int, str
+    ] and 0 <= entry[0] <= entry[1] < 1 << 60
     return entry if is_part or isinstance(entry, str) else None
 
 def _sound(path: Path, of: str | None = None) -> int:
-    "How much of the beginning is as it was written: all of it, unless the end was lost, or was still being written."
+    """How much of the beginning is as it was written: all of it, unless the end
+    was lost, or was still being written."""
     size, noted = path.stat().st_size, 0
     if not _notes(path).is_file():
         return size
@@ -606,14 +770,17 @@ def _sound(path: Path, of: str | None = None) -> int:
     with path.open("rb") as file:
         for line in _notes(path).read_bytes().splitlines(keepends=True):
             entry = _entry(line)
-            if entry is None and not line.endswith(b"\n"):  # the last one was being written
+            # the last one was being written
+            if entry is None and not line.endswith(b"\n"):
                 break
             if entry is None:
                 raise ValueError(changed)
             if isinstance(entry, str):
                 if of and entry and entry != of:
-                    raise ValueError(f"{path} was begun with another teacher, or with other settings: choose another "
-                                     "file, or delete it")
+                    raise ValueError(
+                        f"{path} was begun with another teacher, or with other "
+                        "settings: choose another "
+                        "file, or delete it")
                 continue
             start, end, digest = entry
             file.seek(start)
@@ -626,21 +793,27 @@ def _sound(path: Path, of: str | None = None) -> int:
     if noted == size:
         return size
     written = _readable(path)
-    return size if _is_whole(path) and _complete(ending(path), written) == written else noted
+    return size if _is_whole(path) and _complete(ending(path),
+                                                 written) == written else noted
 
 # %% ../nbs/01_tables.ipynb #n0te0004
 def check_written(
     path: str | Path,  # of a table
 ) -> None:
-    "Raise `ValueError` for a table of ours that has changed since it was written, or is not whole."
+    """Raise `ValueError` for a table of ours that has changed since it was
+    written, or is not whole."""
     path = Path(path)
     if path.is_file() and _sound(path) < path.stat().st_size:
-        raise ValueError(f"{path} is not whole: go on writing it, or, if it was cut on purpose, delete "
-                         f"{_notes(path).name} beside it")
+        raise ValueError(
+            f"{path} is not whole: go on writing it, or, if it was cut on "
+            "purpose, delete "
+            f"{_notes(path).name} beside it")
 
 # %% ../nbs/01_tables.ipynb #67fe3abd
 def _readable(path: Path) -> bytes:
-    "The bytes of a file as far as they were written. Raises `ValueError` for a .gz that is damaged in its middle."
+    """The bytes of a file as far as they were written.
+
+    Raises `ValueError` for a .gz that is damaged in its middle."""
     data = path.read_bytes()
     if not _is_packed(path):
         return data
@@ -677,7 +850,9 @@ def _complete(kind: str, data: bytes) -> bytes:
 
 # %% ../nbs/01_tables.ipynb #f013f487
 def begun_table(
-    path: str | Path,  # of a file that is written with `write_table(..., append=True)`, and need not be there
+    # of a file that is written with `write_table(..., append=True)`, and need not
+    # be there
+    path: str | Path,
     columns: list[str],  # its columns
     of: str = "",  # whose rows it has; another's are not mixed with them
 ) -> pd.DataFrame:  # the rows that are there, as `read_table` gives them
@@ -699,8 +874,11 @@ def _begun(path: Path, columns: list[str]) -> pd.DataFrame:
     "`begun_table`, whatever is noted"
     nothing = pd.DataFrame(columns=columns, dtype=object)
     written = _readable(path) if path.exists() else b""
-    begin = _written(nothing, path, True) or _json_line([""], columns[:1])[:-2].encode()  # {"text": "
-    if not written.strip() or len(written) < len(begin) and begin.startswith(written):
+    # {"text": "
+    begin = _written(nothing, path, True) or _json_line(
+        [""], columns[:1])[:-2].encode()
+    if not written.strip() or len(written) < len(begin) and begin.startswith(
+            written):
         write_table(nothing, path)
         return nothing
     kept = _complete(ending(path), written)
@@ -712,33 +890,46 @@ def _begun(path: Path, columns: list[str]) -> pd.DataFrame:
         write_table(nothing, path)
         return nothing
     with written_whole(path) as new:
-        new.write_bytes(gzip.compress(kept, mtime=0) if _is_packed(path) else kept)
+        new.write_bytes(
+            gzip.compress(kept, mtime=0) if _is_packed(path) else kept)
         return _ours(new, path, columns)
 
 def _ours(file: Path, path: Path, columns: list[str]) -> pd.DataFrame:
-    "The rows of a file; `path` is what messages call it. Raises `ValueError` unless we have written it."
+    """The rows of a file; `path` is what messages call it.
+
+    Raises `ValueError` unless we have written it."""
     try:
         table = read_table(file)
     except ValueError as error:
         raise ValueError(str(error).replace(str(file), str(path))) from None
     if list(table.frame.columns) != columns:
         there = ", ".join(map(str, table.frame.columns))
-        raise ValueError(f"{path} has the columns {there}, not {', '.join(columns)}: choose another file, or delete it")
+        raise ValueError(
+            f"{path} has the columns {there}, not {', '.join(columns)}: choose "
+            "another file, or delete it"
+        )
     if table.unreadable or table.undecodable:
         at = "" if table.first_unreadable is None else f", the first after {table.first_unreadable:,} rows"
-        raise ValueError(f"{path}: {table.unreadable + table.undecodable} lines are damaged{at}: "
-                         "delete them, or choose another file")
+        raise ValueError(
+            f"{path}: {table.unreadable + table.undecodable} lines are "
+            f"damaged{at}: "
+            "delete them, or choose another file")
     if table.read_as:
-        raise ValueError(f"{path} was saved by another program ({table.read_as}), so nothing can be added to it: "
-                         "choose another file")
+        raise ValueError(
+            f"{path} was saved by another program ({table.read_as}), so nothing "
+            "can be added to it: "
+            "choose another file")
     return table.frame
 
 # %% ../nbs/01_tables.ipynb #415a25a5
 @contextmanager
 def alone(
-    path: str | Path,  # of a file that is about to be written; folders on the way are made
+    # of a file that is about to be written; folders on the way are made
+    path: str | Path,
 ) -> Iterator[None]:
-    "Keep other processes from writing the same file. Raises `ValueError` where one is writing it already."
+    """Keep other processes from writing the same file.
+
+    Raises `ValueError` where one is writing it already."""
     from filelock import FileLock, Timeout
 
     path = Path(path).resolve()
@@ -747,8 +938,10 @@ def alone(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(f"{path} is being written by another process: wait until it has finished, "
-                         "or choose another file") from None
+        raise ValueError(
+            f"{path} is being written by another process: wait until it has "
+            "finished, "
+            "or choose another file") from None
     try:
         yield
     finally:

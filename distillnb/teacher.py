@@ -33,8 +33,10 @@ import torch
 from filelock import FileLock, Timeout
 from sklearn.metrics import accuracy_score
 from tqdm import tqdm
-from transformers import (AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, PretrainedConfig,
-                          PreTrainedModel, Trainer, TrainerCallback, TrainingArguments)
+from transformers import (AutoModelForSequenceClassification, AutoTokenizer,
+                          DataCollatorWithPadding, PretrainedConfig,
+                          PreTrainedModel, Trainer, TrainerCallback,
+                          TrainingArguments)
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
@@ -54,9 +56,12 @@ def to_logits(
     probabilities: np.ndarray,  # [n, K]
     multilabel: bool = False,  # whether the classes are independent of each other
 ) -> np.ndarray:  # float32, [n, K]; their softmax, or sigmoid, gives the probabilities, but for the smallest ones
-    "Logits that mean the same as these probabilities; none is taken to be below one in ten thousand."
-    p = np.clip(np.asarray(probabilities, np.float64), _LEAST, 1 - _LEAST if multilabel else 1)
-    logits = np.log(p) - np.log1p(-p) if multilabel else np.log(p) - np.log(p).mean(1, keepdims=True)
+    """Logits that mean the same as these probabilities; none is taken to be below
+    one in ten thousand."""
+    p = np.clip(np.asarray(probabilities, np.float64), _LEAST,
+                1 - _LEAST if multilabel else 1)
+    logits = np.log(p) - np.log1p(-p) if multilabel else np.log(p) - np.log(
+        p).mean(1, keepdims=True)
     return logits.astype(np.float32)
 
 # %% ../nbs/10_teacher.ipynb #4262ba50
@@ -80,86 +85,130 @@ def check_answers(
     multilabel: bool = False,  # whether the classes are independent of each other
     where: str = "The teacher",  # named in the error
 ) -> np.ndarray:  # float32, [n, K]
-    "The answers as an array. Raises `ValueError` for a wrong shape, for NaN, and for probabilities that can't be."
+    """The answers as an array.
+
+    Raises `ValueError` for a wrong shape, for NaN, and for probabilities that
+    can't be."""
     try:
         if isinstance(answers, torch.Tensor):
             answers = answers.detach().cpu().double()
         answers = np.asarray(answers, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{where}: the answers are not a table of numbers: give an array [texts, classes]") from None
+        raise ValueError(
+            f"{where}: the answers are not a table of numbers: give an array "
+            "[texts, classes]"
+        ) from None
     if answers.shape != (n, n_classes):
-        raise ValueError(f"{where}: answers of shape {answers.shape} for {n:,} texts and {n_classes} classes: they "
-                         f"must be [{n}, {n_classes}], one row a text, one column a class")
+        raise ValueError(
+            f"{where}: answers of shape {answers.shape} for {n:,} texts and "
+            f"{n_classes} classes: they "
+            f"must be [{n}, {n_classes}], one row a text, one column a class")
     if len(bad := np.flatnonzero(~np.isfinite(answers).all(1))):
-        raise ValueError(f"{where}: the answer for text {bad[0]} is {answers[bad[0]].tolist()}, which has NaN or "
-                         "infinity in it: drop that text, or ask again")
+        raise ValueError(
+            f"{where}: the answer for text {bad[0]} is "
+            f"{answers[bad[0]].tolist()}, which has NaN or "
+            "infinity in it: drop that text, or ask again")
     if gives == "logits":
-        if n > 1 and not multilabel and answers.min() >= 0 and abs(answers.sum(1) - 1).max() < 1e-3:
-            raise ValueError(f"{where}: these logits are probabilities, their rows sum to one: say "
-                             "gives='probabilities'")
+        if n > 1 and not multilabel and answers.min() >= 0 and abs(
+                answers.sum(1) - 1).max() < 1e-3:
+            raise ValueError(
+                f"{where}: these logits are probabilities, their rows sum to "
+                "one: say "
+                "gives='probabilities'")
         return answers.astype(np.float32)
     return _checked_probabilities(answers, multilabel, where)
 
-def _checked_probabilities(answers: np.ndarray, multilabel: bool, where: str) -> np.ndarray:
-    "Rows of numbers between 0 and 1, which sum to 1 unless there may be several labels"
+def _checked_probabilities(answers: np.ndarray, multilabel: bool,
+                           where: str) -> np.ndarray:
+    """Rows of numbers between 0 and 1, which sum to 1 unless there may be several
+    labels"""
     if len(bad := np.flatnonzero(((answers < 0) | (answers > 1 + 1e-6)).any(1))):
-        raise ValueError(f"{where}: the answer for text {bad[0]} is {answers[bad[0]].round(4).tolist()}, and "
-                         "probabilities lie between 0 and 1: if these are logits, say gives='logits'")
+        raise ValueError(
+            f"{where}: the answer for text {bad[0]} is "
+            f"{answers[bad[0]].round(4).tolist()}, and "
+            "probabilities lie between 0 and 1: if these are logits, say "
+            "gives='logits'"
+        )
     if not multilabel:
         sums = answers.sum(1)
         if len(bad := np.flatnonzero(abs(sums - 1) > .01)):
-            raise ValueError(f"{where}: the probabilities of text {bad[0]}, {answers[bad[0]].round(4).tolist()}, sum "
-                             f"to {sums[bad[0]]:.3f}, not to 1: normalise them, or say multilabel=True if the classes "
-                             "do not exclude each other")
+            raise ValueError(
+                f"{where}: the probabilities of text {bad[0]}, "
+                f"{answers[bad[0]].round(4).tolist()}, sum "
+                f"to {sums[bad[0]]:.3f}, not to 1: normalise them, or say "
+                "multilabel=True if the classes "
+                "do not exclude each other")
         answers = answers / sums[:, None]
     return answers.clip(0, 1).astype(np.float32)
 
 # %% ../nbs/10_teacher.ipynb #9d58a574
 def _check_names(names, multilabel: bool, what: str) -> None:
     "Raise `ValueError` for names that cannot tell the columns apart."
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"The names of {what}, {str(names)[:60]!r}, are not a list of strings: give one for each "
-                         "class")
-    if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
-        raise ValueError(f"Of {what} several outputs are called {twice[0]!r}: give names=[...], each different, in the "
-                         "order of the outputs")
+    if not isinstance(names, (list, tuple)) or not all(
+            isinstance(name, str) for name in names):
+        raise ValueError(
+            f"The names of {what}, {str(names)[:60]!r}, are not a list of "
+            "strings: give one for each "
+            "class")
+    if twice := [
+            name for name in dict.fromkeys(names) if list(names).count(name) > 1
+    ]:
+        raise ValueError(
+            f"Of {what} several outputs are called {twice[0]!r}: give "
+            "names=[...], each different, in the "
+            "order of the outputs")
     if len(names) < (1 if multilabel else 2):
-        raise ValueError(f"There is nothing to choose from for {what}, its classes are {list(names)}: wrap it in a "
-                         "function that gives two columns, [1 - p, p], and name both")
+        raise ValueError(
+            f"There is nothing to choose from for {what}, its classes are "
+            f"{list(names)}: wrap it in a "
+            "function that gives two columns, [1 - p, p], and name both")
 
 def _in_order(answers, names: list[str], where: str):
-    "A frame's columns in the order of the names, everything else as it is. Raises `ValueError` where they differ."
-    if not isinstance(answers, pd.DataFrame) or isinstance(answers.columns, pd.RangeIndex):
+    """A frame's columns in the order of the names, everything else as it is.
+
+    Raises `ValueError` where they differ."""
+    if not isinstance(answers, pd.DataFrame) or isinstance(
+            answers.columns, pd.RangeIndex):
         return answers
     columns = [str(column) for column in answers.columns]
     if sorted(columns) != sorted(names):
-        raise ValueError(f"{where}: the answers have the columns {', '.join(columns)}, and the classes are "
-                         f"{', '.join(names)}: name the columns after the classes")
+        raise ValueError(
+            f"{where}: the answers have the columns {', '.join(columns)}, and "
+            "the classes are "
+            f"{', '.join(names)}: name the columns after the classes")
     return answers.iloc[:, [columns.index(name) for name in names]].to_numpy()
 
 # %% ../nbs/10_teacher.ipynb #0c1272ef
 @dataclass(eq=False)
 class Teacher:
-    "Something that has an opinion on texts. Made by `load_teacher` or, for every kind, by `any_teacher`."
+    """Something that has an opinion on texts.
+
+    Made by `load_teacher` or, for every kind, by `any_teacher`."""
     names: list[str]  # the classes in the order of its columns
     gives: str  # "probabilities" or "logits"
     answer: Callable  # list of texts -> array [n, K]
     multilabel: bool = False  # whether the classes are independent of each other
     tokenizer: object = None  # its tokenizer, where students can share it
-    model: PreTrainedModel | None = None  # where it has one, with embeddings to start from
+    # where it has one, with embeddings to start from
+    model: PreTrainedModel | None = None
     what: str = "the teacher"  # named in errors and cards
-    block: int | None = 256  # texts it is asked about at a time; None: all, it reports its own progress
+    # texts it is asked about at a time; None: all, it reports its own progress
+    block: int | None = 256
 
     def __post_init__(self):
         _check_names(self.names, self.multilabel, self.what)
         if self.gives not in GIVES:
-            raise ValueError(f"gives={self.gives!r}: choose 'probabilities' or 'logits'")
+            raise ValueError(
+                f"gives={self.gives!r}: choose 'probabilities' or 'logits'")
 
     def __call__(
         self,
         texts: Iterable[str],  # any number of them
     ) -> np.ndarray:  # float32, [n, K], probabilities or logits
-        "Its answers, checked. Raises `TypeError` for what is not a text, `ValueError` as `check_answers` does."
+        """Its answers, checked.
+
+        Raises `TypeError` for what is not a text, `ValueError` as `check_answers`
+        does."""
         texts = list_of_texts(texts)
         refuse_no_text(texts)
         if not texts:
@@ -168,32 +217,42 @@ class Teacher:
         if len(texts) <= block:
             return self._asked(texts, 0)
         parts = []
-        with tqdm(total=len(texts), desc="Asking the teacher", unit=" texts", leave=False, delay=2) as bar:
+        with tqdm(total=len(texts),
+                  desc="Asking the teacher",
+                  unit=" texts",
+                  leave=False,
+                  delay=2) as bar:
             for start in range(0, len(texts), block):
                 parts.append(self._asked(texts[start:start + block], start))
                 bar.update(len(parts[-1]))
         return np.concatenate(parts)
 
     def _asked(self, texts: list[str], start: int) -> np.ndarray:
-        "The checked answers for one block; `start` is the number of its first text"
+        """The checked answers for one block; `start` is the number of its first
+        text"""
         where = self.what + (f", from text {start}" if start else "")
         answers = _in_order(self.answer(texts), self.names, where)
-        return check_answers(answers, len(texts), len(self.names), self.gives, self.multilabel, where)
+        return check_answers(answers, len(texts), len(self.names), self.gives,
+                             self.multilabel, where)
 
     @property
     def identity(self) -> str:
-        "What decides its answers, as a key; empty where nobody can know, as for a function."
+        """What decides its answers, as a key; empty where nobody can know, as for
+        a function."""
         return getattr(self.answer, "identity", "")
 
     def probabilities(self, texts: Iterable[str]) -> np.ndarray:
         "Its probabilities for each text, float32 `[n, K]`."
         answers = self(texts)
-        return answers if self.gives == "probabilities" else to_probabilities(answers, self.multilabel)
+        return answers if self.gives == "probabilities" else to_probabilities(
+            answers, self.multilabel)
 
     def logits(self, texts: Iterable[str]) -> np.ndarray:
-        "Its logits for each text, float32 `[n, K]`; logarithms where it gives probabilities."
+        """Its logits for each text, float32 `[n, K]`; logarithms where it gives
+        probabilities."""
         answers = self(texts)
-        return answers if self.gives == "logits" else to_logits(answers, self.multilabel)
+        return answers if self.gives == "logits" else to_logits(
+            answers, self.multilabel)
 
     def __sklearn_clone__(self):
         return self
@@ -201,9 +260,13 @@ class Teacher:
 # %% ../nbs/10_teacher.ipynb #2c423132
 @contextmanager
 def quiet_transformers():
-    "No loading bars, no notes on every retry, and no report on the new classifier head, which is new on purpose."
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels, bars = [logger.level for logger in loggers], transformers_logging.is_progress_bar_enabled()
+    """No loading bars, no notes on every retry, and no report on the new
+    classifier head, which is new on purpose."""
+    loggers = [
+        logging.getLogger(name) for name in ("transformers", "huggingface_hub")
+    ]
+    levels, bars = [logger.level for logger in loggers
+                    ], transformers_logging.is_progress_bar_enabled()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     if bars:
@@ -218,7 +281,8 @@ def quiet_transformers():
 
 # %% ../nbs/10_teacher.ipynb #3f47fced
 def _know_student(source: str | Path) -> None:
-    "Import our module that defines the model, if the model is one of our students"
+    """Import our module that defines the model, if the model is one of our
+    students"""
     kind = PretrainedConfig.get_config_dict(source)[0].get("model_type") or ""
     name = kind.removeprefix("distillnb-")
     if name != kind and name.isidentifier() and find_spec(f"distillnb.{name}"):
@@ -240,28 +304,44 @@ def _why_not(source: str | Path, error: Exception) -> str:
 # %% ../nbs/10_teacher.ipynb #e2d4787a
 def load_classifier(
     source: str | Path,  # a folder, or a model's name on the hub
-    new_head: bool = False,  # whether weights may be missing, because they will be trained
-    pooled: bool = False,  # whether the new head reads the mean of the tokens' vectors, not what the model's own reads
+    # whether weights may be missing, because they will be trained
+    new_head: bool = False,
+    # whether the new head reads the mean of the tokens' vectors, not what the
+    # model's own reads
+    pooled: bool = False,
     **options,  # of `from_pretrained`, `num_labels` for a new head, say
 ) -> tuple[PreTrainedModel, object]:  # model, float32, and fast tokenizer
-    "Load a classifier, safetensors only, no remote code. Raises `ValueError` for one that is damaged or lacks weights."
+    """Load a classifier, safetensors only, no remote code.
+
+    Raises `ValueError` for one that is damaged or lacks weights."""
     check_seal(source)
     try:
         with quiet_transformers():
             _know_student(source)
             if pooled:
-                model, info = pooled_classifier(source, **options), {"missing_keys": []}
+                model, info = pooled_classifier(source,
+                                                **options), {"missing_keys": []}
             else:
                 model, info = AutoModelForSequenceClassification.from_pretrained(
-                    source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
-                    ignore_mismatched_sizes=new_head, output_loading_info=True, **options)
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+                    source,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    dtype=torch.float32,
+                    ignore_mismatched_sizes=new_head,
+                    output_loading_info=True,
+                    **options)
+            tokenizer = AutoTokenizer.from_pretrained(source,
+                                                      trust_remote_code=False)
     except Exception as error:
-        raise ValueError(f"Cannot load a classifier from {source}: {_why_not(source, error)}") from error
+        raise ValueError(
+            f"Cannot load a classifier from {source}: {_why_not(source, error)}"
+        ) from error
     if info["missing_keys"] and not new_head:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise ValueError(f"{source} has no trained weights for {missing}: it is not a finished classifier, so "
-                         "fine-tune it first")
+        raise ValueError(
+            f"{source} has no trained weights for {missing}: it is not a "
+            "finished classifier, so "
+            "fine-tune it first")
     return model, tokenizer
 
 # %% ../nbs/10_teacher.ipynb #b4e41ac0
@@ -269,22 +349,34 @@ def match_labels(
     teacher_names: list[str],  # the teacher's outputs, in its order
     names: list[str],  # the data's classes, in their order
 ) -> list[int]:  # for each class of the data, the teacher's column
-    "Columns of the teacher in the data's order, by name. Raises `ValueError` that prints both where they differ."
+    """Columns of the teacher in the data's order, by name.
+
+    Raises `ValueError` that prints both where they differ."""
     if sorted(teacher_names) != sorted(names):
-        raise ValueError(f"The teacher's labels ({', '.join(teacher_names)}) are not the data's ({', '.join(names)}): "
-                         "rename the data's labels, or give the names of the teacher's outputs in order")
+        raise ValueError(
+            f"The teacher's labels ({', '.join(teacher_names)}) are not the "
+            f"data's ({', '.join(names)}): "
+            "rename the data's labels, or give the names of the teacher's "
+            "outputs in order"
+        )
     return [teacher_names.index(name) for name in names]
 
 # %% ../nbs/10_teacher.ipynb #15a4cfa4
 def _freeze(model: PreTrainedModel, layers: int) -> None:
-    "Stop the embeddings and the lowest `layers` transformer layers from learning."
+    """Stop the embeddings and the lowest `layers` transformer layers from
+    learning."""
     if layers == 0:
         return
-    stacks = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
+    stacks = [
+        module for module in model.base_model.modules()
+        if isinstance(module, torch.nn.ModuleList)
+    ]
     if not stacks or layers > len(stacks[0]):
         there = len(stacks[0]) if stacks else "no stack of"
-        raise ValueError(f"Cannot freeze {layers} layers: the model has {there} layers")
-    embeddings = getattr(model.base_model, "embeddings", model.get_input_embeddings())
+        raise ValueError(
+            f"Cannot freeze {layers} layers: the model has {there} layers")
+    embeddings = getattr(model.base_model, "embeddings",
+                         model.get_input_embeddings())
     for module in (embeddings, *stacks[0][:layers]):
         module.requires_grad_(False)
 
@@ -293,8 +385,11 @@ class _Bar(TrainerCallback):
     "One progress bar for the whole fine-tuning, the latest loss beside it"
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="Fine-tuning the teacher",
-                        unit=" steps", leave=False)
+        self.bar = tqdm(total=state.max_steps,
+                        initial=state.global_step,
+                        desc="Fine-tuning the teacher",
+                        unit=" steps",
+                        leave=False)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(state.global_step - self.bar.n)
@@ -308,7 +403,8 @@ class _Bar(TrainerCallback):
 
 # %% ../nbs/10_teacher.ipynb #3c5cc73d
 class _Rows(torch.utils.data.Dataset):
-    "A token store and its labels as the `Trainer` wants them: one dictionary a row, not padded"
+    """A token store and its labels as the `Trainer` wants them: one dictionary a
+    row, not padded"""
 
     def __init__(self, tokens: Tokens, labels: np.ndarray):
         self.tokens, self.labels = tokens, labels
@@ -317,7 +413,10 @@ class _Rows(torch.utils.data.Dataset):
         return len(self.tokens)
 
     def __getitem__(self, row):
-        return {"input_ids": self.tokens[int(row)].tolist(), "labels": int(self.labels[row])}
+        return {
+            "input_ids": self.tokens[int(row)].tolist(),
+            "labels": int(self.labels[row])
+        }
 
 # %% ../nbs/10_teacher.ipynb #fd574f71
 def _longest(model: PreTrainedModel) -> int:
@@ -333,15 +432,20 @@ def _longest(model: PreTrainedModel) -> int:
 def _check_lengths(most: int, tokens: Tokens) -> None:
     "Raise `ValueError` for texts of more tokens than the model takes."
     if (longest := int(tokens.lengths.max())) > most:
-        raise ValueError(f"There are texts of {longest} tokens, but the teacher takes {most}: use max_length={most}")
+        raise ValueError(
+            f"There are texts of {longest} tokens, but the teacher takes {most}: "
+            f"use max_length={most}"
+        )
 
 # %% ../nbs/10_teacher.ipynb #f1ed2b4a
 def _source_key(base: str | Path) -> str:
-    "Fingerprint of a model folder's configuration and weights; of a hub model, its name"
+    """Fingerprint of a model folder's configuration and weights; of a hub model,
+    its name"""
     if not Path(base).is_dir():
         return str(base)
     digest = hashlib.sha256()
-    for path in sorted([*Path(base).glob("*.safetensors"), *Path(base).glob("*.json")]):
+    for path in sorted(
+        [*Path(base).glob("*.safetensors"), *Path(base).glob("*.json")]):
         digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()
 
@@ -352,24 +456,36 @@ class FineTuning:
     epochs: int = 3  # passes over the labelled texts
     batch_size: int = 32  # texts a step
     learning_rate: float = 2e-4  # peak of the linear schedule
-    freeze_layers: int = 3  # embeddings and this many lower layers keep their weights; 0: all learn
+    # embeddings and this many lower layers keep their weights; 0: all learn
+    freeze_layers: int = 3
     max_length: int = 128  # most tokens in a text
     seed: int = 42  # of the new head, the order of the texts, and dropout
-    pooling: str | None = None  # "mean" of the tokens' vectors, "model": as its own head; None: as it was trained
+    # "mean" of the tokens' vectors, "model": as its own head; None: as it was
+    # trained
+    pooling: str | None = None
 
     def __post_init__(self):
-        for name, least in (("epochs", 1), ("batch_size", 1), ("freeze_layers", 0), ("max_length", 1)):
+        for name, least in (("epochs", 1), ("batch_size", 1),
+                            ("freeze_layers", 0), ("max_length", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: give a whole number of {least} or more")
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: give a whole number of "
+                    f"{least} or more"
+                )
         if self.pooling not in (None, "mean", "model"):
-            raise ValueError(f"pooling={self.pooling!r}: choose 'mean', 'model', or None for what the encoder was "
-                             "trained with")
+            raise ValueError(
+                f"pooling={self.pooling!r}: choose 'mean', 'model', or None for "
+                "what the encoder was "
+                "trained with")
 
 # %% ../nbs/10_teacher.ipynb #4ff6978a
-def _content_key(base: str | Path, train: pd.DataFrame, validation: pd.DataFrame, settings: FineTuning) -> str:
+def _content_key(base: str | Path, train: pd.DataFrame, validation: pd.DataFrame,
+                 settings: FineTuning) -> str:
     "Fingerprint of all that decides what a fine-tuning gives"
-    content = [(frame.text.tolist(), label_ids(frame).tolist(), label_names(frame)) for frame in (train, validation)]
-    return joblib.hash((_source_key(base), content, sorted(asdict(settings).items())))
+    content = [(frame.text.tolist(), label_ids(frame).tolist(),
+                label_names(frame)) for frame in (train, validation)]
+    return joblib.hash(
+        (_source_key(base), content, sorted(asdict(settings).items())))
 
 # %% ../nbs/10_teacher.ipynb #db51fc4d
 def _unfinished(folder: Path) -> Path:
@@ -377,7 +493,8 @@ def _unfinished(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 def _resumable(partial: Path, key: str) -> str | None:
-    "The last complete checkpoint of the same fine-tuning; what another one left, or left half written, is dropped."
+    """The last complete checkpoint of the same fine-tuning; what another one
+    left, or left half written, is dropped."""
     note = partial / "content.txt"
     if partial.is_dir() and not (note.is_file() and note.read_text() == key):
         shutil.rmtree(partial)
@@ -405,23 +522,45 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 # %% ../nbs/10_teacher.ipynb #6cee819a
-def _trainer(model: PreTrainedModel, tokenizer, rows: list, folder: Path, settings: FineTuning, device) -> Trainer:
-    "The `Trainer` of transformers for training and validation rows; the latter may be None"
-    on_gpu, bf16 = device.type == "cuda", device.type == "cuda" and torch.cuda.is_bf16_supported()
+def _trainer(model: PreTrainedModel, tokenizer, rows: list, folder: Path,
+             settings: FineTuning, device) -> Trainer:
+    """The `Trainer` of transformers for training and validation rows; the latter
+    may be None"""
+    on_gpu, bf16 = device.type == "cuda", device.type == "cuda" and torch.cuda.is_bf16_supported(
+    )
     steps = -(-len(rows[0]) // settings.batch_size) * settings.epochs
     judged = rows[1] is not None
-    arguments = TrainingArguments(
-        output_dir=str(folder), num_train_epochs=settings.epochs, per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=64, learning_rate=settings.learning_rate, warmup_steps=steps // 10,
-        seed=settings.seed, train_sampling_strategy="group_by_length",
-        bf16=bf16, fp16=on_gpu and not bf16, use_cpu=device.type == "cpu",
-        eval_strategy="epoch" if judged else "no", save_strategy="epoch", save_total_limit=1,
-        load_best_model_at_end=judged, metric_for_best_model="accuracy", logging_steps=10,
-        report_to="none", disable_tqdm=True, dataloader_pin_memory=on_gpu)
-    trainer = Trainer(
-        model, arguments, train_dataset=rows[0], eval_dataset=rows[1], processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer), callbacks=[_Bar()],
-        compute_metrics=lambda result: {"accuracy": accuracy_score(result.label_ids, result.predictions.argmax(1))})
+    arguments = TrainingArguments(output_dir=str(folder),
+                                  num_train_epochs=settings.epochs,
+                                  per_device_train_batch_size=settings.batch_size,
+                                  per_device_eval_batch_size=64,
+                                  learning_rate=settings.learning_rate,
+                                  warmup_steps=steps // 10,
+                                  seed=settings.seed,
+                                  train_sampling_strategy="group_by_length",
+                                  bf16=bf16,
+                                  fp16=on_gpu and not bf16,
+                                  use_cpu=device.type == "cpu",
+                                  eval_strategy="epoch" if judged else "no",
+                                  save_strategy="epoch",
+                                  save_total_limit=1,
+                                  load_best_model_at_end=judged,
+                                  metric_for_best_model="accuracy",
+                                  logging_steps=10,
+                                  report_to="none",
+                                  disable_tqdm=True,
+                                  dataloader_pin_memory=on_gpu)
+    trainer = Trainer(model,
+                      arguments,
+                      train_dataset=rows[0],
+                      eval_dataset=rows[1],
+                      processing_class=tokenizer,
+                      data_collator=DataCollatorWithPadding(tokenizer),
+                      callbacks=[_Bar()],
+                      compute_metrics=lambda result: {
+                          "accuracy": accuracy_score(result.label_ids,
+                                                     result.predictions.argmax(1))
+                      })
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -429,42 +568,65 @@ def _trainer(model: PreTrainedModel, tokenizer, rows: list, folder: Path, settin
 def fine_tune(
     base: str | Path,  # folder or hub name of the model to start from
     train: pd.DataFrame,  # labelled texts, columns `text` and `label`
-    validation: pd.DataFrame,  # labelled texts that choose the epoch; an empty frame: the last epoch is kept
-    folder: str | Path,  # where the teacher goes; checkpoints go beside it while it learns
-    device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
+    # labelled texts that choose the epoch; an empty frame: the last epoch is kept
+    validation: pd.DataFrame,
+    # where the teacher goes; checkpoints go beside it while it learns
+    folder: str | Path,
+    # "cuda", "mps", "cpu", or None for the best there is
+    device: str | None = None,
     **settings,  # of `FineTuning`
 ) -> Path:  # the folder
-    "Fine-tune with transformers' `Trainer` and save the best epoch. Raises `ValueError`, `FloatingPointError`."
+    """Fine-tune with transformers' `Trainer` and save the best epoch.
+
+    Raises `ValueError`, `FloatingPointError`."""
     folder = Path(folder)
     if folder.exists():
-        raise ValueError(f"{folder} exists: choose another folder for the teacher, or delete that one")
+        raise ValueError(
+            f"{folder} exists: choose another folder for the teacher, or delete "
+            "that one"
+        )
     with _alone(folder):
         if folder.exists():
-            raise ValueError(f"{folder} has been made by another process meanwhile: use it, or choose another folder")
-        return _fine_tune(base, train, validation, folder, FineTuning(**settings), pick_device(device))
+            raise ValueError(
+                f"{folder} has been made by another process meanwhile: use it, "
+                "or choose another folder"
+            )
+        return _fine_tune(base, train, validation, folder, FineTuning(**settings),
+                          pick_device(device))
 
-def _fine_tune(base, train, validation, folder: Path, settings: FineTuning, device: torch.device) -> Path:
+def _fine_tune(base, train, validation, folder: Path, settings: FineTuning,
+               device: torch.device) -> Path:
     "`fine_tune`, while nobody else is at this folder"
     unfinished, names = _unfinished(folder), label_names(train)
     key = _content_key(base, train, validation, settings)
     validation = align_labels(validation, names, "validation")
     ids = {name: i for i, name in enumerate(names)}
-    head = {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": ids}
+    head = {
+        "num_labels": len(names), "id2label": dict(enumerate(names)),
+        "label2id": ids
+    }
     torch.manual_seed(settings.seed)
-    pooled = pools_by_mean(base) if settings.pooling is None else settings.pooling == "mean"
+    pooled = pools_by_mean(
+        base) if settings.pooling is None else settings.pooling == "mean"
     model, tokenizer = load_classifier(base, new_head=True, pooled=pooled, **head)
     _freeze(model, settings.freeze_layers)
-    rows = [_Rows(tokenize(frame.text, tokenizer, settings.max_length), label_ids(frame)) if len(frame) else None
-            for frame in (train, validation)]
+    rows = [
+        _Rows(tokenize(frame.text, tokenizer, settings.max_length),
+              label_ids(frame)) if len(frame) else None
+        for frame in (train, validation)
+    ]
     for part in filter(None, rows):
         _check_lengths(_longest(model), part.tokens)
     with quiet_transformers():
         trainer = _trainer(model, tokenizer, rows, unfinished, settings, device)
         trainer.train(resume_from_checkpoint=_resumable(unfinished, key))
-        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        if not all(parameter.isfinite().all()
+                   for parameter in model.parameters()):
             shutil.rmtree(unfinished)
-            raise FloatingPointError("The teacher's weights are not finite after fine-tuning: lower learning_rate "
-                                     f"(now {settings.learning_rate:g})")
+            raise FloatingPointError(
+                "The teacher's weights are not finite after fine-tuning: lower "
+                "learning_rate "
+                f"(now {settings.learning_rate:g})")
         trainer.save_model(str(unfinished / "finished"))
     seal(unfinished / "finished")
     os.replace(unfinished / "finished", folder)
@@ -473,7 +635,8 @@ def _fine_tune(base, train, validation, folder: Path, settings: FineTuning, devi
 
 # %% ../nbs/10_teacher.ipynb #2a65e3fc
 def _is_intact(folder: Path) -> bool:
-    "Whether the folder is a finished teacher with the files that it was finished with"
+    """Whether the folder is a finished teacher with the files that it was
+    finished with"""
     try:
         return check_seal(folder) and (folder / "config.json").is_file()
     except ValueError:
@@ -484,44 +647,59 @@ def cached_fine_tune(
     base: str | Path,  # folder or hub name of the model to start from
     train: pd.DataFrame,  # labelled texts, columns `text` and `label`
     validation: pd.DataFrame,  # labelled texts that choose the epoch
-    cache: str | Path = "runs/cache",  # the teacher goes to `cache/teachers/<key>`
-    device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
+    # the teacher goes to `cache/teachers/<key>`
+    cache: str | Path = "runs/cache",
+    # "cuda", "mps", "cpu", or None for the best there is
+    device: str | None = None,
     **settings,  # of `FineTuning`
 ) -> Path:  # folder of the teacher
-    "The teacher for this content: from the cache if it is there and whole, else made as by `fine_tune` and kept."
+    """The teacher for this content: from the cache if it is there and whole, else
+    made as by `fine_tune` and kept."""
     settings = FineTuning(**settings)
-    folder = Path(cache) / "teachers" / _content_key(base, train, validation, settings)
+    folder = Path(cache) / "teachers" / _content_key(base, train, validation,
+                                                     settings)
     if _is_intact(folder):
-        shutil.rmtree(_unfinished(folder), ignore_errors=True)  # of a process that was killed at its very end
+        # of a process that was killed at its very end
+        shutil.rmtree(_unfinished(folder), ignore_errors=True)
         return folder
     with _alone(folder):
         if _is_intact(folder):  # another process has made it meanwhile
             return folder
         if folder.exists():
             shutil.rmtree(folder)
-        return _fine_tune(base, train, validation, folder, settings, pick_device(device))
+        return _fine_tune(base, train, validation, folder, settings,
+                          pick_device(device))
 
 # %% ../nbs/10_teacher.ipynb #9b643916
 def pick_precision(
-    precision: str | None,  # "float32", "float16" (CUDA), "int8" (CPU), or None for what suits the device
+    # "float32", "float16" (CUDA), "int8" (CPU), or None for what suits the device
+    precision: str | None,
     device: str | torch.device | None = None,  # as for `pick_device`
 ) -> str:
-    "The precision to label with. Raises `ValueError` for one that the device does not have."
+    """The precision to label with.
+
+    Raises `ValueError` for one that the device does not have."""
     kind = pick_device(device).type
     precision = precision or ("float16" if kind == "cuda" else "float32")
-    if precision not in {"cpu": ("float32", "int8"), "cuda": ("float32", "float16")}.get(kind, ("float32",)):
-        raise ValueError(f"There is no precision {precision!r} on {kind}: choose float32, or float16 on cuda, or int8 "
-                         "on cpu")
+    if precision not in {
+            "cpu": ("float32", "int8"), "cuda": ("float32", "float16")
+    }.get(kind, ("float32", )):
+        raise ValueError(
+            f"There is no precision {precision!r} on {kind}: choose float32, or "
+            "float16 on cuda, or int8 "
+            "on cpu")
     return precision
 
 # %% ../nbs/10_teacher.ipynb #c8b51d0f
 _WINDOW = 8_192  # texts sorted by length together
 
 def _chunks(lengths: np.ndarray, chunk: int):
-    "Rows of each chunk: like lengths together, about `chunk` tokens each, the longest first"
+    """Rows of each chunk: like lengths together, about `chunk` tokens each, the
+    longest first"""
     for start in range(0, len(lengths), _WINDOW):
         window = lengths[start:start + _WINDOW]
-        for rows in reversed(batches(window, batch_size=None, max_tokens=chunk, bucket=None)):
+        for rows in reversed(
+                batches(window, batch_size=None, max_tokens=chunk, bucket=None)):
             yield start + rows
 
 # %% ../nbs/10_teacher.ipynb #80c83328
@@ -530,16 +708,28 @@ class _NotFinite(Exception):
 
 # %% ../nbs/10_teacher.ipynb #b7302105
 @torch.inference_mode()
-def _label_chunk(tokens: Tokens, model: PreTrainedModel, precision: str, max_tokens: int, mixed: bool) -> np.ndarray:
-    "Logits of one chunk of texts, float32 `[n, K]`, in the order of the texts; `mixed` lengths share a batch"
+def _label_chunk(tokens: Tokens, model: PreTrainedModel, precision: str,
+                 max_tokens: int, mixed: bool) -> np.ndarray:
+    """Logits of one chunk of texts, float32 `[n, K]`, in the order of the texts;
+    `mixed` lengths share a batch"""
     result = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
     device, lengths = model.device, tokens.lengths
-    groups = [np.arange(len(lengths))] if mixed else [np.flatnonzero(lengths == one) for one in np.unique(lengths)]
+    groups = [np.arange(len(lengths))] if mixed else [
+        np.flatnonzero(lengths == one) for one in np.unique(lengths)
+    ]
     for order in groups:
-        for rows in batches(lengths, order, batch_size=None, max_tokens=max_tokens, bucket=None):
-            input_ids, attention_mask = (torch.from_numpy(array).to(device) for array in tokens.padded(rows))
-            with torch.autocast(device.type, dtype=torch.float16, enabled=precision == "float16"):
-                logits = model(input_ids=input_ids, attention_mask=attention_mask.long()).logits
+        for rows in batches(lengths,
+                            order,
+                            batch_size=None,
+                            max_tokens=max_tokens,
+                            bucket=None):
+            input_ids, attention_mask = (torch.from_numpy(array).to(device)
+                                         for array in tokens.padded(rows))
+            with torch.autocast(device.type,
+                                dtype=torch.float16,
+                                enabled=precision == "float16"):
+                logits = model(input_ids=input_ids,
+                               attention_mask=attention_mask.long()).logits
             result[rows] = logits.float().cpu().numpy()
     if not np.isfinite(result).all():  # before it gets into the cache
         raise _NotFinite(int(np.argwhere(~np.isfinite(result))[0, 0]))
@@ -547,14 +737,18 @@ def _label_chunk(tokens: Tokens, model: PreTrainedModel, precision: str, max_tok
 
 # %% ../nbs/10_teacher.ipynb #4f06a936
 def _int8(model: PreTrainedModel) -> PreTrainedModel:
-    "The model with the matrices of its linear layers as 8-bit integers; activations are rounded as they come"
+    """The model with the matrices of its linear layers as 8-bit integers;
+    activations are rounded as they come"""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {torch.nn.Linear}, torch.qint8)
+        return torch.ao.quantization.quantize_dynamic(copy.deepcopy(model),
+                                                      {torch.nn.Linear},
+                                                      torch.qint8)
 
 # %% ../nbs/10_teacher.ipynb #11d91582
 def _kept(file: Path, key: str, shape: tuple[int, int]) -> np.ndarray | None:
-    "A chunk of logits from the cache; None where there is none, or a damaged one, or one of something else"
+    """A chunk of logits from the cache; None where there is none, or a damaged
+    one, or one of something else"""
     try:
         content = file.read_bytes()
     except OSError:
@@ -575,11 +769,13 @@ def _keep(file: Path, key: str, logits: np.ndarray) -> None:
 
 # %% ../nbs/10_teacher.ipynb #6e93d316
 class _Weights:
-    "A model with what is made of its weights once, and again when they have changed. Safe from several threads."
+    """A model with what is made of its weights once, and again when they have
+    changed. Safe from several threads."""
 
     def __init__(self, model: PreTrainedModel):
         self.model, self.made, self.lock = model, {}, Lock()
-        self.marks, self.samples = None, []  # of each tensor: place and count of changes, and a few of its numbers
+        # of each tensor: place and count of changes, and a few of its numbers
+        self.marks, self.samples = None, []
 
     def __reduce__(self):
         return _Weights, (self.model,)
@@ -588,10 +784,15 @@ class _Weights:
         "What shows cheaply whether weights have changed"
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if any(tensor.is_inference() for tensor in tensors):
-            return object()  # changes are not counted, so nothing is the same as this
+            # changes are not counted, so nothing is the same as this
+            return object()
         marks = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
         if marks != self.marks:
-            parts = [tensor.detach().flatten()[::max(1, tensor.numel() // 8)] for tensor in tensors]
+            parts = [
+                tensor.detach().flatten()[::max(1,
+                                                tensor.numel() // 8)]
+                for tensor in tensors
+            ]
             self.marks, self.samples = marks, parts
         return marks, torch.cat(self.samples).cpu().numpy().tobytes()
 
@@ -618,28 +819,40 @@ def _weights_digest(model: PreTrainedModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.cpu().contiguous().flatten().view(
+            torch.uint8).numpy())
     return digest.hexdigest()
 
 # %% ../nbs/10_teacher.ipynb #e5adf53d
 def check_vocabulary(model: PreTrainedModel, tokenizer, what: str) -> None:
-    "Raise `ValueError` for a tokenizer that does not belong to the model, `TypeError` for a slow one."
+    """Raise `ValueError` for a tokenizer that does not belong to the model,
+    `TypeError` for a slow one."""
     if not getattr(tokenizer, "is_fast", False):
-        raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer: load it with "
-                        "AutoTokenizer.from_pretrained")
+        raise TypeError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer: load it with "
+            "AutoTokenizer.from_pretrained")
     try:
-        rows = getattr(model.config, "tokenizer_size", None) or len(model.get_input_embeddings().weight)
-    except (AttributeError, NotImplementedError, TypeError):  # a model without a table of embeddings
+        rows = getattr(model.config, "tokenizer_size", None) or len(
+            model.get_input_embeddings().weight)
+    # a model without a table of embeddings
+    except (AttributeError, NotImplementedError, TypeError):
         return
     known, size = len(tokenizer), vocabulary_size(tokenizer)
-    if known <= len(set(tokenizer.all_special_ids)) or known < 200 and known * 50 < rows:
-        raise ValueError(f"The tokenizer of {what} knows {known} tokens, and the model {rows:,}: its files are "
-                         "missing, so every word would be unknown: save the tokenizer that the model was trained with "
-                         "into its folder")
+    if known <= len(set(
+            tokenizer.all_special_ids)) or known < 200 and known * 50 < rows:
+        raise ValueError(
+            f"The tokenizer of {what} knows {known} tokens, and the model "
+            f"{rows:,}: its files are "
+            "missing, so every word would be unknown: save the tokenizer that "
+            "the model was trained with "
+            "into its folder")
     if size > rows:
-        raise ValueError(f"The tokenizer of {what} gives ids up to {size - 1:,}, and the model has {rows:,} "
-                         "embeddings: use the tokenizer that it was trained with, or model.resize_token_embeddings, "
-                         "and train")
+        raise ValueError(
+            f"The tokenizer of {what} gives ids up to {size - 1:,}, and the "
+            f"model has {rows:,} "
+            "embeddings: use the tokenizer that it was trained with, or "
+            "model.resize_token_embeddings, "
+            "and train")
 
 def _test_texts(tokenizer) -> list[str]:
     "A short text and a longer one, of words that the tokenizer knows"
@@ -650,7 +863,8 @@ def _test_texts(tokenizer) -> list[str]:
 
 # %% ../nbs/10_teacher.ipynb #024ac98e
 class _Pair:
-    "A sequence classifier and its tokenizer, asked about rows of a store of tokens."
+    """A sequence classifier and its tokenizer, asked about rows of a store of
+    tokens."""
     weights: "_Weights"  # the model's
     tokenizer: object  # a fast tokenizer of transformers
     fill: int = 0  # the id that pads
@@ -662,10 +876,16 @@ class _Pair:
 
     @property
     def key(self) -> str:
-        "Fingerprint of weights, configuration and tokenizer: another teacher has another key."
-        ignored = ("_name_or_path", "transformers_version", "architectures", "dtype")
-        config = {name: value for name, value in self.model.config.to_dict().items() if name not in ignored}
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+        """Fingerprint of weights, configuration and tokenizer: another teacher
+        has another key."""
+        ignored = ("_name_or_path", "transformers_version", "architectures",
+                   "dtype")
+        config = {
+            name: value for name, value in self.model.config.to_dict().items()
+            if name not in ignored
+        }
+        digest = hashlib.sha256(
+            json.dumps(config, sort_keys=True, default=str).encode())
         digest.update(tokenizer_fingerprint(self.tokenizer).encode())
         digest.update(self.weights.once(_weights_digest).encode())
         return digest.hexdigest()
@@ -674,8 +894,10 @@ class _Pair:
     def _batch(self, tokens: Tokens, rows: list[int]) -> torch.Tensor:
         "Logits of these rows, asked in one batch"
         arrays = replace(tokens, pad_id=self.fill).padded(rows)
-        ids, mask = (torch.from_numpy(array).to(self.model.device) for array in arrays)
-        return self.model(input_ids=ids, attention_mask=mask.long()).logits.float().cpu()
+        ids, mask = (torch.from_numpy(array).to(self.model.device)
+                     for array in arrays)
+        return self.model(input_ids=ids,
+                          attention_mask=mask.long()).logits.float().cpu()
 
     def _same(self, tokens: Tokens, alone: torch.Tensor, rows: list[int]) -> bool:
         "Whether these rows are answered in one batch as each of them alone"
@@ -684,29 +906,45 @@ class _Pair:
         except Exception:  # each model has its own way to say that it cannot
             return False
         most = 1e-6 + 1e-3 * float(alone.nan_to_num().abs().max())
-        return torch.allclose(together, alone[rows], rtol=0, atol=most, equal_nan=True)
+        return torch.allclose(together,
+                              alone[rows],
+                              rtol=0,
+                              atol=most,
+                              equal_nan=True)
 
 # %% ../nbs/10_teacher.ipynb #17f3d8bb
 class _Reader(_Pair):
     "The same, tried together, with what was found out about the two."
 
-    def __init__(self, model: PreTrainedModel, tokenizer, what: str = "the teacher"):
+    def __init__(self,
+                 model: PreTrainedModel,
+                 tokenizer,
+                 what: str = "the teacher"):
         check_vocabulary(model, tokenizer, what)
-        self.weights, self.tokenizer, self.longest = _Weights(model.eval()), tokenizer, _longest(model)
+        self.weights, self.tokenizer, self.longest = _Weights(
+            model.eval()), tokenizer, _longest(model)
         self._try_padding(what)
 
     def _try_padding(self, what: str) -> None:
-        "Settle which id pads, and whether lengths may be mixed. Raises `ValueError` where a batch changes answers."
-        tokens = tokenize(_test_texts(self.tokenizer), self.tokenizer, min(self.longest, 32))
+        """Settle which id pads, and whether lengths may be mixed.
+
+        Raises `ValueError` where a batch changes answers."""
+        tokens = tokenize(_test_texts(self.tokenizer), self.tokenizer,
+                          min(self.longest, 32))
         try:
             alone = torch.cat([self._batch(tokens, [row]) for row in (0, 1)])
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"Two test texts cannot be answered by {what}: {reason}") from error
+            raise ValueError(
+                f"Two test texts cannot be answered by {what}: {reason}"
+            ) from error
         config, special = self.model.config.get_text_config(), self.tokenizer
-        own, candidates = config.pad_token_id, (special.pad_token_id, special.eos_token_id, special.bos_token_id)
+        own, candidates = config.pad_token_id, (special.pad_token_id,
+                                                special.eos_token_id,
+                                                special.bos_token_id)
         valid = isinstance(own, int) and 0 <= own < config.vocab_size
-        self.fill = own if valid else next((i for i in candidates if i is not None), 0)
+        self.fill = own if valid else next(
+            (i for i in candidates if i is not None), 0)
         if self._same(tokens, alone, [0, 1]):
             return
         if not valid and self.fill in candidates:
@@ -716,9 +954,12 @@ class _Reader(_Pair):
             config.pad_token_id = own
         self.mixed = False
         if not self._same(tokens, alone, [1, 1]):
-            raise ValueError(f"In a batch {what} answers otherwise than text by text: tell it which id pads, with "
-                             "tokenizer.pad_token = tokenizer.eos_token and model.config.pad_token_id = "
-                             "tokenizer.pad_token_id, and save both")
+            raise ValueError(
+                f"In a batch {what} answers otherwise than text by text: tell it "
+                "which id pads, with "
+                "tokenizer.pad_token = tokenizer.eos_token and "
+                "model.config.pad_token_id = "
+                "tokenizer.pad_token_id, and save both")
 
 # %% ../nbs/10_teacher.ipynb #fa6fef3c
 @dataclass(eq=False)
@@ -726,14 +967,22 @@ class _Asking:
     "How a transformers classifier is asked."
     reader: _Reader  # model and tokenizer
     max_length: int = 128  # most tokens in a text
-    cache: str | Path | None = None  # folder for finished chunks; None: keep nothing
-    precision: str | None = None  # "float32"; "float16" (mixed, CUDA); "int8" (CPU); None: what suits the device
-    report: Callable | None = None  # is told once what int8 changes; left behind when pickled
-    device: str | None = None  # "cuda", "mps", "cpu", or None for the best there is
+    # folder for finished chunks; None: keep nothing
+    cache: str | Path | None = None
+    # "float32"; "float16" (mixed, CUDA); "int8" (CPU); None: what suits the
+    # device
+    precision: str | None = None
+    # is told once what int8 changes; left behind when pickled
+    report: Callable | None = None
+    # "cuda", "mps", "cpu", or None for the best there is
+    device: str | None = None
     chunk: int = 32_768  # tokens labelled between two writes to the cache
-    max_tokens: int | None = None  # most cells in a batch's rectangle; None: 2,048 on a processor, 16,384 elsewhere
+    # most cells in a batch's rectangle; None: 2,048 on a processor, 16,384
+    # elsewhere
+    max_tokens: int | None = None
 
-    def _from_cache(self, ask: Callable, part: Tokens, model, key: str | None, rows: np.ndarray) -> np.ndarray:
+    def _from_cache(self, ask: Callable, part: Tokens, model, key: str | None,
+                    rows: np.ndarray) -> np.ndarray:
         "Logits of one chunk, computed if they are not there"
         try:
             if key is None:
@@ -746,58 +995,81 @@ class _Asking:
                 _keep(file, key, logits)
             return logits
         except _NotFinite as error:
-            raise ValueError(f"The teacher's logits for text {rows[error.args[0]]} are not finite: check the teacher's "
-                             "weights, or use precision='float32'") from None
+            raise ValueError(
+                f"The teacher's logits for text {rows[error.args[0]]} are not "
+                "finite: check the teacher's "
+                "weights, or use precision='float32'") from None
 
-    def _say_what_changes(self, ask: Callable, tokens: Tokens, exact, rounded) -> None:
+    def _say_what_changes(self, ask: Callable, tokens: Tokens, exact,
+                          rounded) -> None:
         "Report once by how much int8 moves the logits of a sample"
         report, self.report = self.report, None
         if report is None:
             return
-        sample = tokens[np.linspace(0, len(tokens) - 1, min(len(tokens), 256)).astype(int)]
+        sample = tokens[np.linspace(0,
+                                    len(tokens) - 1, min(len(tokens),
+                                                         256)).astype(int)]
         a, b = ask(sample, exact), ask(sample, rounded)
-        report(f"int8 moves the logits of {len(sample)} texts by {abs(a - b).mean():.3f} on average and "
-               f"{abs(a - b).max():.3f} at most (their spread is {a.std():.2f}); "
-               f"{(a.argmax(1) == b.argmax(1)).mean():.1%} keep their class.")
+        report(
+            f"int8 moves the logits of {len(sample)} texts by "
+            f"{abs(a - b).mean():.3f} on average and "
+            f"{abs(a - b).max():.3f} at most (their spread is {a.std():.2f}); "
+            f"{(a.argmax(1) == b.argmax(1)).mean():.1%} keep their class.")
 
 # %% ../nbs/10_teacher.ipynb #53809d6c
 class ModelAnswer(_Asking):
-    "Answers of a transformers classifier: a list of texts, or their tokens, to logits. Safe from several threads."
+    """Answers of a transformers classifier: a list of texts, or their tokens, to
+    logits. Safe from several threads."""
 
     def __getstate__(self):
         return self.__dict__ | {"report": None}
 
     @property
     def identity(self) -> str:
-        "What decides its answers: weights, tokenizer, length limit and precision."
+        """What decides its answers: weights, tokenizer, length limit and
+        precision."""
         return f"{self.reader.key} {self.max_length} {pick_precision(self.precision, self.device)}"
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        "Logits of the texts, float32 `[n, K]`. Raises `ValueError` for too long texts and answers that are not finite."
+        """Logits of the texts, float32 `[n, K]`.
+
+        Raises `ValueError` for too long texts and answers that are not finite."""
         return self.label(tokenize(texts, self.reader.tokenizer, self.max_length))
 
     def label(
         self,
         tokens: Tokens,  # the texts, tokenised with this tokenizer
-        columns: list[int] | None = None,  # the model's outputs in the order wanted; None: as they are
-        into: np.ndarray | None = None,  # where to write the logits; None: a new array
+        # the model's outputs in the order wanted; None: as they are
+        columns: list[int] | None = None,
+        # where to write the logits; None: a new array
+        into: np.ndarray | None = None,
     ) -> np.ndarray:  # float32, [n, K]
-        "Logits of texts that are tokenised already, chunk by chunk, from the cache where they are there."
+        """Logits of texts that are tokenised already, chunk by chunk, from the
+        cache where they are there."""
         reader, device = self.reader, pick_device(self.device)
         precision = pick_precision(self.precision, device)
         _check_lengths(reader.longest, tokens)
-        model, most = reader.weights.ready(device), self.max_tokens or (2_048 if device.type == "cpu" else 16_384)
+        model, most = reader.weights.ready(device), self.max_tokens or (
+            2_048 if device.type == "cpu" else 16_384)
         key = None if self.cache is None else f"{reader.key} {precision}"
-        ask = partial(_label_chunk, precision=precision, max_tokens=most, mixed=reader.mixed)
+        ask = partial(_label_chunk,
+                      precision=precision,
+                      max_tokens=most,
+                      mixed=reader.mixed)
         if tokens.pad_id != reader.fill:
             tokens = replace(tokens, pad_id=reader.fill)
         if precision == "int8":
             exact, model = model, reader.weights.once(_int8)
             self._say_what_changes(ask, tokens, exact, model)
         width = model.config.num_labels
-        logits = np.empty((len(tokens), width), np.float32) if into is None else into
-        bar = tqdm(total=int(tokens.lengths.sum()), desc="Asking the teacher", unit=" tokens", unit_scale=True,
-                   leave=False, delay=1)
+        logits = np.empty(
+            (len(tokens), width), np.float32) if into is None else into
+        bar = tqdm(total=int(tokens.lengths.sum()),
+                   desc="Asking the teacher",
+                   unit=" tokens",
+                   unit_scale=True,
+                   leave=False,
+                   delay=1)
         with bar:
             for rows in _chunks(tokens.lengths, self.chunk):
                 part = tokens[rows]
@@ -810,38 +1082,64 @@ class ModelAnswer(_Asking):
 def model_teacher(
     model: PreTrainedModel,  # gives logits [B, K]
     tokenizer: object,  # its fast tokenizer
-    names: list[str] | None = None,  # names of the outputs in order, where the model's config lacks them
-    multilabel: bool | None = None,  # whether the classes are independent; None: as the model's config says
+    # names of the outputs in order, where the model's config lacks them
+    names: list[str] | None = None,
+    # whether the classes are independent; None: as the model's config says
+    multilabel: bool | None = None,
     what: str = "the teacher",  # named in errors and cards
-    **asking,  # of `ModelAnswer`: max_length, cache, precision, report, device, ...
+    # of `ModelAnswer`: max_length, cache, precision, report, device, ...
+    **asking,
 ) -> Teacher:
-    "A transformers classifier as a teacher. Raises `ValueError` where model, tokenizer and names don't fit each other."
+    """A transformers classifier as a teacher.
+
+    Raises `ValueError` where model, tokenizer and names don't fit each other."""
     config = model.config
-    own = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(config.num_labels)]
+    own = [
+        str(config.id2label.get(i, f"LABEL_{i}"))
+        for i in range(config.num_labels)
+    ]
     if len(own) == 1 or config.problem_type == "regression":
-        raise ValueError(f"What {what} gives for {', '.join(own)} is a number, not a choice between classes: wrap it "
-                         "in a function that gives two columns, [1 - p, p], and name both with any_teacher(function, "
-                         "names)")
+        raise ValueError(
+            f"What {what} gives for {', '.join(own)} is a number, not a choice "
+            "between classes: wrap it "
+            "in a function that gives two columns, [1 - p, p], and name both "
+            "with any_teacher(function, "
+            "names)")
     if names is not None and len(names) != len(own):
-        raise ValueError(f"{len(names)} names given, but {what} has {len(own)} outputs ({', '.join(own)}): name each "
-                         "output once")
+        raise ValueError(
+            f"{len(names)} names given, but {what} has {len(own)} outputs "
+            f"({', '.join(own)}): name each "
+            "output once")
     if multilabel is None:
         multilabel = config.problem_type == "multi_label_classification"
     names = own if names is None else list(names)
     _check_names(names, multilabel, what)
     answer = ModelAnswer(_Reader(model, tokenizer, what), **asking)
-    return Teacher(names, "logits", answer, multilabel, tokenizer, model, what, block=None)
+    return Teacher(names,
+                   "logits",
+                   answer,
+                   multilabel,
+                   tokenizer,
+                   model,
+                   what,
+                   block=None)
 
 def load_teacher(
     source: str | Path,  # a folder, or a model's name on the hub
-    names: list[str] | None = None,  # names of the outputs in order, where the model's config lacks them
-    multilabel: bool | None = None,  # whether the classes are independent; None: as the model's config says
-    **asking,  # of `ModelAnswer`: max_length, cache, precision, report, device, ...
+    # names of the outputs in order, where the model's config lacks them
+    names: list[str] | None = None,
+    # whether the classes are independent; None: as the model's config says
+    multilabel: bool | None = None,
+    # of `ModelAnswer`: max_length, cache, precision, report, device, ...
+    **asking,
 ) -> Teacher:
-    "Load a fine-tuned classifier as a teacher. Raises `ValueError` when it can't be loaded or does not fit together."
+    """Load a fine-tuned classifier as a teacher.
+
+    Raises `ValueError` when it can't be loaded or does not fit together."""
     model, tokenizer = load_classifier(source)
     what = Path(source).name
-    if re.fullmatch("[0-9a-f]{32}", what):  # the cache's name for it says nothing to people
+    # the cache's name for it says nothing to people
+    if re.fullmatch("[0-9a-f]{32}", what):
         what = f"a fine-tuned {model.config.model_type} of {model.num_parameters() / 1e6:.0f}M parameters"
     return model_teacher(model, tokenizer, names, multilabel, what, **asking)
 
@@ -850,27 +1148,47 @@ def teacher_logits(
     teacher: Teacher,  # of `load_teacher`
     tokens: Tokens,  # the texts, tokenised with the teacher's tokenizer
     names: list[str],  # the data's classes, in their order; columns follow it
-    cache: str | Path | None = "runs/cache",  # folder for finished chunks; None: keep nothing
-    precision: str | None = None,  # "float32", "float16" (mixed, CUDA), "int8" (CPU); None: what suits the device
+    # folder for finished chunks; None: keep nothing
+    cache: str | Path | None = "runs/cache",
+    # "float32", "float16" (mixed, CUDA), "int8" (CPU); None: what suits the
+    # device
+    precision: str | None = None,
     chunk: int = 32_768,  # tokens labelled between two writes to the cache
-    max_tokens: int | None = None,  # most cells in a batch's rectangle; None: 2,048 on a processor, 16,384 elsewhere
-    file: str | Path | None = None,  # a .npy file for the logits, returned memory-mapped; None: in memory
-    device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
+    # most cells in a batch's rectangle; None: 2,048 on a processor, 16,384
+    # elsewhere
+    max_tokens: int | None = None,
+    # a .npy file for the logits, returned memory-mapped; None: in memory
+    file: str | Path | None = None,
+    # "cuda", "mps", "cpu", or None for the best there is
+    device: str | None = None,
     report: Callable | None = print,  # is told what int8 changes
 ) -> np.ndarray:  # logits, float32, [n, K], row i belongs to text i
-    "The teacher's logits for every text, computed once for each content. Raises `ValueError` for other labels."
+    """The teacher's logits for every text, computed once for each content.
+
+    Raises `ValueError` for other labels."""
     columns = match_labels(teacher.names, names)
     if not isinstance(teacher.answer, ModelAnswer):
-        raise TypeError(f"{teacher.what} does not read tokens: ask it about the texts, with teacher.logits(texts)")
+        raise TypeError(
+            f"{teacher.what} does not read tokens: ask it about the texts, with "
+            "teacher.logits(texts)"
+        )
     if tokens.tokenizer_key != tokenizer_fingerprint(teacher.tokenizer):
-        raise ValueError("The texts were tokenised with another tokenizer than the teacher's: use "
-                         "tokenize(texts, teacher.tokenizer)")
-    answer = replace(teacher.answer, cache=cache, precision=precision, chunk=chunk, max_tokens=max_tokens,
-                     device=device, report=report)
+        raise ValueError(
+            "The texts were tokenised with another tokenizer than the teacher's: "
+            "use "
+            "tokenize(texts, teacher.tokenizer)")
+    answer = replace(teacher.answer,
+                     cache=cache,
+                     precision=precision,
+                     chunk=chunk,
+                     max_tokens=max_tokens,
+                     device=device,
+                     report=report)
     if file is None:
         return answer.label(tokens, columns)
     with written_whole(file) as new:
-        logits = np.lib.format.open_memmap(new, "w+", np.float32, (len(tokens), len(names)))
+        logits = np.lib.format.open_memmap(new, "w+", np.float32,
+                                           (len(tokens), len(names)))
         answer.label(tokens, columns, logits)
         logits.flush()
         del logits  # Windows renames no file that is open

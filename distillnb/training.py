@@ -40,42 +40,65 @@ _FEW = 32  # texts that one thread answers as fast as several
 def predict_logits(
     model: PreTrainedModel,  # a student
     tokens: Tokens,  # the texts
-    max_tokens: int | None = None,  # most cells in a batch's rectangle; None: 8,192 on a processor, 65,536 elsewhere
+    # most cells in a batch's rectangle; None: 8,192 on a processor, 65,536
+    # elsewhere
+    max_tokens: int | None = None,
 ) -> np.ndarray:  # logits, float32, [n, K], row i belongs to text i
     "The student's logits for every text. Leaves the student in evaluation mode."
     model.eval()
     max_tokens = max_tokens or (8_192 if model.device.type == "cpu" else 65_536)
     result = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
     with one_thread() if len(tokens) <= _FEW else nullcontext():
-        for rows in batches(tokens.lengths, batch_size=None, max_tokens=max_tokens, bucket=None):
-            input_ids, attention_mask = (torch.from_numpy(array).to(model.device) for array in tokens.padded(rows))
-            result[rows] = model(input_ids=input_ids, attention_mask=attention_mask).logits.float().cpu().numpy()
+        for rows in batches(tokens.lengths,
+                            batch_size=None,
+                            max_tokens=max_tokens,
+                            bucket=None):
+            input_ids, attention_mask = (torch.from_numpy(array).to(model.device)
+                                         for array in tokens.padded(rows))
+            result[rows] = model(
+                input_ids=input_ids,
+                attention_mask=attention_mask).logits.float().cpu().numpy()
     return result
 
 # %% ../nbs/35_training.ipynb #ef6fab90
 def validate(
     model: PreTrainedModel,  # a student
     tokens: Tokens,  # the texts
-    labels: np.ndarray,  # class ids, -1 where unknown [n]; zeros and ones [n, K] where a text may have several labels
+    # class ids, -1 where unknown [n]; zeros and ones [n, K] where a text may have
+    # several labels
+    labels: np.ndarray,
 ) -> dict[str, float]:  # "loss" (cross entropy, nats a text), "acc" (of several labels, all right), "f1_macro"
     "Scores of the student on labelled texts."
     logits = predict_logits(model, tokens)
     if labels.ndim == 2:
         targets, said = torch.from_numpy(labels.astype(np.float32)), logits >= 0
-        loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits), targets).item()
-        return {"loss": loss, "acc": float((said == labels).all(1).mean()),
-                "f1_macro": float(f1_score(labels, said, average="macro", zero_division=0))}
-    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), ignore_index=-1).item()
+        loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits),
+                                                  targets).item()
+        return {
+            "loss": loss, "acc": float((said == labels).all(1).mean()),
+            "f1_macro": float(
+                f1_score(labels, said, average="macro", zero_division=0))
+        }
+    loss = F.cross_entropy(torch.from_numpy(logits),
+                           torch.from_numpy(labels),
+                           ignore_index=-1).item()
     return {"loss": loss, **scores(labels, logits.argmax(1), logits.shape[1])}
 
 # %% ../nbs/35_training.ipynb #a5536c19
 def _clip_gradients(model: PreTrainedModel, limit: float) -> None:
-    "Scale all gradients together so that their norm is at most `limit`; sparse ones included."
+    """Scale all gradients together so that their norm is at most `limit`; sparse
+    ones included."""
     for parameter in model.parameters():
         if parameter.grad is not None and parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    values = [gradient._values() if gradient.is_sparse else gradient for gradient in gradients]
+    gradients = [
+        parameter.grad for parameter in model.parameters()
+        if parameter.grad is not None
+    ]
+    values = [
+        gradient._values() if gradient.is_sparse else gradient
+        for gradient in gradients
+    ]
     scale = limit / (torch.nn.utils.get_total_norm(values) + 1e-6)
     if scale < 1:
         for value in values:
@@ -87,25 +110,34 @@ def train_epoch(
     lesson: Lesson,  # texts, labels, the teacher's logits, and the loss
     optimizer: torch.optim.Optimizer,  # made once, before the first epoch
     groups: list[np.ndarray],  # rows of each batch
-    rates: np.ndarray | None = None,  # learning rate of each step; None: the optimiser's own
+    # learning rate of each step; None: the optimiser's own
+    rates: np.ndarray | None = None,
     clip: float | None = None,  # largest norm of the gradient; None: as it is
     epoch: int = 0,  # named in the error when the loss is not finite
     bar: tqdm | None = None,  # moved one a batch
-) -> dict[str, float]:  # "loss" (mean over texts), "acc", "f1_macro" of the predictions made along the way
-    "Train on each batch once. Raises `FloatingPointError` for a loss that is not finite."
+) -> dict[
+        str,
+        float]:  # "loss" (mean over texts), "acc", "f1_macro" of the predictions made along the way
+    """Train on each batch once.
+
+    Raises `FloatingPointError` for a loss that is not finite."""
     model.train()
     device, total, predictions = model.device, 0.0, []
     for step, rows in enumerate(groups):
-        input_ids, attention_mask = (torch.from_numpy(array).to(device) for array in lesson.tokens.padded(rows))
+        input_ids, attention_mask = (torch.from_numpy(array).to(device)
+                                     for array in lesson.tokens.padded(rows))
         labels = torch.from_numpy(lesson.labels[rows]).to(device)
-        teacher_logits = None if lesson.logits is None else torch.from_numpy(lesson.logits[rows]).to(device)
-        student_logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
+        teacher_logits = None if lesson.logits is None else torch.from_numpy(
+            lesson.logits[rows]).to(device)
+        student_logits = model(input_ids=input_ids,
+                               attention_mask=attention_mask).logits
         loss = lesson.loss(student_logits, labels, teacher_logits)
         if rates is not None:
             for group in optimizer.param_groups:
                 group["lr"] = float(rates[step])
         if not math.isfinite(value := loss.item()):
-            raise not_finite(value, epoch, step, optimizer.param_groups[0]["lr"], clip)
+            raise not_finite(value, epoch, step, optimizer.param_groups[0]["lr"],
+                             clip)
         optimizer.zero_grad()
         loss.backward()
         if clip is not None:
@@ -115,8 +147,12 @@ def train_epoch(
         predictions.append(student_logits.detach().argmax(1))
         if bar is not None:
             bar.update()
-    seen, predictions = np.concatenate(groups), torch.cat(predictions).cpu().numpy()
-    return {"loss": total / len(seen), **scores(lesson.labels[seen], predictions, model.config.num_labels)}
+    seen, predictions = np.concatenate(groups), torch.cat(
+        predictions).cpu().numpy()
+    return {
+        "loss": total / len(seen),
+        **scores(lesson.labels[seen], predictions, model.config.num_labels)
+    }
 
 # %% ../nbs/35_training.ipynb #32512c6e
 def make_optimizer(
@@ -124,7 +160,9 @@ def make_optimizer(
     name: str,  # "sgd" (sparse embedding gradients), "adam" or "adagrad"
     rate: float,  # learning rate
 ) -> torch.optim.Optimizer:
-    "Plain SGD, Adam or AdaGrad over all of the student's weights. Raises `ValueError` for another name."
+    """Plain SGD, Adam or AdaGrad over all of the student's weights.
+
+    Raises `ValueError` for another name."""
     if name not in ("sgd", "adam", "adagrad"):
         raise ValueError(f"optimizer {name!r}: choose 'sgd', 'adam' or 'adagrad'")
     embedding = model.get_input_embeddings()
@@ -133,21 +171,29 @@ def make_optimizer(
     if name == "sgd":
         return torch.optim.SGD(model.parameters(), lr=rate)
     if name == "adagrad":
-        torch.sparse.check_sparse_tensor_invariants.disable()  # as it is anyway; unsaid, PyTorch warns
+        # as it is anyway; unsaid, PyTorch warns
+        torch.sparse.check_sparse_tensor_invariants.disable()
         return torch.optim.Adagrad(model.parameters(), lr=rate, eps=SMALL)
-    return torch.optim.Adam(model.parameters(), lr=rate, fused=model.device.type in ("cpu", "cuda"))
+    return torch.optim.Adam(model.parameters(),
+                            lr=rate,
+                            fused=model.device.type in ("cpu", "cuda"))
 
 # %% ../nbs/35_training.ipynb #a12cfd1e
 def step_rates(
     rate: float,  # learning rate of the first step
-    decay: float | str,  # the rate is multiplied by this after each epoch; "linear": falls to zero over all steps
+    # the rate is multiplied by this after each epoch; "linear": falls to zero
+    # over all steps
+    decay: float | str,
     epoch: int,  # which epoch, from 0
     epochs: int,  # how many there will be
     steps: int,  # steps in each
 ) -> np.ndarray:  # float32, [steps]
-    "Learning rate of each step of an epoch. Raises `ValueError` for another word than linear."
+    """Learning rate of each step of an epoch.
+
+    Raises `ValueError` for another word than linear."""
     if decay == "linear":
-        return (rate * (1 - (epoch + np.arange(steps) / steps) / epochs)).astype(np.float32)
+        return (rate * (1 - (epoch + np.arange(steps) / steps) / epochs)).astype(
+            np.float32)
     if isinstance(decay, str):
         raise ValueError(f"decay={decay!r}: give a factor, .5 say, or 'linear'")
     return np.full(steps, rate * decay ** epoch, dtype=np.float32)
@@ -159,25 +205,43 @@ def epoch_rows(
     examples: int | None = None,  # examples an epoch; by default each row once
     shuffle: bool = True,  # False: the order given, every time
     seed: int = 0,  # of the shuffles
-    weights: np.ndarray | None = None,  # how often each of `rows` is seen, relative to the others; None: equally often
+    # how often each of `rows` is seen, relative to the others; None: equally
+    # often
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:  # rows in the order of training, [examples]
-    "The rows of one epoch, dealt from a stream of shuffled decks: each is seen as often as its weight says."
+    """The rows of one epoch, dealt from a stream of shuffled decks: each is seen
+    as often as its weight says."""
     examples = examples or len(rows)
     first, start = divmod(epoch * examples, len(rows))
-    decks = [np.random.default_rng([seed, first + deck]) for deck in range(-(-(start + examples) // len(rows)))]
-    cards = [rows if weights is None else rows[_systematic(weights, deck)] for deck in decks]
-    deal = [deck.permutation(part) if shuffle else part for deck, part in zip(decks, cards)]
+    decks = [
+        np.random.default_rng([seed, first + deck])
+        for deck in range(-(-(start + examples) // len(rows)))
+    ]
+    cards = [
+        rows if weights is None else rows[_systematic(weights, deck)]
+        for deck in decks
+    ]
+    deal = [
+        deck.permutation(part) if shuffle else part
+        for deck, part in zip(decks, cards)
+    ]
     return np.concatenate(deal)[start:start + examples]
 
-def _systematic(weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    "As many places as there are weights, each drawn its share's floor or ceiling times, in order."
+def _systematic(weights: np.ndarray,
+                generator: np.random.Generator) -> np.ndarray:
+    """As many places as there are weights, each drawn its share's floor or
+    ceiling times, in order."""
     ends = np.cumsum(weights, dtype=np.float64)
-    marks = (np.arange(len(weights)) + generator.random()) * (ends[-1] / len(weights))
-    return np.searchsorted(ends, marks, side="right").clip(max=np.flatnonzero(weights)[-1])
+    marks = (np.arange(len(weights)) + generator.random()) * (ends[-1] /
+                                                              len(weights))
+    return np.searchsorted(ends, marks,
+                           side="right").clip(max=np.flatnonzero(weights)[-1])
 
 # %% ../nbs/35_training.ipynb #d9e1744c
-HISTORY_COLUMNS = ["epoch", "train_loss", "train_acc", "train_f1_macro", "test_loss", "test_acc", "test_f1_macro",
-                   "model", "student", "way", "seed"]
+HISTORY_COLUMNS = [
+    "epoch", "train_loss", "train_acc", "train_f1_macro", "test_loss", "test_acc",
+    "test_f1_macro", "model", "student", "way", "seed"
+]
 
 # %% ../nbs/35_training.ipynb #15a4c249
 @dataclass(frozen=True, eq=False)
@@ -188,15 +252,18 @@ class Trained:
     recipe: Recipe  # how it was trained
     loss: Loss  # what it was told to minimise
     history: pd.DataFrame  # one row a finished epoch, `HISTORY_COLUMNS`
-    kept: int | None = None  # epoch whose weights it has; None: no epoch was finished
-    chosen_by: tuple[dict, ...] = ()  # scores on the validation texts after each epoch; empty: they did not choose
+    # epoch whose weights it has; None: no epoch was finished
+    kept: int | None = None
+    # scores on the validation texts after each epoch; empty: they did not choose
+    chosen_by: tuple[dict, ...] = ()
     interrupted: bool = False  # whether Ctrl-C ended the training
     factor: float = 1.0  # the rate was the recipe's times this
     seconds: float = 0.0  # that the training took, all attempts together
 
     @property
     def validation(self) -> dict | None:
-        "Scores on the validation texts at the epoch kept, None if they did not choose."
+        """Scores on the validation texts at the epoch kept, None if they did not
+        choose."""
         return self.chosen_by[self.kept] if self.chosen_by else None
 
 # %% ../nbs/35_training.ipynb #efc4089c
@@ -205,44 +272,64 @@ def _usable(lesson: Lesson) -> np.ndarray:
     loss, logits = type(lesson.loss).__name__, lesson.logits
     if lesson.loss.needs_teacher:
         if logits is None:
-            raise ValueError(f"{loss} needs the teacher's logits: give the lesson logits=, or a loss that does without")
+            raise ValueError(
+                f"{loss} needs the teacher's logits: give the lesson logits=, or "
+                "a loss that does without"
+            )
         if not np.isfinite(logits).all():
             row = int(np.argwhere(~np.isfinite(logits))[0, 0])
-            raise ValueError(f"The logits of text {row} are not finite: label it again")
+            raise ValueError(
+                f"The logits of text {row} are not finite: label it again")
         refuse_probabilities(logits)
         rows = np.arange(len(lesson))
     else:
         rows = lesson.labelled
     if lesson.loss.needs_labels and not len(lesson.labelled):
-        raise ValueError(f"{loss} needs labels, and no text has one: use LogitMSE() and a teacher")
+        raise ValueError(
+            f"{loss} needs labels, and no text has one: use LogitMSE() and a "
+            "teacher"
+        )
     return rows
 
 def _check_weights(weights, n: int) -> np.ndarray:
-    "The weights as float64 `[n]`; `ValueError` for another length, or for one that is negative or not finite."
+    """The weights as float64 `[n]`; `ValueError` for another length, or for one
+    that is negative or not finite."""
     weights = np.asarray(weights, np.float64)
     if weights.shape != (n,):
-        raise ValueError(f"Weights of shape {weights.shape} for {n:,} texts: give one number for each text")
+        raise ValueError(
+            f"Weights of shape {weights.shape} for {n:,} texts: give one number "
+            "for each text"
+        )
     if len(bad := np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))):
-        raise ValueError(f"The weight of text {bad[0]} is {weights[bad[0]]}: give finite weights of 0 or more")
+        raise ValueError(
+            f"The weight of text {bad[0]} is {weights[bad[0]]}: give finite "
+            "weights of 0 or more"
+        )
     return weights
 
-def _judges(model: PreTrainedModel, texts: tuple | None, choosing: bool) -> tuple | None:
-    "Texts to look at, checked against the student; `ValueError` for those that cannot choose because none has a label."
+def _judges(model: PreTrainedModel, texts: tuple | None,
+            choosing: bool) -> tuple | None:
+    """Texts to look at, checked against the student; `ValueError` for those that
+    cannot choose because none has a label."""
     if texts is None:
         return None
     tokens, labels = texts[0], np.asarray(texts[1], np.int64)
     check_rows(model, tokens, labels if labels.ndim == 1 else None)
     if choosing and labels.ndim == 1 and not (labels >= 0).any():
-        raise ValueError("No validation text has a label, so they cannot choose the epoch: pass validation=None, or "
-                         "labelled texts")
+        raise ValueError(
+            "No validation text has a label, so they cannot choose the epoch: "
+            "pass validation=None, or "
+            "labelled texts")
     return tokens, labels
 
 # %% ../nbs/35_training.ipynb #3df0b0ba
 @contextmanager
 def _listening():
-    "A list that fills when Ctrl-C is pressed, even where a compiler's callback swallows the exception."
+    """A list that fills when Ctrl-C is pressed, even where a compiler's callback
+    swallows the exception."""
     pressed, listens = [], threading.current_thread() is threading.main_thread()
-    if not listens or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not listens or signal.getsignal(
+            signal.SIGINT) is not signal.default_int_handler:
         yield pressed
         return
 
@@ -257,8 +344,10 @@ def _listening():
 
 # %% ../nbs/35_training.ipynb #4a43972c
 def _best(scores: list[dict]) -> int | None:
-    "The epoch with the lowest loss, the better accuracy where two are equal; the last if there are no scores."
-    ranks = [(-entry["loss"], entry["acc"]) if entry else (epoch,) for epoch, entry in enumerate(scores)]
+    """The epoch with the lowest loss, the better accuracy where two are equal;
+    the last if there are no scores."""
+    ranks = [(-entry["loss"], entry["acc"]) if entry else (epoch, )
+             for epoch, entry in enumerate(scores)]
     return max(range(len(ranks)), key=ranks.__getitem__, default=None)
 
 def _idle(scores: list[dict]) -> int:
@@ -267,43 +356,66 @@ def _idle(scores: list[dict]) -> int:
 
 # %% ../nbs/35_training.ipynb #7acea8cd
 class _Epochs:
-    "The epochs of one training: what is the same in all of them, and `run` for one."
+    """The epochs of one training: what is the same in all of them, and `run` for
+    one."""
 
-    def __init__(self, model: PreTrainedModel, lesson: Lesson, recipe: Recipe, seed: int):
+    def __init__(self, model: PreTrainedModel, lesson: Lesson, recipe: Recipe,
+                 seed: int):
         self.model, self.lesson, self.recipe, self.seed = model, lesson, recipe, seed
         self.rows, self.weights = _usable(lesson), None
         if lesson.weights is not None:
             self.weights = _check_weights(lesson.weights, len(lesson))[self.rows]
             if not self.weights.any():
-                raise ValueError("The weights are zero for all texts that could teach: give some of them more")
-        self.examples = recipe.examples or max(lesson.examples or len(self.rows), recipe.least_examples)
+                raise ValueError(
+                    "The weights are zero for all texts that could teach: give "
+                    "some of them more"
+                )
+        self.examples = recipe.examples or max(lesson.examples or len(self.rows),
+                                               recipe.least_examples)
         self.steps = -(-self.examples // recipe.batch_size)
         self.optimizer = make_optimizer(model, recipe.optimizer, recipe.rate)
-        self.by_hand = isinstance(model, LinearStudent) and recipe.clip is None and self._can(recipe.optimizer)
+        self.by_hand = isinstance(
+            model, LinearStudent) and recipe.clip is None and self._can(
+                recipe.optimizer)
 
     def _can(self, optimizer: str) -> bool:
-        "Whether there are compiled steps for a linear student and this optimiser."
+        """Whether there are compiled steps for a linear student and this
+        optimiser."""
         if optimizer == "adagrad":
-            return self.recipe.batch_size == 1 and can_adagrad(self.model, self.lesson.loss)
+            return self.recipe.batch_size == 1 and can_adagrad(
+                self.model, self.lesson.loss)
         return optimizer == "sgd" and can_sgd(self.model)
 
     def run(self, epoch: int, bar: tqdm) -> dict[str, float]:
         "Train for one epoch; its loss and scores."
         recipe, lesson, tokens = self.recipe, self.lesson, self.lesson.tokens
-        order = epoch_rows(self.rows, epoch, self.examples, recipe.shuffle, self.seed, self.weights)
-        rates = step_rates(recipe.rate, recipe.decay, epoch, recipe.epochs, self.steps)
+        order = epoch_rows(self.rows, epoch, self.examples, recipe.shuffle,
+                           self.seed, self.weights)
+        rates = step_rates(recipe.rate, recipe.decay, epoch, recipe.epochs,
+                           self.steps)
         if self.by_hand:
             if recipe.optimizer == "adagrad":
-                value, predictions = adagrad_epoch(self.model, tokens, lesson.loss, order, rates, lesson.labels,
-                                                   lesson.logits, self.optimizer, epoch, bar)
+                value, predictions = adagrad_epoch(
+                    self.model, tokens, lesson.loss, order, rates, lesson.labels,
+                    lesson.logits, self.optimizer, epoch, bar)
             else:
-                value, predictions = sgd_epoch(self.model, tokens, lesson.loss, order, recipe.batch_size, rates,
-                                               lesson.labels, lesson.logits, epoch, bar, recipe.threads)
-            return {"loss": value, **scores(lesson.labels[order], predictions, self.model.config.num_labels)}
+                value, predictions = sgd_epoch(self.model, tokens, lesson.loss,
+                                               order, recipe.batch_size, rates,
+                                               lesson.labels, lesson.logits,
+                                               epoch, bar, recipe.threads)
+            return {
+                "loss": value,
+                **scores(lesson.labels[order], predictions, self.model.config.num_labels)
+            }
         sorts = recipe.shuffle and recipe.bucket != 1 and recipe.batch_size > 1
-        groups = batches(tokens.lengths, order, recipe.batch_size, bucket=recipe.bucket if sorts else 1,
-                         generator=np.random.default_rng([self.seed, epoch]) if sorts else None)
-        return train_epoch(self.model, lesson, self.optimizer, groups, rates, recipe.clip, epoch, bar)
+        groups = batches(tokens.lengths,
+                         order,
+                         recipe.batch_size,
+                         bucket=recipe.bucket if sorts else 1,
+                         generator=np.random.default_rng([self.seed, epoch])
+                         if sorts else None)
+        return train_epoch(self.model, lesson, self.optimizer, groups, rates,
+                           recipe.clip, epoch, bar)
 
 # %% ../nbs/35_training.ipynb #eab95fc5
 def fit(
@@ -312,47 +424,78 @@ def fit(
     recipe: Recipe,  # how
     seed: int = 0,  # of order and dropout
     *,
-    validation: tuple | None = None,  # tokens and class ids of texts that choose the epoch; None: the last is kept
-    watch: tuple | None = None,  # tokens and class ids of test texts to look at after each epoch; None: nobody looks
-    run: Run | None = None,  # goes into the history; None: found from recipe, loss and seed
-    device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
+    # tokens and class ids of texts that choose the epoch; None: the last is kept
+    validation: tuple | None = None,
+    # tokens and class ids of test texts to look at after each epoch; None: nobody
+    # looks
+    watch: tuple | None = None,
+    # goes into the history; None: found from recipe, loss and seed
+    run: Run | None = None,
+    # "cuda", "mps", "cpu", or None for the best there is
+    device: str | None = None,
 ) -> Trained:
-    "Train a student and tell how it went; Ctrl-C keeps what finished. Raises `ValueError`, `FloatingPointError`."
-    run = run or Run(recipe.student, "distilled" if lesson.loss.needs_teacher else "direct", seed)
+    """Train a student and tell how it went; Ctrl-C keeps what finished.
+
+    Raises `ValueError`, `FloatingPointError`."""
+    run = run or Run(recipe.student,
+                     "distilled" if lesson.loss.needs_teacher else "direct", seed)
     check_rows(model, lesson.tokens, lesson.labels, lesson.logits)
-    validation, watch = _judges(model, validation, True), _judges(model, watch, False)
+    validation, watch = _judges(model, validation,
+                                True), _judges(model, watch, False)
     model.to(pick_device(device))
     torch.manual_seed(seed)
-    parts = [_Epochs(part, lesson, own, seed) for part, own in model.parts(recipe)]
-    rows, choosing, kept, interrupted = [], [], copy.deepcopy(model.state_dict()), False
-    start, steps = time.perf_counter(), recipe.epochs * sum(part.steps for part in parts)
-    with tqdm(total=steps, desc=run.model, unit=" steps", leave=False) as bar, _listening() as pressed:
+    parts = [
+        _Epochs(part, lesson, own, seed) for part, own in model.parts(recipe)
+    ]
+    rows, choosing, kept, interrupted = [], [], copy.deepcopy(
+        model.state_dict()), False
+    start, steps = time.perf_counter(), recipe.epochs * sum(part.steps
+                                                            for part in parts)
+    with tqdm(total=steps, desc=run.model, unit=" steps",
+              leave=False) as bar, _listening() as pressed:
         try:
             for epoch in range(recipe.epochs):
                 if pressed:
                     raise KeyboardInterrupt
                 train = _mean([part.run(epoch, bar) for part in parts])
                 test = {} if watch is None else validate(model, *watch)
-                choosing.append({} if validation is None else validate(model, *validation))
-                rows.append({"epoch": epoch, **_named("train", train), **_named("test", test), "model": run.model,
-                             **run._asdict()})
+                choosing.append({} if validation is
+                                None else validate(model, *validation))
+                rows.append({
+                    "epoch": epoch, **_named("train", train),
+                    **_named("test", test), "model": run.model, **run._asdict()
+                })
                 if validation is None or _best(choosing) == epoch:
                     kept = copy.deepcopy(model.state_dict())
-                if recipe.patience and validation is not None and _idle(choosing) >= recipe.patience:
+                if recipe.patience and validation is not None and _idle(
+                        choosing) >= recipe.patience:
                     break
-                bar.set_postfix_str(f"loss {train['loss']:.3f}" + (f", test {test['acc']:.3f}" if test else ""))
+                bar.set_postfix_str(f"loss {train['loss']:.3f}" +
+                                    (f", test {test['acc']:.3f}" if test else ""))
         except KeyboardInterrupt:
             interrupted = True
-            print(f"{run.model}: stopped in epoch {len(rows)}; the {len(rows)} finished epochs are kept")
+            print(
+                f"{run.model}: stopped in epoch {len(rows)}; the {len(rows)} "
+                "finished epochs are kept"
+            )
     model.load_state_dict(kept)
     model.settle()
-    history, chosen = pd.DataFrame(rows, columns=HISTORY_COLUMNS), tuple(choosing[:len(rows)])
-    return Trained(run, model.eval(), recipe, lesson.loss, history, _best(chosen), () if validation is None else chosen,
-                   interrupted, seconds=time.perf_counter() - start)
+    history, chosen = pd.DataFrame(rows, columns=HISTORY_COLUMNS), tuple(
+        choosing[:len(rows)])
+    return Trained(run,
+                   model.eval(),
+                   recipe,
+                   lesson.loss,
+                   history,
+                   _best(chosen), () if validation is None else chosen,
+                   interrupted,
+                   seconds=time.perf_counter() - start)
 
 def _mean(parts: list[dict]) -> dict:
     "Scores averaged over the parts of a student."
-    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+    return {
+        name: float(np.mean([part[name] for part in parts])) for name in parts[0]
+    }
 
 def _named(part: str, scores: dict) -> dict:
     "Scores with the name of the texts that they are of."
@@ -364,25 +507,43 @@ def train(
     recipe: Recipe,  # which student, and how
     seed: int = 0,  # of weights, order and dropout
     *,
-    validation: tuple | None = None,  # tokens and class ids of texts that choose epoch and rate; None: the last epoch
-    watch: tuple | None = None,  # tokens and class ids of test texts to look at after each epoch; None: nobody looks
+    # tokens and class ids of texts that choose epoch and rate; None: the last
+    # epoch
+    validation: tuple | None = None,
+    # tokens and class ids of test texts to look at after each epoch; None: nobody
+    # looks
+    watch: tuple | None = None,
     factors: tuple[float, ...] = (1.0,),  # of the rate, to choose from
-    run: Run | None = None,  # goes into the history; None: found from recipe, loss and seed
-    device: str | None = None,  # "cuda", "mps", "cpu", or None for the best there is
+    # goes into the history; None: found from recipe, loss and seed
+    run: Run | None = None,
+    # "cuda", "mps", "cpu", or None for the best there is
+    device: str | None = None,
 ) -> Trained:
-    "Build and train one student. Raises `FloatingPointError` if it dies at every rate, `ValueError` for bad settings."
+    """Build and train one student.
+
+    Raises `FloatingPointError` if it dies at every rate, `ValueError` for bad
+    settings."""
     if not factors or min(factors) <= 0:
-        raise ValueError(f"factors={factors}: give factors above 0, (.3, 1, 3) say")
+        raise ValueError(
+            f"factors={factors}: give factors above 0, (.3, 1, 3) say")
     if len(factors) > 1 and (validation is None or not len(validation[0])):
-        raise ValueError("There are no validation texts to choose rate and epoch with: set some aside, or do without "
-                         "tuning")
+        raise ValueError(
+            "There are no validation texts to choose rate and epoch with: set "
+            "some aside, or do without "
+            "tuning")
     best, failed, start = None, None, time.perf_counter()
     for factor in factors:
         try:
             with one_thread():
                 model = build_student(recipe, lesson, seed)
-                trained = fit(model, lesson, replace(recipe, rate=recipe.rate * factor), seed,
-                              validation=validation, watch=watch, run=run, device=device)
+                trained = fit(model,
+                              lesson,
+                              replace(recipe, rate=recipe.rate * factor),
+                              seed,
+                              validation=validation,
+                              watch=watch,
+                              run=run,
+                              device=device)
         except FloatingPointError as error:
             failed = error
             continue
@@ -392,7 +553,9 @@ def train(
             break
     if best is None:
         raise failed
-    return replace(best, model=best.model.cpu(), seconds=time.perf_counter() - start)
+    return replace(best,
+                   model=best.model.cpu(),
+                   seconds=time.perf_counter() - start)
 
 # %% ../nbs/35_training.ipynb #c4bc7cf0
 def _rank(trained: Trained) -> tuple[float, float]:

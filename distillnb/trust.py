@@ -23,12 +23,16 @@ def fit_temperature(
     truth: np.ndarray,  # class ids of validation texts, [n]
     logits: np.ndarray,  # [n, K]
 ) -> float:  # divide logits by it; above 1: the model was too sure
-    "The temperature with the least cross entropy, between .05 and 20, Guo et al. 2017 (arXiv:1706.04599)."
+    """The temperature with the least cross entropy, between .05 and 20, Guo et
+    al. 2017 (arXiv:1706.04599)."""
     check_arrays(truth, logits)
     rows = np.arange(len(truth))
     logits = np.asarray(logits, np.float64)
-    loss = lambda log_t: -log_softmax(logits / np.exp(log_t), axis=1)[rows, truth].mean()
-    best = minimize_scalar(loss, bounds=(np.log(.05), np.log(20)), method="bounded")
+    loss = lambda log_t: -log_softmax(logits / np.exp(log_t), axis=1)[rows, truth
+                                                                      ].mean()
+    best = minimize_scalar(loss,
+                           bounds=(np.log(.05), np.log(20)),
+                           method="bounded")
     return float(np.exp(best.x))
 
 # %% ../nbs/42_trust.ipynb #b1bc2b0b
@@ -36,21 +40,29 @@ def agreement(
     truth: np.ndarray,  # class ids, [n]
     teacher: np.ndarray,  # probabilities, [n, K]
     student: np.ndarray,  # probabilities, [n, K]
-    bands: tuple[float, ...] = (0, .5, .7, .9, .99, 1),  # borders of the teacher's confidence
+    # borders of the teacher's confidence
+    bands: tuple[float, ...] = (0, .5, .7, .9, .99, 1),
 ) -> pd.DataFrame:  # columns band, n, agreement (and its 95 % interval), teacher_accuracy, student_accuracy
-    "How often both choose the same class, and how often each is right, by the teacher's confidence."
+    """How often both choose the same class, and how often each is right, by the
+    teacher's confidence."""
     check_arrays(truth, teacher, student)
-    confidence, said = teacher.max(1), [array.argmax(1) for array in (teacher, student)]
+    confidence, said = teacher.max(1), [
+        array.argmax(1) for array in (teacher, student)
+    ]
     rows = []
     for low, high in zip(bands, bands[1:]):
         inside = (confidence >= low) & ((confidence < high) | (high == bands[-1]))
         if inside.any():
             same = said[0][inside] == said[1][inside]
-            ends = binomtest(int(same.sum()), len(same)).proportion_ci(method="wilson")
-            rows.append({"band": f"{low:.0%} to {high:.0%}", "n": len(same), "agreement": same.mean(),
-                         "agreement_low": ends.low, "agreement_high": ends.high,
-                         "teacher_accuracy": (said[0] == truth)[inside].mean(),
-                         "student_accuracy": (said[1] == truth)[inside].mean()})
+            ends = binomtest(int(same.sum()),
+                             len(same)).proportion_ci(method="wilson")
+            rows.append({
+                "band": f"{low:.0%} to {high:.0%}", "n": len(same),
+                "agreement": same.mean(), "agreement_low": ends.low,
+                "agreement_high": ends.high,
+                "teacher_accuracy": (said[0] == truth)[inside].mean(),
+                "student_accuracy": (said[1] == truth)[inside].mean()
+            })
     return pd.DataFrame(rows)
 
 # %% ../nbs/42_trust.ipynb #3adce123
@@ -60,24 +72,37 @@ def slices(
     student: np.ndarray,  # and the student, [n]
     names: list[str],  # class names, [K]
     lengths: np.ndarray,  # tokens in each text, [n]
-    rare: np.ndarray,  # tokens in each text that are rare in the training texts, [n]
+    # tokens in each text that are rare in the training texts, [n]
+    rare: np.ndarray,
 ) -> pd.DataFrame:  # columns slice, value, n, teacher_accuracy, student_accuracy, difference, low, high
-    "Both accuracies and student minus teacher for each class, quarter of lengths, and number of rare tokens."
+    """Both accuracies and student minus teacher for each class, quarter of
+    lengths, and number of rare tokens."""
     edges = np.unique(np.quantile(lengths, [.25, .5, .75]).astype(int))
     quarter = np.searchsorted(edges, lengths)
-    spans = [f"{low} to {high} tokens" for low, high in zip([lengths.min(), *edges + 1], [*edges, lengths.max()])]
+    spans = [
+        f"{low} to {high} tokens"
+        for low, high in zip([lengths.min(), *edges +
+                              1], [*edges, lengths.max()])
+    ]
     parts = [("class", names[k], truth == k) for k in range(len(names))]
-    parts += [("length", span, quarter == place) for place, span in enumerate(spans)]
+    parts += [("length", span, quarter == place)
+              for place, span in enumerate(spans)]
     counts = {"none": rare == 0, "one": rare == 1, "two or more": rare > 1}
     parts += [("rare tokens", word, inside) for word, inside in counts.items()]
     rows = []
     for kind, value, inside in parts:
         if inside.any():
-            result = paired_bootstrap(truth[inside], student[inside], teacher[inside],
-                                      n_resamples=2000, n_classes=len(names))
-            rows.append({"slice": kind, "value": value, "n": int(inside.sum()),
-                         "teacher_accuracy": result.b, "student_accuracy": result.a,
-                         "difference": result.difference, "low": result.low, "high": result.high})
+            result = paired_bootstrap(truth[inside],
+                                      student[inside],
+                                      teacher[inside],
+                                      n_resamples=2000,
+                                      n_classes=len(names))
+            rows.append({
+                "slice": kind, "value": value, "n": int(inside.sum()),
+                "teacher_accuracy": result.b, "student_accuracy": result.a,
+                "difference": result.difference, "low": result.low,
+                "high": result.high
+            })
     return pd.DataFrame(rows)
 
 # %% ../nbs/42_trust.ipynb #5316085e
@@ -89,14 +114,17 @@ def disagreements(
     names: list[str],  # class names, [K]
     n: int = 20,  # texts
 ) -> pd.DataFrame:  # columns text, label, teacher, teacher_p, student, student_p, distance (0 to 1)
-    "The texts on which student and teacher differ most, by total variation; each with its class and both opinions."
+    """The texts on which student and teacher differ most, by total variation;
+    each with its class and both opinions."""
     check_arrays(truth, teacher, student)
     distance = abs(teacher - student).sum(1) / 2
     rows = np.argsort(-distance, kind="stable")[:n]
-    return pd.DataFrame([{"text": texts[row], "label": names[truth[row]],
-                          "teacher": names[teacher[row].argmax()], "teacher_p": float(teacher[row].max()),
-                          "student": names[student[row].argmax()], "student_p": float(student[row].max()),
-                          "distance": float(distance[row])} for row in rows])
+    return pd.DataFrame([{
+        "text": texts[row], "label": names[truth[row]],
+        "teacher": names[teacher[row].argmax()], "teacher_p": float(
+            teacher[row].max()), "student": names[student[row].argmax()],
+        "student_p": float(student[row].max()), "distance": float(distance[row])
+    } for row in rows])
 
 # %% ../nbs/42_trust.ipynb #f8adcf5a
 @dataclass(frozen=True, eq=False)
@@ -104,9 +132,12 @@ class TrustReport:
     "The answers to all questions of this chapter for one student."
     name: str  # of the student
     agreement: pd.DataFrame  # of `agreement`
-    temperature: float | None  # of `fit_temperature`; None without validation texts
-    calibration: pd.DataFrame  # rows teacher, student, student after temperature scaling; columns ece, brier
-    reliability: pd.DataFrame  # of `reliability`, with a column `model` for the same three
+    # of `fit_temperature`; None without validation texts
+    temperature: float | None
+    # rows teacher, student, student after temperature scaling; columns ece, brier
+    calibration: pd.DataFrame
+    # of `reliability`, with a column `model` for the same three
+    reliability: pd.DataFrame
     slices: pd.DataFrame  # of `slices`
     disagreements: pd.DataFrame  # of `disagreements`
 
@@ -120,18 +151,31 @@ def trust_report(
     names: list[str],  # class names, [K]
     lengths: np.ndarray,  # tokens in each text, [n]
     rare: np.ndarray,  # rare tokens in each text, [n]
-    validation: tuple[np.ndarray, np.ndarray] | None = None,  # class ids and student's logits of validation texts
+    # class ids and student's logits of validation texts
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> TrustReport:
-    "Ask everything; without validation texts nothing is scaled. Raises `ValueError` for arrays that don't fit."
+    """Ask everything; without validation texts nothing is scaled.
+
+    Raises `ValueError` for arrays that don't fit."""
     check_arrays(truth, teacher_logits, student_logits)
-    teacher, student = to_probabilities(teacher_logits), to_probabilities(student_logits)
-    temperature = fit_temperature(*validation) if validation is not None and len(validation[0]) else None
+    teacher, student = to_probabilities(teacher_logits), to_probabilities(
+        student_logits)
+    temperature = fit_temperature(
+        *validation) if validation is not None and len(validation[0]) else None
     models = {"teacher": teacher, "student": student}
     if temperature is not None:
-        models[f"student, temperature {temperature:.2f}"] = to_probabilities(student_logits / temperature)
-    calibration = pd.DataFrame([{"model": model, "ece": calibration_error(truth, p), "brier": brier_score(truth, p)}
-                                for model, p in models.items()])
-    tables = pd.concat([reliability(truth, p).assign(model=model) for model, p in models.items()], ignore_index=True)
-    return TrustReport(name, agreement(truth, teacher, student), temperature, calibration, tables,
-                       slices(truth, teacher.argmax(1), student.argmax(1), names, lengths, rare),
-                       disagreements(texts, truth, teacher, student, names))
+        models[f"student, temperature {temperature:.2f}"] = to_probabilities(
+            student_logits / temperature)
+    calibration = pd.DataFrame([{
+        "model": model, "ece": calibration_error(truth, p),
+        "brier": brier_score(truth, p)
+    } for model, p in models.items()])
+    tables = pd.concat([
+        reliability(truth, p).assign(model=model) for model, p in models.items()
+    ],
+                       ignore_index=True)
+    return TrustReport(
+        name, agreement(truth, teacher, student), temperature, calibration,
+        tables,
+        slices(truth, teacher.argmax(1), student.argmax(1), names, lengths, rare),
+        disagreements(texts, truth, teacher, student, names))
