@@ -17,6 +17,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+from book import WIDTH, badge, measure, stamped  # noqa: E402
+
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("[!.]*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts and "runs" not in path.parts]
 CHAPTERS = [path for path in NOTEBOOKS if path.name[:2].isdigit()]
@@ -109,16 +112,37 @@ def test_defaults_are_plain_values(module):
 
 @each
 def test_form(path):
-    source = [cell.source for cell in nbformat.read(path, as_version=4).cells]
-    assert re.match(r"# \S.*\n\n> \S", source[0]), "a title and one line"
-    place = path.relative_to(ROOT).as_posix() if path.name != "index.ipynb" else "nbs/tutorials/walkthrough.ipynb"
-    assert f"colab.research.google.com/github/distillnb/distillnb/blob/main/{place}" in source[0]
+    book = nbformat.read(path, as_version=4)
+    source = [cell.source for cell in book.cells]
+    assert re.match(r"# \S.*\n\n> \S[^\n]*$", source[0]), "a title and one line"
+    assert [cell.source for cell in stamped(ROOT, path).cells] == source, "run python scripts/book.py stamp"
     exports = [text for text in source if re.match(r"#\| exports?\b", text)]
-    if path in CHAPTERS:
-        assert f"#| default_exp {path.stem[3:]}" in source
-        assert exports and source[-1].endswith("nbdev.nbdev_export()") and source[-2].endswith("## Export -")
-    else:
+    if path not in CHAPTERS:
         assert not exports
+        return
+    assert source[1] == badge(ROOT, path) and "google.colab" in source[2]
+    assert f"#| default_exp {path.stem[3:]}" in source
+    assert exports and source[-1].endswith("nbdev.nbdev_export()")
+    last = "\n".join(cell.source for cell in book.cells[-4:] if cell.cell_type == "markdown")
+    assert "## What you have now" in last and last.count("<details>") == last.count("</details>") == 3
+
+
+@each
+def test_pages_fit(path):
+    sizes = measure(path)
+    assert sizes["largest"] <= 40, "cut the largest cell in two, with @patch where it is a class"
+    assert sizes["wide"] <= .03 * sizes["lines"], f"{sizes['wide']} lines are wider than {WIDTH}"
+    if path in CHAPTERS:
+        assert sizes["first"] <= 6, "show before you build: a result in one of the first six cells"
+
+
+@each
+def test_pictures_have_words(path):
+    for cell in cells(path, "code"):
+        if any("image/svg+xml" in output.get("data", {}) for output in cell.outputs):
+            assert re.search(r"^#\| fig-alt: *\S.{20}", cell.source, re.M), f"describe it with #| fig-alt:\n{cell.source}"
+    for cell in cells(path, "markdown"):
+        assert "![](" not in cell.source
 
 
 @each
@@ -185,7 +209,7 @@ def test_modules_import_only_what_comes_before():
 
 
 METHODS = "append|update|write_text|write_bytes|mkdir|unlink|pop"
-RETURNS_NOTHING = re.compile(rf"(test_\w+|pd\.testing\.\w+|print|display|\w+\.({METHODS}))\(")
+RETURNS_NOTHING = re.compile(rf"(test_\w+|picture_style|pd\.testing\.\w+|print|display|\w+\.({METHODS}))\(")
 SHOWS_NOTHING = re.compile(r"^#\| *(hide|slow|gpu|exports?|default_exp|eval: *false|output: *false)\b", re.M)
 
 

@@ -3,17 +3,13 @@ import ast
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "distillnb").glob("[a-z]*.py"))
-CHAPTERS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
 WIDEST = 120  # columns
-LONGEST = 60  # lines of an exported cell
 MOST = 10  # parameters of a function
 MANY_PARAMETERS = {  # loops that are compiled know only arrays and numbers; a door's settings are what users choose
     "_compiled_steps", "sgd_epoch", "_strongest_windows", "_Settings.__init__", "any_teacher", "label_texts",
@@ -51,14 +47,6 @@ def own_lines(path):
 def test_lines_are_short(path):
     wide = {number: len(line) for number, line in own_lines(path) if len(line) > WIDEST}
     assert not wide, f"columns by line: {wide}"
-
-
-@each_chapter
-def test_exported_cells_are_small(path):
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code" and re.match(r"#\| exports?\b", cell.source):
-            lines = cell.source.strip().count("\n") + 1
-            assert lines <= LONGEST, f"{lines} lines: cut this cell in two\n{cell.source[:200]}"
 
 
 @each_module
