@@ -45,6 +45,8 @@ def address(root: Path) -> str:
 def badge(root: Path, path: Path) -> str:
     """The picture that opens a notebook in Colab, at a width of its own."""
     place = path.relative_to(root).as_posix()
+    if path.name == "index.ipynb":
+        place = "nbs/tutorials/walkthrough.ipynb"  # the home page itself has nothing to run
     link = f"https://colab.research.google.com/github/{address(root).removeprefix('https://github.com/')}"
     return (f'<a href="{link}/blob/main/{place}"><img src="https://colab.research.google.com/assets/colab-badge.svg" '
             'alt="Open in Colab" width="117" height="20"></a>')

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import is_dataclass
+from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 from book import WIDTH, badge, measure, stamped  # noqa: E402
+from preview import build, contents  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("[!.]*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts and "runs" not in path.parts]
@@ -238,20 +240,75 @@ def test_readme_is_the_index():
         assert (ROOT / target).exists(), target
 
 
-def test_sidebar_lists_every_notebook_once():
-    sidebar = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
-    listed = [name for section in sidebar for name in section["contents"]]
-    assert sorted(listed) == sorted(path.relative_to(ROOT / "nbs").as_posix() for path in NOTEBOOKS)
+def sidebar():
+    """Sections of the sidebar as (name, page, pages)."""
+    return contents(yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"])
+
+
+def test_sidebar_lists_every_page_once():
+    listed = [name for _, href, pages in sidebar() for name in (href, *(name for _, name in pages)) if name]
+    pages = [path.relative_to(ROOT / "nbs").as_posix() for path in [*NOTEBOOKS, *(ROOT / "nbs").rglob("[!4]*.qmd")]]
+    assert sorted(listed) == sorted(pages)
     assert yaml.safe_load((ROOT / "nbs" / "_quarto.yml").read_text()) == {"metadata-files": ["../_quarto.yml", "nbdev.yml"]}
 
 
 def test_sidebar_has_the_parts_in_their_order():
-    start, *parts = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
-    assert start["contents"][0] == "index.ipynb" and not any(name[0].isdigit() for name in start["contents"])
-    chapters = [name for part in parts for name in part["contents"]]
+    start, *parts, _ = sidebar()
+    assert start[2][0][1] == "index.ipynb" and not any(name[0].isdigit() for _, name in start[2])
+    chapters = [name for *_, pages in parts for _, name in pages]
     assert chapters == sorted(chapters)
-    for part in parts:
-        assert {name[0] for name in part["contents"]} == {part["section"][0]}, "a part has the first digit of its chapters"
+    for section, href, pages in parts:
+        assert href and {name[0] for _, name in pages} == {section[0]}, "a part has the first digit of its chapters"
+        assert all(text.startswith(name[:2] + " · ") for text, name in pages)
+
+
+def test_reference_is_what_the_notebooks_give():
+    subprocess.run([sys.executable, "scripts/reference.py", "--check"], cwd=ROOT, check=True)
+
+
+class Page(HTMLParser):
+    """What a page links to, its anchors, and what is wrong with its pictures."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.anchors, self.headings, self.silent = [], set(), [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.anchors |= {given["id"]} if "id" in given else set()
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        wordless = tag == "img" and not given.get("alt") or tag == "svg" and not given.get("aria-label")
+        if wordless and given.get("aria-hidden") != "true":
+            self.silent.append(self.get_starttag_text()[:200])
+
+
+@pytest.fixture(scope="module")
+def site(copy, tmp_path_factory):
+    """Every page as HTML, by its address."""
+    if not (copy / "_proc").is_dir():
+        in_copy(copy, "from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True)")
+    folder = tmp_path_factory.mktemp("site") / "pages"
+    build(copy / "_proc", folder)
+    return {path.relative_to(folder).as_posix(): Page(path.read_text()) for path in folder.rglob("*.html")}
+
+
+def test_pages_are_whole(site):
+    assert len(site) == len(NOTEBOOKS) + len([*(ROOT / "nbs").rglob("*.qmd")])
+    for name, page in site.items():
+        assert not page.silent, f"{name}: pictures without words: {page.silent}"
+        assert page.headings[0] == 1 and page.headings.count(1) == 1, f"{name}: {page.headings}"
+        for link in page.links:
+            if re.match(r"https?://|mailto:", link):
+                continue
+            file, _, anchor = link.partition("#")
+            file = os.path.normpath(os.path.join(os.path.dirname(name), file)) if file else name
+            if file.endswith(".html"):
+                assert file in site, f"{name} links to {link}"
+                assert not anchor or anchor in site[file].anchors, f"{name} links to {link}"
 
 
 def test_version_stands_in_one_place():
