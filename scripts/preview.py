@@ -172,8 +172,8 @@ def build(source: Path, into: Path) -> None:
                for section, href, names in sections]
     order = [name for _, href, names in sections for name in ([href] if href else []) + [name for _, name in names]]
     dark = f"@media(prefers-color-scheme:dark){{{HtmlFormatter(style='monokai').get_style_defs('.highlight')}}}"
-    light = HtmlFormatter(style="friendly").get_style_defs(".highlight")
-    light = re.sub(r"background: #f0f0f0;", "", light)
+    light = HtmlFormatter(style="default").get_style_defs(".highlight")
+    light = re.sub(r"background: #f8f8f8;", "", light)
     css = BASE + light + dark.replace("background: #272822;", "") + (ROOT / "nbs" / "styles.css").read_text()
     bar = [(each["text"], target(each["href"])) for each in site["navbar"]["left"]]
     if into.exists():
