@@ -27,7 +27,14 @@ notebooks: .venv/dev ## run every notebook again, slow cells too, and store the 
 export: .venv/dev ## notebooks -> package, clean notebooks, README
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+	$(BIN)/python scripts/book.py stamp
 	$(BIN)/python scripts/readme.py
+	$(BIN)/python scripts/pictures.py
+	$(BIN)/python scripts/reference.py
+
+preview: .venv/dev ## the site as plain pages, into _preview
+	rm -rf _proc
+	$(BIN)/python scripts/preview.py _preview
 
 docs: .venv/dev ## the site, into _docs (needs Quarto)
 	@command -v quarto > /dev/null || { echo "make docs needs Quarto: install it from https://quarto.org, then try again."; exit 1; }
@@ -35,7 +42,7 @@ docs: .venv/dev ## the site, into _docs (needs Quarto)
 	$(BIN)/nbdev_docs
 
 clean: ## forget the environment, the cache and all results
-	rm -rf .venv .venv-compare runs nbs/runs nbs/tutorials/runs build dist _docs _proc *.egg-info
+	rm -rf .venv .venv-compare runs nbs/runs nbs/tutorials/runs build dist _docs _proc _preview *.egg-info
 
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "distillnb needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
@@ -62,4 +69,4 @@ clean: ## forget the environment, the cache and all results
 	.venv-compare/bin/python -m pip install --quiet -e ".[compare]"
 	@touch $@
 
-.PHONY: help demo test bench compare notebooks export docs clean
+.PHONY: help demo test bench compare notebooks export preview docs clean
