@@ -13,15 +13,15 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 # %% ../nbs/31_losses.ipynb #26d1c5ce
 class Loss:
-    """What a student is told to be: a subclass defines the call and says what it
-    needs."""
+    """What a student is told to be: a subclass defines the call and says what
+    it needs."""
     needs_labels = False
     needs_teacher = True
-    # whether classes that are next to each other are taken for alike
-    needs_order = False
+    needs_order = False  # whether neighbouring classes are taken for alike
 
     def __call__(
         self,
@@ -42,13 +42,13 @@ class LossKind(NamedTuple):
 
 LOSSES: dict[str, LossKind] = {}
 
+# %% ../nbs/31_losses.ipynb #5b8527ac
 def register_loss(
     name: str,  # to choose it by: "mse"
-    # what the student learns from it, to follow "It learns ..."
-    sentence: str = "what this loss asks of it",
+    sentence: str = "what this loss asks of it",  # to follow "It learns ..."
 ) -> Callable:  # a decorator of the loss's class
-    """Make a loss known by a name; the last one that registers under a name has
-    it."""
+    """Make a loss known by a name; the last one that registers under a name
+    has it."""
     def register(loss: type[Loss]) -> type[Loss]:
         LOSSES[name] = LossKind(name, loss, sentence)
         return loss
@@ -57,8 +57,8 @@ def register_loss(
 # %% ../nbs/31_losses.ipynb #28588387
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """Cross entropy with the labels, mean over the rows that have one (0 if none
-    has)."""
+    """Cross entropy with the labels, mean over the rows that have one (0 if
+    none has)."""
     needs_labels = True
     needs_teacher = False
 
@@ -69,9 +69,7 @@ class CrossEntropy(Loss):
         teacher_logits: torch.Tensor | None = None,  # not used
     ) -> torch.Tensor:  # scalar
         "Mean of minus log p(label)."
-        total = F.cross_entropy(student_logits,
-                                labels,
-                                ignore_index=-1,
+        total = F.cross_entropy(student_logits, labels, ignore_index=-1,
                                 reduction="sum")
         return total / (labels >= 0).sum().clamp(min=1)
 
@@ -81,12 +79,13 @@ def refuse_probabilities(
 ) -> None:
     """Raise `ValueError` if all rows (at least two) are non-negative and sum to
     one: then they are probabilities."""
-    if len(logits) > 1 and logits.min() >= 0 and abs(logits.sum(1) -
-                                                     1).max() < 1e-4:
+    if len(logits) < 2 or logits.min() < 0:
+        return
+    if abs(logits.sum(1) - 1).max() < 1e-4:
         raise ValueError(
             "The teacher's logits look like probabilities (rows sum to one): "
-            "pass the values "
-            "before the softmax, or the logarithm of the probabilities")
+            "pass the values before the softmax, or the logarithm of the "
+            "probabilities")
 
 # %% ../nbs/31_losses.ipynb #ac82ba33
 @register_loss("mse", "the teacher's logits")
@@ -113,15 +112,12 @@ class LogitMSE(Loss):
 class SoftCrossEntropy(Loss):
     """Divergence between softened distributions times T squared, Hinton et al.
     2015 (arXiv:1503.02531)."""
-    # T: 1 leaves the distributions as they are, more softens them
-    temperature: float = 2.0
+    temperature: float = 2.0  # T: 1 leaves the distributions, more softens them
 
     def __post_init__(self):
         if not self.temperature > 0:
-            raise ValueError(
-                f"temperature={self.temperature}: give a number above 0; 2 is a "
-                "usual one"
-            )
+            raise ValueError(f"temperature={self.temperature}: give a number "
+                             "above 0; 2 is a usual one")
 
     def __call__(
         self,
@@ -129,21 +125,22 @@ class SoftCrossEntropy(Loss):
         labels: torch.Tensor | None,  # not used
         teacher_logits: torch.Tensor,  # [B, K]
     ) -> torch.Tensor:  # scalar
-        """Mean over B of T squared times KL(teacher || student) at temperature T.
-        Raises `ValueError` for probabilities."""
+        """Mean over B of T squared times KL(teacher || student) at temperature
+        T. Raises `ValueError` for probabilities."""
         refuse_probabilities(teacher_logits)
         log_p = F.log_softmax(teacher_logits / self.temperature, dim=1)
         log_q = F.log_softmax(student_logits / self.temperature, dim=1)
-        return self.temperature**2 * F.kl_div(
-            log_q, log_p, reduction="batchmean", log_target=True)
+        divergence = F.kl_div(log_q, log_p, reduction="batchmean",
+                              log_target=True)
+        return self.temperature**2 * divergence
 
 # %% ../nbs/31_losses.ipynb #c69d2e1e
 @register_loss("emd",
                "the teacher's cumulative probabilities, for ordered classes")
 @dataclass(frozen=True)
 class SquaredEMD(Loss):
-    """Squared differences of cumulative distributions, for ordered classes, Hou
-    et al. 2016 (arXiv:1611.05916)."""
+    """Squared differences of cumulative distributions, for ordered classes,
+    Hou et al. 2016 (arXiv:1611.05916)."""
     needs_order = True
 
     def __call__(
@@ -156,19 +153,16 @@ class SquaredEMD(Loss):
 
         Raises `ValueError` for probabilities."""
         refuse_probabilities(teacher_logits)
-        difference = (student_logits.softmax(1) -
-                      teacher_logits.softmax(1)).cumsum(1)
-        return difference.square().sum(1).mean()
+        difference = student_logits.softmax(1) - teacher_logits.softmax(1)
+        return difference.cumsum(1).square().sum(1).mean()
 
 # %% ../nbs/31_losses.ipynb #c0d39202
-@register_loss(
-    "binary",
-    "the teacher's probability of each class by itself, for several labels a text"
-)
+@register_loss("binary", "the teacher's probability of each class by itself, "
+               "for several labels a text")
 @dataclass(frozen=True)
 class SoftBinaryCrossEntropy(Loss):
-    """Divergence between the sigmoids of student and teacher, for several labels
-    a text, mean over rows and classes."""
+    """Divergence between the sigmoids of student and teacher, for several
+    labels a text, mean over rows and classes."""
 
     def __call__(
         self,
@@ -196,15 +190,8 @@ class Mix(Loss):
 
     def __post_init__(self):
         if not 0 <= self.alpha <= 1:
-            raise ValueError(
-                f"alpha={self.alpha} must lie between 0 (teacher only) and 1 "
-                "(labels only)"
-            )
-
-    @property
-    def needs_order(self) -> bool:
-        "Whether the distillation loss needs it."
-        return self.soft.needs_order
+            raise ValueError(f"alpha={self.alpha} must lie between 0 (teacher "
+                             "only) and 1 (labels only)")
 
     def __call__(
         self,
@@ -214,42 +201,50 @@ class Mix(Loss):
     ) -> torch.Tensor:  # scalar
         "The weighted sum."
         hard = CrossEntropy()(student_logits, labels)
-        return self.alpha * hard + (1 - self.alpha) * self.soft(
-            student_logits, labels, teacher_logits)
+        soft = self.soft(student_logits, labels, teacher_logits)
+        return self.alpha * hard + (1 - self.alpha) * soft
+
+# %% ../nbs/31_losses.ipynb #2a80930d
+@patch(as_prop=True)
+def needs_order(self: Mix) -> bool:
+    "Whether the distillation loss needs it."
+    return self.soft.needs_order
 
 # %% ../nbs/31_losses.ipynb #41e1a6ba
 def make_loss(
-    loss: Loss | str = "mse",  # the name of a registered loss, or a loss as it is
+    loss: Loss | str = "mse",  # name of a registered loss, or a loss as it is
     alpha: float | None = None,  # weight of the labels, 0 to 1; None: no mix
-    **settings,  # fields of the loss, `temperature` say; None: as the loss has it
+    **settings,  # fields of the loss, `temperature` say; None: as it has it
 ) -> Loss:
     """A loss from its name.
 
     Raises `ValueError` for a name or a setting that is not there."""
-    settings = {
-        name: value for name, value in settings.items() if value is not None
-    }
+    settings = {name: value for name, value in settings.items()
+                if value is not None}
     if isinstance(loss, str):
-        if loss not in LOSSES:
-            raise ValueError(
-                f"There is no loss {loss!r}: choose from {', '.join(LOSSES)}")
-        if strangers := settings.keys() - _settings(loss):
-            others = [
-                name for name in LOSSES if min(strangers) in _settings(name)
-            ]
-            raise ValueError(
-                f"The loss {loss!r} has no {min(strangers)}: leave it out" +
-                (f", or choose {' or '.join(others)}" if others else ""))
+        _check_settings(loss, settings)
         loss = LOSSES[loss].loss(**settings)
     elif settings:
-        raise ValueError(
-            f"{min(settings)} belongs to a loss that is chosen by name: set it "
-            f"in {loss}"
-        )
+        raise ValueError(f"{min(settings)} belongs to a loss that is chosen by "
+                         f"name: set it in {loss}")
     return loss if alpha is None else Mix(loss, alpha)
 
 # %% ../nbs/31_losses.ipynb #f0bec5df
 def _settings(name: str) -> set[str]:
     "What can be set of a registered loss."
     kind = LOSSES[name].loss
-    return {entry.name for entry in fields(kind)} if is_dataclass(kind) else set()
+    if not is_dataclass(kind):
+        return set()
+    return {entry.name for entry in fields(kind)}
+
+def _check_settings(name: str, settings: dict) -> None:
+    "Raise `ValueError` for a name or a setting that is not there."
+    if name not in LOSSES:
+        raise ValueError(
+            f"There is no loss {name!r}: choose from {', '.join(LOSSES)}")
+    if strangers := settings.keys() - _settings(name):
+        first = min(strangers)
+        others = [other for other in LOSSES if first in _settings(other)]
+        mend = f", or choose {' or '.join(others)}" if others else ""
+        raise ValueError(
+            f"The loss {name!r} has no {first}: leave it out{mend}")
