@@ -14,17 +14,20 @@ import threading
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from sklearn.metrics import f1_score
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from .kernels import SMALL, adagrad_epoch, can_adagrad, can_sgd, check_rows, not_finite, sgd_epoch
+from .kernels import (SMALL, adagrad_epoch, can_adagrad, can_sgd,
+                               check_rows, not_finite, sgd_epoch)
 from .lesson import Lesson, Run, build_student
 from .linear import LinearStudent
 from .losses import Loss, refuse_probabilities
@@ -48,16 +51,13 @@ def predict_logits(
     model.eval()
     max_tokens = max_tokens or (8_192 if model.device.type == "cpu" else 65_536)
     result = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
+    groups = batches(tokens.lengths, None, None, max_tokens, bucket=None)
     with one_thread() if len(tokens) <= _FEW else nullcontext():
-        for rows in batches(tokens.lengths,
-                            batch_size=None,
-                            max_tokens=max_tokens,
-                            bucket=None):
-            input_ids, attention_mask = (torch.from_numpy(array).to(model.device)
-                                         for array in tokens.padded(rows))
-            result[rows] = model(
-                input_ids=input_ids,
-                attention_mask=attention_mask).logits.float().cpu().numpy()
+        for rows in groups:
+            input_ids, mask = (torch.from_numpy(array).to(model.device)
+                               for array in tokens.padded(rows))
+            answer = model(input_ids=input_ids, attention_mask=mask)
+            result[rows] = answer.logits.float().cpu().numpy()
     return result
 
 # %% ../nbs/35_training.ipynb #ef6fab90
@@ -67,42 +67,67 @@ def validate(
     # class ids, -1 where unknown [n]; zeros and ones [n, K] where a text may have
     # several labels
     labels: np.ndarray,
-) -> dict[str, float]:  # "loss" (cross entropy, nats a text), "acc" (of several labels, all right), "f1_macro"
+) -> dict[str, float]:  # "loss" (cross entropy, nats a text), "acc", "f1_macro"
     "Scores of the student on labelled texts."
     logits = predict_logits(model, tokens)
     if labels.ndim == 2:
-        targets, said = torch.from_numpy(labels.astype(np.float32)), logits >= 0
-        loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits),
-                                                  targets).item()
-        return {
-            "loss": loss, "acc": float((said == labels).all(1).mean()),
-            "f1_macro": float(
-                f1_score(labels, said, average="macro", zero_division=0))
-        }
-    loss = F.cross_entropy(torch.from_numpy(logits),
-                           torch.from_numpy(labels),
-                           ignore_index=-1).item()
-    return {"loss": loss, **scores(labels, logits.argmax(1), logits.shape[1])}
+        return _scores_of_several(labels, logits)
+    loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels),
+                           ignore_index=-1)
+    return {"loss": loss.item(),
+            **scores(labels, logits.argmax(1), logits.shape[1])}
+
+def _scores_of_several(labels: np.ndarray,
+                       logits: np.ndarray) -> dict[str, float]:
+    "The same where a text may have several labels."
+    said, targets = logits >= 0, torch.from_numpy(labels.astype(np.float32))
+    loss = F.binary_cross_entropy_with_logits(torch.from_numpy(logits), targets)
+    f1_macro = f1_score(labels, said, average="macro", zero_division=0)
+    return {"loss": loss.item(), "acc": float((said == labels).all(1).mean()),
+            "f1_macro": float(f1_macro)}
+
+# %% ../nbs/35_training.ipynb #09c07d99
+class _Batch(NamedTuple):
+    "What belongs to some rows of a lesson, as tensors."
+    input_ids: torch.Tensor  # [B, L]
+    attention_mask: torch.Tensor  # [B, L]
+    labels: torch.Tensor  # [B]
+    teacher_logits: torch.Tensor | None  # [B, K]
+
+def _batch(lesson: Lesson, rows: np.ndarray, device) -> _Batch:
+    "The rows of a lesson on a device."
+    arrays = [*lesson.tokens.padded(rows), lesson.labels[rows]]
+    if lesson.logits is not None:
+        arrays.append(lesson.logits[rows])
+    tensors = [torch.from_numpy(array).to(device) for array in arrays]
+    return _Batch(*tensors, *[None] * (4 - len(tensors)))
 
 # %% ../nbs/35_training.ipynb #a5536c19
 def _clip_gradients(model: PreTrainedModel, limit: float) -> None:
     """Scale all gradients together so that their norm is at most `limit`; sparse
     ones included."""
-    for parameter in model.parameters():
-        if parameter.grad is not None and parameter.grad.is_sparse:
+    learning = [parameter for parameter in model.parameters()
+                if parameter.grad is not None]
+    values = []
+    for parameter in learning:
+        if parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()
-    gradients = [
-        parameter.grad for parameter in model.parameters()
-        if parameter.grad is not None
-    ]
-    values = [
-        gradient._values() if gradient.is_sparse else gradient
-        for gradient in gradients
-    ]
+            values.append(parameter.grad._values())
+        else:
+            values.append(parameter.grad)
     scale = limit / (torch.nn.utils.get_total_norm(values) + 1e-6)
     if scale < 1:
         for value in values:
             value.mul_(scale)
+
+def _take_step(model: PreTrainedModel, loss: torch.Tensor,
+               optimizer: torch.optim.Optimizer, clip: float | None) -> None:
+    "Move the weights against the gradient of the loss."
+    optimizer.zero_grad()
+    loss.backward()
+    if clip is not None:
+        _clip_gradients(model, clip)
+    optimizer.step()
 
 # %% ../nbs/35_training.ipynb #2d2cdcbf
 def train_epoch(
@@ -110,49 +135,35 @@ def train_epoch(
     lesson: Lesson,  # texts, labels, the teacher's logits, and the loss
     optimizer: torch.optim.Optimizer,  # made once, before the first epoch
     groups: list[np.ndarray],  # rows of each batch
-    # learning rate of each step; None: the optimiser's own
-    rates: np.ndarray | None = None,
+    rates: np.ndarray | None = None,  # of each step; None: the optimiser's own
     clip: float | None = None,  # largest norm of the gradient; None: as it is
     epoch: int = 0,  # named in the error when the loss is not finite
     bar: tqdm | None = None,  # moved one a batch
-) -> dict[
-        str,
-        float]:  # "loss" (mean over texts), "acc", "f1_macro" of the predictions made along the way
+) -> dict[str, float]:  # "loss" (mean over texts), "acc", "f1_macro" on the way
     """Train on each batch once.
 
     Raises `FloatingPointError` for a loss that is not finite."""
     model.train()
-    device, total, predictions = model.device, 0.0, []
+    total, predictions = 0.0, []
     for step, rows in enumerate(groups):
-        input_ids, attention_mask = (torch.from_numpy(array).to(device)
-                                     for array in lesson.tokens.padded(rows))
-        labels = torch.from_numpy(lesson.labels[rows]).to(device)
-        teacher_logits = None if lesson.logits is None else torch.from_numpy(
-            lesson.logits[rows]).to(device)
-        student_logits = model(input_ids=input_ids,
-                               attention_mask=attention_mask).logits
-        loss = lesson.loss(student_logits, labels, teacher_logits)
-        if rates is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = float(rates[step])
-        if not math.isfinite(value := loss.item()):
-            raise not_finite(value, epoch, step, optimizer.param_groups[0]["lr"],
-                             clip)
-        optimizer.zero_grad()
-        loss.backward()
-        if clip is not None:
-            _clip_gradients(model, clip)
-        optimizer.step()
+        batch = _batch(lesson, rows, model.device)
+        logits = model(input_ids=batch.input_ids,
+                       attention_mask=batch.attention_mask).logits
+        loss = lesson.loss(logits, batch.labels, batch.teacher_logits)
+        for group in optimizer.param_groups if rates is not None else ():
+            group["lr"] = float(rates[step])
+        value = loss.item()
+        if not math.isfinite(value):
+            rate = optimizer.param_groups[0]["lr"]
+            raise not_finite(value, epoch, step, rate, clip)
+        _take_step(model, loss, optimizer, clip)
         total += value * len(rows)
-        predictions.append(student_logits.detach().argmax(1))
+        predictions.append(logits.detach().argmax(1))
         if bar is not None:
             bar.update()
-    seen, predictions = np.concatenate(groups), torch.cat(
-        predictions).cpu().numpy()
-    return {
-        "loss": total / len(seen),
-        **scores(lesson.labels[seen], predictions, model.config.num_labels)
-    }
+    seen, said = np.concatenate(groups), torch.cat(predictions).cpu().numpy()
+    return {"loss": total / len(seen),
+            **scores(lesson.labels[seen], said, model.config.num_labels)}
 
 # %% ../nbs/35_training.ipynb #32512c6e
 def make_optimizer(
@@ -174,9 +185,8 @@ def make_optimizer(
         # as it is anyway; unsaid, PyTorch warns
         torch.sparse.check_sparse_tensor_invariants.disable()
         return torch.optim.Adagrad(model.parameters(), lr=rate, eps=SMALL)
-    return torch.optim.Adam(model.parameters(),
-                            lr=rate,
-                            fused=model.device.type in ("cpu", "cuda"))
+    fused = model.device.type in ("cpu", "cuda")
+    return torch.optim.Adam(model.parameters(), lr=rate, fused=fused)
 
 # %% ../nbs/35_training.ipynb #a12cfd1e
 def step_rates(
@@ -192,8 +202,8 @@ def step_rates(
 
     Raises `ValueError` for another word than linear."""
     if decay == "linear":
-        return (rate * (1 - (epoch + np.arange(steps) / steps) / epochs)).astype(
-            np.float32)
+        passed = (epoch + np.arange(steps) / steps) / epochs
+        return (rate * (1 - passed)).astype(np.float32)
     if isinstance(decay, str):
         raise ValueError(f"decay={decay!r}: give a factor, .5 say, or 'linear'")
     return np.full(steps, rate * decay ** epoch, dtype=np.float32)
@@ -213,58 +223,24 @@ def epoch_rows(
     as often as its weight says."""
     examples = examples or len(rows)
     first, start = divmod(epoch * examples, len(rows))
-    decks = [
-        np.random.default_rng([seed, first + deck])
-        for deck in range(-(-(start + examples) // len(rows)))
-    ]
-    cards = [
-        rows if weights is None else rows[_systematic(weights, deck)]
-        for deck in decks
-    ]
-    deal = [
-        deck.permutation(part) if shuffle else part
-        for deck, part in zip(decks, cards)
-    ]
+    decks = math.ceil((start + examples) / len(rows))
+    deal = []
+    for deck in range(first, first + decks):
+        generator = np.random.default_rng([seed, deck])
+        cards = rows
+        if weights is not None:
+            cards = rows[_systematic(weights, generator)]
+        deal.append(generator.permutation(cards) if shuffle else cards)
     return np.concatenate(deal)[start:start + examples]
 
 def _systematic(weights: np.ndarray,
                 generator: np.random.Generator) -> np.ndarray:
     """As many places as there are weights, each drawn its share's floor or
     ceiling times, in order."""
-    ends = np.cumsum(weights, dtype=np.float64)
-    marks = (np.arange(len(weights)) + generator.random()) * (ends[-1] /
-                                                              len(weights))
-    return np.searchsorted(ends, marks,
-                           side="right").clip(max=np.flatnonzero(weights)[-1])
-
-# %% ../nbs/35_training.ipynb #d9e1744c
-HISTORY_COLUMNS = [
-    "epoch", "train_loss", "train_acc", "train_f1_macro", "test_loss", "test_acc",
-    "test_f1_macro", "model", "student", "way", "seed"
-]
-
-# %% ../nbs/35_training.ipynb #15a4c249
-@dataclass(frozen=True, eq=False)
-class Trained:
-    "A trained student and how it came about."
-    run: Run  # which student, taught how, with which seed
-    model: PreTrainedModel  # in evaluation mode
-    recipe: Recipe  # how it was trained
-    loss: Loss  # what it was told to minimise
-    history: pd.DataFrame  # one row a finished epoch, `HISTORY_COLUMNS`
-    # epoch whose weights it has; None: no epoch was finished
-    kept: int | None = None
-    # scores on the validation texts after each epoch; empty: they did not choose
-    chosen_by: tuple[dict, ...] = ()
-    interrupted: bool = False  # whether Ctrl-C ended the training
-    factor: float = 1.0  # the rate was the recipe's times this
-    seconds: float = 0.0  # that the training took, all attempts together
-
-    @property
-    def validation(self) -> dict | None:
-        """Scores on the validation texts at the epoch kept, None if they did not
-        choose."""
-        return self.chosen_by[self.kept] if self.chosen_by else None
+    n, ends = len(weights), np.cumsum(weights, dtype=np.float64)
+    marks = (np.arange(n) + generator.random()) * (ends[-1] / n)
+    places = np.searchsorted(ends, marks, side="right")
+    return places.clip(max=np.flatnonzero(weights)[-1])
 
 # %% ../nbs/35_training.ipynb #efc4089c
 def _usable(lesson: Lesson) -> np.ndarray:
@@ -273,24 +249,22 @@ def _usable(lesson: Lesson) -> np.ndarray:
     if lesson.loss.needs_teacher:
         if logits is None:
             raise ValueError(
-                f"{loss} needs the teacher's logits: give the lesson logits=, or "
-                "a loss that does without"
-            )
+                f"{loss} needs the teacher's logits: give the lesson logits=, "
+                "or a loss that does without")
         if not np.isfinite(logits).all():
             row = int(np.argwhere(~np.isfinite(logits))[0, 0])
             raise ValueError(
                 f"The logits of text {row} are not finite: label it again")
         refuse_probabilities(logits)
-        rows = np.arange(len(lesson))
-    else:
-        rows = lesson.labelled
     if lesson.loss.needs_labels and not len(lesson.labelled):
         raise ValueError(
             f"{loss} needs labels, and no text has one: use LogitMSE() and a "
-            "teacher"
-        )
-    return rows
+            "teacher")
+    if lesson.loss.needs_teacher:
+        return np.arange(len(lesson))
+    return lesson.labelled
 
+# %% ../nbs/35_training.ipynb #c54df5c9
 def _check_weights(weights, n: int) -> np.ndarray:
     """The weights as float64 `[n]`; `ValueError` for another length, or for one
     that is negative or not finite."""
@@ -298,15 +272,88 @@ def _check_weights(weights, n: int) -> np.ndarray:
     if weights.shape != (n,):
         raise ValueError(
             f"Weights of shape {weights.shape} for {n:,} texts: give one number "
-            "for each text"
-        )
-    if len(bad := np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))):
+            "for each text")
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(bad):
         raise ValueError(
             f"The weight of text {bad[0]} is {weights[bad[0]]}: give finite "
-            "weights of 0 or more"
-        )
+            "weights of 0 or more")
     return weights
 
+def _usable_weights(lesson: Lesson, rows: np.ndarray) -> np.ndarray | None:
+    "Weights of the rows that teach, if there are any."
+    if lesson.weights is None:
+        return None
+    weights = _check_weights(lesson.weights, len(lesson))[rows]
+    if not weights.any():
+        raise ValueError(
+            "The weights are zero for all texts that could teach: give some of "
+            "them more")
+    return weights
+
+# %% ../nbs/35_training.ipynb #7acea8cd
+class _Epochs:
+    """The epochs of one training: what is the same in all of them, and `run` for
+    one."""
+    by_hand = False  # whether there are compiled steps for it
+
+    def __init__(self, model: PreTrainedModel, lesson: Lesson, recipe: Recipe,
+                 seed: int):
+        self.model, self.lesson = model, lesson
+        self.recipe, self.seed = recipe, seed
+        self.rows = _usable(lesson)
+        self.weights = _usable_weights(lesson, self.rows)
+        self.examples = recipe.examples or max(
+            lesson.examples or len(self.rows), recipe.least_examples)
+        self.steps = math.ceil(self.examples / recipe.batch_size)
+        self.optimizer = make_optimizer(model, recipe.optimizer, recipe.rate)
+
+# %% ../nbs/35_training.ipynb #fbefab46
+@patch
+def order(self: _Epochs, epoch: int) -> np.ndarray:
+    "Rows of an epoch, in the order in which they are dealt."
+    return epoch_rows(self.rows, epoch, self.examples, self.recipe.shuffle,
+                      self.seed, self.weights)
+
+@patch
+def rates(self: _Epochs, epoch: int) -> np.ndarray:
+    "Learning rate of each of its steps."
+    recipe = self.recipe
+    return step_rates(recipe.rate, recipe.decay, epoch, recipe.epochs, self.steps)
+
+@patch
+def groups(self: _Epochs, epoch: int) -> list[np.ndarray]:
+    "Rows of each of its batches."
+    recipe, bucket, generator = self.recipe, 1, None
+    if recipe.shuffle and recipe.bucket != 1 and recipe.batch_size > 1:
+        bucket = recipe.bucket
+        generator = np.random.default_rng([self.seed, epoch])
+    return batches(self.lesson.tokens.lengths, self.order(epoch),
+                   recipe.batch_size, bucket=bucket, generator=generator)
+
+# %% ../nbs/35_training.ipynb #9928c43a
+@patch
+def run(self: _Epochs, epoch: int, bar: tqdm | None = None) -> dict[str, float]:
+    "Train for one epoch; its loss and scores."
+    if self.by_hand:
+        return self.run_compiled(epoch, bar)
+    return train_epoch(self.model, self.lesson, self.optimizer,
+                       self.groups(epoch), self.rates(epoch), self.recipe.clip,
+                       epoch, bar)
+
+# %% ../nbs/35_training.ipynb #4a43972c
+def _best(scores: list[dict]) -> int | None:
+    """The epoch with the lowest loss, the better accuracy where two are equal;
+    the last if there are no scores."""
+    ranks = [(-entry["loss"], entry["acc"]) if entry else (epoch, )
+             for epoch, entry in enumerate(scores)]
+    return max(range(len(ranks)), key=ranks.__getitem__, default=None)
+
+def _idle(scores: list[dict]) -> int:
+    "Epochs since the best one."
+    return len(scores) - 1 - _best(scores)
+
+# %% ../nbs/35_training.ipynb #89a31394
 def _judges(model: PreTrainedModel, texts: tuple | None,
             choosing: bool) -> tuple | None:
     """Texts to look at, checked against the student; `ValueError` for those that
@@ -318,9 +365,70 @@ def _judges(model: PreTrainedModel, texts: tuple | None,
     if choosing and labels.ndim == 1 and not (labels >= 0).any():
         raise ValueError(
             "No validation text has a label, so they cannot choose the epoch: "
-            "pass validation=None, or "
-            "labelled texts")
+            "pass validation=None, or labelled texts")
     return tokens, labels
+
+# %% ../nbs/35_training.ipynb #d9e1744c
+HISTORY_COLUMNS = [
+    "epoch", "train_loss", "train_acc", "train_f1_macro", "test_loss", "test_acc",
+    "test_f1_macro", "model", "student", "way", "seed"
+]
+
+class _Journal:
+    "What is seen after each epoch of a training, and the weights to keep."
+
+    def __init__(self, model: PreTrainedModel, run: Run,
+                 validation: tuple | None, watch: tuple | None):
+        self.model, self.run = model, run
+        self.validation, self.watch = validation, watch
+        self.rows, self.choosing = [], []  # of the history; validation scores
+        self.kept = copy.deepcopy(model.state_dict())
+
+# %% ../nbs/35_training.ipynb #cf5aa7c0
+@patch
+def write(self: _Journal, train: dict) -> None:
+    "Look at the judges after an epoch; keep its weights if they are the best."
+    epoch, run = len(self.rows), self.run
+    test = validate(self.model, *self.watch) if self.watch else {}
+    chosen = validate(self.model, *self.validation) if self.validation else {}
+    self.choosing.append(chosen)
+    self.rows.append({"epoch": epoch, **_named("train", train),
+                      **_named("test", test), "model": run.model,
+                      **run._asdict()})
+    if _best(self.choosing) == epoch:
+        self.kept = copy.deepcopy(self.model.state_dict())
+
+@patch
+def waited(self: _Journal, patience: int | None) -> bool:
+    "Whether the validation texts have seen no progress for that many epochs."
+    waits = patience and self.validation is not None
+    return bool(waits) and _idle(self.choosing) >= patience
+
+def _named(part: str, scores: dict) -> dict:
+    "Scores with the name of the texts that they are of."
+    return {f"{part}_{name}": value for name, value in scores.items()}
+
+# %% ../nbs/35_training.ipynb #15a4c249
+@dataclass(frozen=True, eq=False)
+class Trained:
+    "A trained student and how it came about."
+    run: Run  # which student, taught how, with which seed
+    model: PreTrainedModel  # in evaluation mode
+    recipe: Recipe  # how it was trained
+    loss: Loss  # what it was told to minimise
+    history: pd.DataFrame  # one row a finished epoch, `HISTORY_COLUMNS`
+    kept: int | None = None  # epoch whose weights it has; None: none finished
+    # scores on the validation texts after each epoch; empty: they did not choose
+    chosen_by: tuple[dict, ...] = ()
+    interrupted: bool = False  # whether Ctrl-C ended the training
+    factor: float = 1.0  # the rate was the recipe's times this
+    seconds: float = 0.0  # that the training took, all attempts together
+
+@patch(as_prop=True)
+def validation(self: Trained) -> dict | None:
+    """Scores on the validation texts at the epoch kept, None if they did not
+    choose."""
+    return self.chosen_by[self.kept] if self.chosen_by else None
 
 # %% ../nbs/35_training.ipynb #3df0b0ba
 @contextmanager
@@ -342,80 +450,37 @@ def _listening():
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# %% ../nbs/35_training.ipynb #4a43972c
-def _best(scores: list[dict]) -> int | None:
-    """The epoch with the lowest loss, the better accuracy where two are equal;
-    the last if there are no scores."""
-    ranks = [(-entry["loss"], entry["acc"]) if entry else (epoch, )
-             for epoch, entry in enumerate(scores)]
-    return max(range(len(ranks)), key=ranks.__getitem__, default=None)
+# %% ../nbs/35_training.ipynb #068575a5
+def _go(parts: list[_Epochs], journal: _Journal, recipe: Recipe) -> bool:
+    "Train for all epochs, or until Ctrl-C; whether it was pressed."
+    name, steps = journal.run.model, recipe.epochs * sum(p.steps for p in parts)
+    with tqdm(total=steps, desc=name, unit=" steps",
+              leave=False) as bar, _listening() as pressed:
+        try:
+            for epoch in range(recipe.epochs):
+                if pressed:
+                    raise KeyboardInterrupt
+                train = _mean([part.run(epoch, bar) for part in parts])
+                journal.write(train)
+                if journal.waited(recipe.patience):
+                    break
+                bar.set_postfix_str(f"loss {train['loss']:.3f}" + _seen(journal))
+        except KeyboardInterrupt:
+            done = len(journal.rows)
+            print(f"{name}: stopped in epoch {done}; the {done} finished epochs "
+                  "are kept")
+            return True
+    return False
 
-def _idle(scores: list[dict]) -> int:
-    "Epochs since the best one."
-    return len(scores) - 1 - _best(scores)
+def _mean(parts: list[dict]) -> dict:
+    "Scores averaged over the parts of a student."
+    return {name: float(np.mean([part[name] for part in parts]))
+            for name in parts[0]}
 
-# %% ../nbs/35_training.ipynb #7acea8cd
-class _Epochs:
-    """The epochs of one training: what is the same in all of them, and `run` for
-    one."""
-
-    def __init__(self, model: PreTrainedModel, lesson: Lesson, recipe: Recipe,
-                 seed: int):
-        self.model, self.lesson, self.recipe, self.seed = model, lesson, recipe, seed
-        self.rows, self.weights = _usable(lesson), None
-        if lesson.weights is not None:
-            self.weights = _check_weights(lesson.weights, len(lesson))[self.rows]
-            if not self.weights.any():
-                raise ValueError(
-                    "The weights are zero for all texts that could teach: give "
-                    "some of them more"
-                )
-        self.examples = recipe.examples or max(lesson.examples or len(self.rows),
-                                               recipe.least_examples)
-        self.steps = -(-self.examples // recipe.batch_size)
-        self.optimizer = make_optimizer(model, recipe.optimizer, recipe.rate)
-        self.by_hand = isinstance(
-            model, LinearStudent) and recipe.clip is None and self._can(
-                recipe.optimizer)
-
-    def _can(self, optimizer: str) -> bool:
-        """Whether there are compiled steps for a linear student and this
-        optimiser."""
-        if optimizer == "adagrad":
-            return self.recipe.batch_size == 1 and can_adagrad(
-                self.model, self.lesson.loss)
-        return optimizer == "sgd" and can_sgd(self.model)
-
-    def run(self, epoch: int, bar: tqdm) -> dict[str, float]:
-        "Train for one epoch; its loss and scores."
-        recipe, lesson, tokens = self.recipe, self.lesson, self.lesson.tokens
-        order = epoch_rows(self.rows, epoch, self.examples, recipe.shuffle,
-                           self.seed, self.weights)
-        rates = step_rates(recipe.rate, recipe.decay, epoch, recipe.epochs,
-                           self.steps)
-        if self.by_hand:
-            if recipe.optimizer == "adagrad":
-                value, predictions = adagrad_epoch(
-                    self.model, tokens, lesson.loss, order, rates, lesson.labels,
-                    lesson.logits, self.optimizer, epoch, bar)
-            else:
-                value, predictions = sgd_epoch(self.model, tokens, lesson.loss,
-                                               order, recipe.batch_size, rates,
-                                               lesson.labels, lesson.logits,
-                                               epoch, bar, recipe.threads)
-            return {
-                "loss": value,
-                **scores(lesson.labels[order], predictions, self.model.config.num_labels)
-            }
-        sorts = recipe.shuffle and recipe.bucket != 1 and recipe.batch_size > 1
-        groups = batches(tokens.lengths,
-                         order,
-                         recipe.batch_size,
-                         bucket=recipe.bucket if sorts else 1,
-                         generator=np.random.default_rng([self.seed, epoch])
-                         if sorts else None)
-        return train_epoch(self.model, lesson, self.optimizer, groups, rates,
-                           recipe.clip, epoch, bar)
+def _seen(journal: _Journal) -> str:
+    "What the bar says of the test texts."
+    row = journal.rows[-1]
+    return f", test {row['test_acc']:.3f}" if journal.watch else ""
 
 # %% ../nbs/35_training.ipynb #eab95fc5
 def fit(
@@ -429,77 +494,56 @@ def fit(
     # tokens and class ids of test texts to look at after each epoch; None: nobody
     # looks
     watch: tuple | None = None,
-    # goes into the history; None: found from recipe, loss and seed
-    run: Run | None = None,
-    # "cuda", "mps", "cpu", or None for the best there is
-    device: str | None = None,
+    run: Run | None = None,  # for the history; None: from recipe, loss and seed
+    device: str | None = None,  # "cuda", "mps", "cpu"; None: the best there is
 ) -> Trained:
     """Train a student and tell how it went; Ctrl-C keeps what finished.
 
     Raises `ValueError`, `FloatingPointError`."""
-    run = run or Run(recipe.student,
-                     "distilled" if lesson.loss.needs_teacher else "direct", seed)
+    way = "distilled" if lesson.loss.needs_teacher else "direct"
+    run = run or Run(recipe.student, way, seed)
     check_rows(model, lesson.tokens, lesson.labels, lesson.logits)
-    validation, watch = _judges(model, validation,
-                                True), _judges(model, watch, False)
+    validation = _judges(model, validation, True)
+    watch = _judges(model, watch, False)
     model.to(pick_device(device))
     torch.manual_seed(seed)
-    parts = [
-        _Epochs(part, lesson, own, seed) for part, own in model.parts(recipe)
-    ]
-    rows, choosing, kept, interrupted = [], [], copy.deepcopy(
-        model.state_dict()), False
-    start, steps = time.perf_counter(), recipe.epochs * sum(part.steps
-                                                            for part in parts)
-    with tqdm(total=steps, desc=run.model, unit=" steps",
-              leave=False) as bar, _listening() as pressed:
-        try:
-            for epoch in range(recipe.epochs):
-                if pressed:
-                    raise KeyboardInterrupt
-                train = _mean([part.run(epoch, bar) for part in parts])
-                test = {} if watch is None else validate(model, *watch)
-                choosing.append({} if validation is
-                                None else validate(model, *validation))
-                rows.append({
-                    "epoch": epoch, **_named("train", train),
-                    **_named("test", test), "model": run.model, **run._asdict()
-                })
-                if validation is None or _best(choosing) == epoch:
-                    kept = copy.deepcopy(model.state_dict())
-                if recipe.patience and validation is not None and _idle(
-                        choosing) >= recipe.patience:
-                    break
-                bar.set_postfix_str(f"loss {train['loss']:.3f}" +
-                                    (f", test {test['acc']:.3f}" if test else ""))
-        except KeyboardInterrupt:
-            interrupted = True
-            print(
-                f"{run.model}: stopped in epoch {len(rows)}; the {len(rows)} "
-                "finished epochs are kept"
-            )
-    model.load_state_dict(kept)
+    parts = [_Epochs(part, lesson, own, seed)
+             for part, own in model.parts(recipe)]
+    journal, start = _Journal(model, run, validation, watch), time.perf_counter()
+    interrupted = _go(parts, journal, recipe)
+    model.load_state_dict(journal.kept)
     model.settle()
-    history, chosen = pd.DataFrame(rows, columns=HISTORY_COLUMNS), tuple(
-        choosing[:len(rows)])
-    return Trained(run,
-                   model.eval(),
-                   recipe,
-                   lesson.loss,
-                   history,
-                   _best(chosen), () if validation is None else chosen,
-                   interrupted,
+    history = pd.DataFrame(journal.rows, columns=HISTORY_COLUMNS)
+    chosen = tuple(journal.choosing[:len(history)])
+    return Trained(run, model.eval(), recipe, lesson.loss, history, _best(chosen),
+                   () if validation is None else chosen, interrupted,
                    seconds=time.perf_counter() - start)
 
-def _mean(parts: list[dict]) -> dict:
-    "Scores averaged over the parts of a student."
-    return {
-        name: float(np.mean([part[name] for part in parts])) for name in parts[0]
-    }
+# %% ../nbs/35_training.ipynb #c4bc7cf0
+def _check_factors(factors: tuple, validation: tuple | None) -> None:
+    "`ValueError` for factors that cannot be, or that nobody can choose from."
+    if not factors or min(factors) <= 0:
+        raise ValueError(
+            f"factors={factors}: give factors above 0, (.3, 1, 3) say")
+    if len(factors) > 1 and (validation is None or not len(validation[0])):
+        raise ValueError(
+            "There are no validation texts to choose rate and epoch with: set "
+            "some aside, or do without tuning")
 
-def _named(part: str, scores: dict) -> dict:
-    "Scores with the name of the texts that they are of."
-    return {f"{part}_{name}": value for name, value in scores.items()}
+def _rank(trained: Trained) -> tuple[float, float]:
+    "Higher is better: a low loss on the validation texts, then accuracy."
+    scores = trained.validation
+    return (-scores["loss"], scores["acc"]) if scores else (0., 0.)
+
+# %% ../nbs/35_training.ipynb #33072274
+def _attempt(lesson: Lesson, recipe: Recipe, factor: float, seed: int,
+             more: dict) -> Trained:
+    "A student trained with the recipe's rate times a factor."
+    own = replace(recipe, rate=recipe.rate * factor)
+    with one_thread():
+        model = build_student(recipe, lesson, seed)
+        trained = fit(model, lesson, own, seed, **more)
+    return replace(trained, recipe=recipe, factor=factor)
 
 # %% ../nbs/35_training.ipynb #a5e5eb97
 def train(
@@ -514,51 +558,56 @@ def train(
     # looks
     watch: tuple | None = None,
     factors: tuple[float, ...] = (1.0,),  # of the rate, to choose from
-    # goes into the history; None: found from recipe, loss and seed
-    run: Run | None = None,
-    # "cuda", "mps", "cpu", or None for the best there is
-    device: str | None = None,
+    run: Run | None = None,  # for the history; None: from recipe, loss and seed
+    device: str | None = None,  # "cuda", "mps", "cpu"; None: the best there is
 ) -> Trained:
     """Build and train one student.
 
     Raises `FloatingPointError` if it dies at every rate, `ValueError` for bad
     settings."""
-    if not factors or min(factors) <= 0:
-        raise ValueError(
-            f"factors={factors}: give factors above 0, (.3, 1, 3) say")
-    if len(factors) > 1 and (validation is None or not len(validation[0])):
-        raise ValueError(
-            "There are no validation texts to choose rate and epoch with: set "
-            "some aside, or do without "
-            "tuning")
+    _check_factors(factors, validation)
+    more = {"validation": validation, "watch": watch, "run": run,
+            "device": device}
     best, failed, start = None, None, time.perf_counter()
     for factor in factors:
         try:
-            with one_thread():
-                model = build_student(recipe, lesson, seed)
-                trained = fit(model,
-                              lesson,
-                              replace(recipe, rate=recipe.rate * factor),
-                              seed,
-                              validation=validation,
-                              watch=watch,
-                              run=run,
-                              device=device)
+            trained = _attempt(lesson, recipe, factor, seed, more)
         except FloatingPointError as error:
             failed = error
             continue
         if best is None or trained.interrupted or _rank(trained) > _rank(best):
-            best = replace(trained, recipe=recipe, factor=factor)
+            best = trained
         if trained.interrupted:
             break
     if best is None:
         raise failed
-    return replace(best,
-                   model=best.model.cpu(),
+    return replace(best, model=best.model.cpu(),
                    seconds=time.perf_counter() - start)
 
-# %% ../nbs/35_training.ipynb #c4bc7cf0
-def _rank(trained: Trained) -> tuple[float, float]:
-    "Higher is better: a low loss on the validation texts, then accuracy."
-    scores = trained.validation
-    return (-scores["loss"], scores["acc"]) if scores else (0., 0.)
+# %% ../nbs/35_training.ipynb #574337c1
+@patch(as_prop=True)
+def by_hand(self: _Epochs) -> bool:
+    "Whether there are compiled steps for this student and this optimiser."
+    recipe = self.recipe
+    if not isinstance(self.model, LinearStudent) or recipe.clip is not None:
+        return False
+    if recipe.optimizer == "adagrad":
+        one = recipe.batch_size == 1
+        return one and can_adagrad(self.model, self.lesson.loss)
+    return recipe.optimizer == "sgd" and can_sgd(self.model)
+
+@patch
+def run_compiled(self: _Epochs, epoch: int, bar: tqdm | None) -> dict[str, float]:
+    "Train for one epoch by compiled steps; its loss and scores."
+    recipe, lesson = self.recipe, self.lesson
+    order, rates = self.order(epoch), self.rates(epoch)
+    if recipe.optimizer == "adagrad":
+        value, said = adagrad_epoch(
+            self.model, lesson.tokens, lesson.loss, order, rates, lesson.labels,
+            lesson.logits, self.optimizer, epoch, bar)
+    else:
+        value, said = sgd_epoch(
+            self.model, lesson.tokens, lesson.loss, order, recipe.batch_size,
+            rates, lesson.labels, lesson.logits, epoch, bar, recipe.threads)
+    classes = self.model.config.num_labels
+    return {"loss": value, **scores(lesson.labels[order], said, classes)}
