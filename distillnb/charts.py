@@ -12,23 +12,40 @@ import numpy as np
 import pandas as pd
 
 from .metrics import METRICS
+from .pictures import COLORS
 from .significance import Bootstrap
 
 # %% ../nbs/44_charts.ipynb #efbfc1c1
-_PALETTE = [
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555",
-    "#8C564B"
-]
-_WORDS = {
-    "helps": ("#009E73", "triangle-up"), "hurts": ("#D55E00", "triangle-down"),
-    "inconclusive": ("#666666", "circle")
-}
+_MODELS = ["linear", "cnn", "bilstm", "ensemble", "tf-idf", "teacher"]
+_PALETTE = [*(COLORS[name] for name in _MODELS), COLORS["ink"], "#A0674B"]
+_SHAPES = {"helps": "triangle-up", "hurts": "triangle-down",
+           "inconclusive": "circle"}
+_INK = COLORS["ink"]  # of words and rules, legible on white and on dark
 
 WAY_DASHES = {  # lengths of line and gap, in pixels
     "distilled": [1, 0], "direct": [6, 4],
     "distilled on the same texts": [2, 3], "distilled with augmentation": [12, 2]}
 # for ways that the table does not know
 _MORE_DASHES = [[8, 2, 2, 2], [4, 2], [12, 6], [1, 3], [8, 3, 2, 3, 2, 3]]
+
+# %% ../nbs/44_charts.ipynb #9e541a12
+def _known(model: str) -> str | None:
+    'The model of the book that a name begins with: "cnn direct" is the CNN.'
+    return next((name for name in _MODELS if model == name
+                 or model.startswith((f"{name} ", f"{name},"))), None)
+
+def _colors(values: list[str]) -> alt.Scale:
+    "A colour for each value: its own, or the next that is free."
+    own = {}
+    for value in values:
+        color = COLORS.get(_known(value))
+        if color and color not in own.values():
+            own[value] = color
+    free = [color for color in _PALETTE if color not in own.values()]
+    others = [value for value in values if value not in own]
+    for place, value in enumerate(others):
+        own[value] = (free or _PALETTE)[place % len(free or _PALETTE)]
+    return alt.Scale(domain=values, range=[own[value] for value in values])
 
 # %% ../nbs/44_charts.ipynb #246c6884
 def _dashes(ways: list[str], dashes: dict[str, list] | None) -> dict[str, list]:
@@ -41,29 +58,25 @@ def _dashes(ways: list[str], dashes: dict[str, list] | None) -> dict[str, list]:
 
 # %% ../nbs/44_charts.ipynb #0cd63771
 _AXIS = {
-    "gridColor": "#eeeeee", "domainColor": "#999999", "tickColor": "#999999",
-    "titleFontWeight": "normal"
-}
-_LEGEND = alt.Legend(title=None,
-                     labelFontSize=12,
-                     symbolSize=120,
-                     symbolOpacity=1)
-
-def _colors(values: list) -> alt.Scale:
-    "A colour for each value, the first in the palette for the first"
-    return alt.Scale(
-        domain=values,
-        range=[_PALETTE[i % len(_PALETTE)] for i in range(len(values))])
+    "gridColor": _INK, "gridOpacity": .25, "domainColor": _INK,
+    "tickColor": _INK, "labelColor": _INK, "titleColor": _INK,
+    "titleFontWeight": "normal"}
+_LEGEND = alt.Legend(title=None, labelFontSize=12, labelColor=_INK,
+                     labelLimit=260, symbolSize=120, symbolOpacity=1)
+_SHAPE_LEGEND = _LEGEND.copy()  # its symbols mean a shape and no colour
+_SHAPE_LEGEND.symbolFillColor = _SHAPE_LEGEND.symbolStrokeColor = _INK
 
 def _style(chart, width: float, height: float, title: str = ""):
     """Size, title and no frame, without `configure_...`, so that charts can be
     joined"""
-    return chart.properties(width=width,
-                            height=height,
-                            view=alt.ViewBackground(strokeOpacity=0),
-                            title=alt.TitleParams(title,
-                                                  anchor="start",
-                                                  fontSize=13))
+    frame = alt.ViewBackground(strokeOpacity=0)
+    head = alt.TitleParams(title, anchor="start", fontSize=13, color=_INK)
+    return chart.properties(width=width, height=height, view=frame, title=head)
+
+def _score_scale() -> dict:
+    "An axis of shares in percent that does not start at zero, for `alt.Y`."
+    return {"title": "accuracy on test texts", "scale": alt.Scale(zero=False),
+            "axis": alt.Axis(format="%", tickCount=6, **_AXIS)}
 
 # %% ../nbs/44_charts.ipynb #e4b92296
 def _require(frame: pd.DataFrame, *columns: str) -> None:
@@ -73,19 +86,16 @@ def _require(frame: pd.DataFrame, *columns: str) -> None:
     if missing:
         raise ValueError(
             f"The table has no column {', '.join(missing)}, only "
-            f"{', '.join(map(str, frame))}: "
-            "pass the frame as it was returned")
+            f"{', '.join(map(str, frame))}: pass the frame as it was returned")
     if frame.empty:
-        raise ValueError(
-            "The table has no rows: nothing has finished yet, so there is "
-            "nothing to draw"
-        )
+        raise ValueError("The table has no rows: nothing has finished yet, so "
+                         "there is nothing to draw")
     for column in columns:
-        if frame[column].isna().any():
+        without = frame.index[frame[column].isna()]
+        if len(without):
             raise ValueError(
-                f"Column {column} has no value in row "
-                f"{frame.index[frame[column].isna()][0]}: "
-                "drop such rows or draw another column")
+                f"Column {column} has no value in row {without[0]}: drop such "
+                "rows or draw another column")
 
 # %% ../nbs/44_charts.ipynb #ba02a9de
 _LOGGED = {"accuracy": "acc"}  # metrics that a history calls otherwise
@@ -99,37 +109,50 @@ def _curve(column: str) -> tuple[str, bool]:
     part, _, name = column.partition("_")
     metrics = {_LOGGED.get(key, key): metric for key, metric in METRICS.items()}
     if part not in ("train", "test") or name not in (*metrics, "loss"):
-        raise ValueError(
-            f"metric={column!r}: choose train_ or test_ and one of "
-            f"{', '.join([*metrics, 'loss'])}"
-        )
+        raise ValueError(f"metric={column!r}: choose train_ or test_ and one of "
+                         f"{', '.join([*metrics, 'loss'])}")
     title = metrics[name].title if name in metrics else name
     share = name in _SHARES or name in metrics and "%}" in metrics[name].form
     return f"{title} on {part} texts", share
 
+# %% ../nbs/44_charts.ipynb #5c85bb1c
 def _score_axis(title: str, share: bool, values: list[float]) -> alt.Y:
     """A vertical axis that holds the values, at least two points of them, and
     does not start at zero."""
-    span, middle = max(max(values) - min(values),
-                       .02), (max(values) + min(values)) / 2
-    return alt.Y("score:Q",
-                 title=title,
-                 axis=alt.Axis(format="%" if share else "", tickCount=6, **_AXIS),
-                 scale=alt.Scale(
-                     domain=[middle - .56 * span, middle + .56 * span],
-                     zero=False,
-                     nice=False))
+    span = max(max(values) - min(values), .02)
+    middle = (max(values) + min(values)) / 2
+    ends = [middle - .56 * span, middle + .56 * span]
+    axis = alt.Axis(format="%" if share else "", tickCount=6, **_AXIS)
+    return alt.Y("score:Q", title=title, axis=axis,
+                 scale=alt.Scale(domain=ends, zero=False, nice=False))
 
 def _teacher_rule(teacher: float, share: bool) -> list[alt.Chart]:
     "A rule at the teacher's score, with the score beside."
     label = f"teacher {teacher:.1%}" if share else f"teacher {teacher:.3f}"
-    rule = alt.Chart(pd.DataFrame({"score": [teacher],
-                                   "label": [label]})).encode(y="score:Q")
-    return [
-        rule.mark_rule(color="#444444", strokeWidth=1.2),
-        rule.mark_text(align="left", dx=4, dy=-6, x=0,
-                       color="#444444").encode(text="label:N")
-    ]
+    frame = pd.DataFrame({"score": [teacher], "label": [label]})
+    rule, color = alt.Chart(frame).encode(y="score:Q"), COLORS["teacher"]
+    words = rule.mark_text(align="left", dx=4, dy=-6, x=0, color=color)
+    return [rule.mark_rule(color=color, strokeWidth=1.2),
+            words.encode(text="label:N")]
+
+# %% ../nbs/44_charts.ipynb #a0f241d1
+def _points(base: alt.Chart, ways: list[str], y: alt.Y) -> list[alt.Chart]:
+    "Points on the curves, hollow for direct students."
+    layers = []
+    for way in ways:
+        hollow = way == "direct"
+        fill = {"fill": "transparent"} if hollow else {"filled": True}
+        part = base.transform_filter(alt.datum.way == way)
+        layers.append(part.mark_point(size=36, opacity=1, **fill).encode(y=y))
+    return layers
+
+def _band(base: alt.Chart, epochs: int) -> alt.Chart:
+    "From the worst seed to the best: an area, or strokes for a single epoch."
+    if epochs > 1:
+        band = base.mark_area(opacity=.2)
+    else:
+        band = base.mark_rule(opacity=.35, strokeWidth=7)
+    return band.encode(y=alt.Y("low:Q"), y2="high:Q", detail="way:N")
 
 # %% ../nbs/44_charts.ipynb #51d362b0
 def learning_curves(
@@ -150,40 +173,53 @@ def learning_curves(
     _require(history, "epoch", "student", "way", "seed", metric)
     data = history.groupby(["student", "way", "epoch"], sort=False)[metric]
     data = data.agg(score="mean", low="min", high="max").reset_index()
+    students = list(dict.fromkeys(data["student"]))
+    patterns = _dashes(list(dict.fromkeys(data["way"])), dashes)
 
-    students, ways = list(dict.fromkeys(data["student"])), list(
-        dict.fromkeys(data["way"]))
-    patterns = _dashes(ways, dashes)
     color = alt.Color("student:N", scale=_colors(students), legend=_LEGEND)
-    dash = alt.StrokeDash("way:N",
-                          scale=alt.Scale(domain=[*patterns],
-                                          range=[*patterns.values()]),
-                          legend=_LEGEND)
-    y = _score_axis(
-        title, share,
-        [*data["low"], *data["high"], *([] if teacher is None else [teacher])])
-    x = alt.X("epoch:O",
-              axis=alt.Axis(labelAngle=0,
-                            labelOverlap=True,
-                            labelSeparation=5,
-                            **_AXIS))
+    dash = alt.StrokeDash("way:N", legend=_LEGEND, scale=alt.Scale(
+        domain=[*patterns], range=[*patterns.values()]))
+    values = [*data["low"], *data["high"], teacher]
+    y = _score_axis(title, share, [v for v in values if v is not None])
+    x = alt.X("epoch:O", axis=alt.Axis(labelAngle=0, labelOverlap=True,
+                                       labelSeparation=5, **_AXIS))
     base = alt.Chart(data).encode(x=x, color=color)
-
-    layers = [base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash)]
-    for way in patterns:
-        fill = {"fill": "white"} if way == "direct" else {"filled": True}
-        part = base.transform_filter(alt.datum.way == way)
-        layers.append(part.mark_point(size=36, opacity=1, **fill).encode(y=y))
+    layers = [base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash),
+              *_points(base, [*patterns], y)]
     if history["seed"].nunique() > 1:
-        several = data["epoch"].nunique() > 1
-        band = base.mark_area(
-            opacity=.14) if several else base.mark_rule(opacity=.3, strokeWidth=7)
-        layers.insert(0, band.encode(y=alt.Y("low:Q"),
-                                     y2="high:Q",
-                                     detail="way:N"))
+        layers.insert(0, _band(base, data["epoch"].nunique()))
     if teacher is not None:
         layers += _teacher_rule(teacher, share)
     return _style(alt.layer(*layers), 480, 270)
+
+# %% ../nbs/44_charts.ipynb #bffef097
+_SHADES = ["#d5e4f0", "#08458c"]  # of a share of zero and of one
+_DARK = .61  # the share from which white digits are the more legible
+
+def _check_ids(y_true: np.ndarray, pred: np.ndarray, names: list[str]) -> None:
+    "Raise `ValueError` for ids without a name."
+    if y_true.ndim != 1 or y_true.shape != pred.shape or not len(y_true):
+        raise ValueError(
+            f"Labels have shape {y_true.shape}, predictions {pred.shape}: "
+            "give one class id of each for every text")
+    if len(set(names)) < len(names):
+        raise ValueError(f"The class names {', '.join(names)} are not all "
+                         "different: rename one")
+    ids = np.concatenate([y_true, pred])
+    if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= len(names):
+        raise ValueError(
+            f"Class ids must be whole numbers between 0 and {len(names) - 1}, "
+            f"one for each of the names {', '.join(names)}")
+
+def _confusions(y_true: np.ndarray, pred: np.ndarray,
+                names: list[str]) -> pd.DataFrame:
+    "A row a pair of classes: how many texts, and their share of the true class."
+    k = len(names)
+    counts = np.bincount(y_true.astype(int) * k + pred, minlength=k * k)
+    counts = counts.reshape(k, k)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return pd.DataFrame({"true": np.repeat(names, k), "predicted": names * k,
+                         "share": shares.ravel(), "texts": counts.ravel()})
 
 # %% ../nbs/44_charts.ipynb #0eb6923e
 def confusion_heatmap(
@@ -195,53 +231,30 @@ def confusion_heatmap(
     """Share of each true class (rows) predicted as each class (columns).
 
     Raises `ValueError` for ids without a name."""
-    y_true, pred, names, k = np.asarray(y_true), np.asarray(pred), list(
-        names), len(names)
-    if y_true.ndim != 1 or y_true.shape != pred.shape or not len(y_true):
-        raise ValueError(
-            f"Labels have shape {y_true.shape}, predictions {pred.shape}: "
-            "give one class id of each for every text")
-    if len(set(names)) < k:
-        raise ValueError(
-            f"The class names {', '.join(names)} are not all different: rename "
-            "one"
-        )
-    ids = np.concatenate([y_true, pred])
-    if ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= k:
-        raise ValueError(
-            f"Class ids must be whole numbers between 0 and {k - 1}, "
-            f"one for each of the names {', '.join(names)}")
-
-    counts = np.bincount(y_true.astype(int) * k + pred,
-                         minlength=k * k).reshape(k, k)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    data = pd.DataFrame({"true": np.repeat(names, k), "predicted": names * k,
-                         "share": shares.ravel(), "texts": counts.ravel()})
+    y_true, pred, names = np.asarray(y_true), np.asarray(pred), list(names)
+    _check_ids(y_true, pred, names)
+    k = len(names)
     side = min(max(150, 62 * k), 480)
     slanted = max(map(len, names)) * 6.5 > side / k
-    base = alt.Chart(data).encode(x=alt.X("predicted:N",
-                                          sort=names,
-                                          axis=alt.Axis(
-                                              labelAngle=-35 if slanted else 0,
-                                              labelLimit=160,
-                                              **_AXIS)),
-                                  y=alt.Y("true:N",
-                                          sort=names,
-                                          axis=alt.Axis(labelLimit=160, **_AXIS)))
-    cells = base.mark_rect(stroke="white").encode(
-        color=alt.Color("share:Q",
-                        legend=None,
-                        scale=alt.Scale(range=["#f3f7fb", "#08458c"],
-                                        interpolate="rgb",
-                                        domain=[0, 1])),
-        tooltip=["true", "predicted", "texts"])
-    ink = alt.condition("datum.share > .65", alt.value("white"),
+    places = alt.Scale(paddingInner=.03)
+    axes = {"labelLimit": 160, **_AXIS, "domain": False, "ticks": False}
+    x = alt.X("predicted:N", sort=names, title="predicted class", scale=places,
+              axis=alt.Axis(labelAngle=-35 if slanted else 0, **axes))
+    y = alt.Y("true:N", sort=names, title="true class", scale=places,
+              axis=alt.Axis(**axes))
+    base = alt.Chart(_confusions(y_true, pred, names)).encode(x=x, y=y)
+    color = alt.Color("share:Q", legend=None, scale=alt.Scale(
+        range=_SHADES, interpolate="rgb", domain=[0, 1]))
+    there = alt.condition("datum.texts > 0", alt.value(1), alt.value(.12))
+    cells = base.mark_rect().encode(color=color, opacity=there,
+                                    tooltip=["true", "predicted", "texts"])
+    ink = alt.condition(f"datum.share > {_DARK}", alt.value("white"),
                         alt.value("#222222"))
     digits = base.transform_filter("datum.texts > 0").mark_text(
-        fontSize=min(13, .3 * side / k)).encode(text=alt.Text("share:Q",
-                                                              format=".0%"),
-                                                color=ink)
-    return _style(cells + digits, side, side * .72, title)
+        fontSize=min(13, .3 * side / k))
+    text = alt.Text("share:Q", format=".0%")
+    return _style(cells + digits.encode(text=text, color=ink), side, side * .72,
+                  title)
 
 # %% ../nbs/44_charts.ipynb #80bed3a4
 def _bins(
@@ -251,13 +264,32 @@ def _bins(
     """A histogram whose bins are a whole number of the values' smallest step
     wide, with edges between values."""
     gaps = np.diff(np.sort(values))
-    # what is smaller is floating point error, not a step
-    gaps = gaps[gaps > 1e-7]
+    gaps = gaps[gaps > 1e-7]  # what is smaller is floating point error, not a step
     step, span = gaps.min() if len(gaps) else .05, np.ptp(values)
     width = step * np.ceil((span / step + 1) / most - 1e-6)
     bins = int((span + step / 2) / width + 1e-6) + 1
-    return np.histogram(values,
-                        values.min() - step / 2 + width * np.arange(bins + 1))
+    edges = values.min() - step / 2 + width * np.arange(bins + 1)
+    return np.histogram(values, edges)
+
+# %% ../nbs/44_charts.ipynb #dccf75e3
+def _interval_band(result: Bootstrap) -> alt.Chart:
+    "The interval, in points."
+    part = f"{result.confidence:.0%} interval"
+    band = pd.DataFrame({"low": [100 * result.low], "high": [100 * result.high],
+                         "part": [part]})
+    color = alt.Color("part:N", legend=_LEGEND,
+                      scale=alt.Scale(domain=[part], range=[_INK]))
+    return alt.Chart(band).mark_rect(opacity=.25).encode(
+        x="low:Q", x2="high:Q", color=color)
+
+def _difference_rules(difference: float) -> alt.Chart:
+    "Rules at the observed difference, and at none."
+    kinds = ["observed", "no difference"]
+    rules = pd.DataFrame({"x": [0, 100 * difference], "rule": kinds[::-1]})
+    dash = alt.StrokeDash("rule:N", legend=_LEGEND, scale=alt.Scale(
+        domain=kinds, range=[[1, 0], [5, 4]]))
+    return alt.Chart(rules).mark_rule(strokeWidth=1.8, color=_INK).encode(
+        x="x:Q", strokeDash=dash)
 
 # %% ../nbs/44_charts.ipynb #207853ca
 def bootstrap_histogram(
@@ -267,46 +299,22 @@ def bootstrap_histogram(
     """Resampled differences in points (x 100), their interval as a band, the
     observed difference and zero as rules."""
     heights, edges = _bins(100 * np.asarray(result.samples))
-    interval = f"{result.confidence:.0%} interval"
-    band = pd.DataFrame({
-        "low": [100 * result.low], "high": [100 * result.high],
-        "part": [interval]
-    })
     bars = pd.DataFrame(
         {"from": edges[:-1], "to": edges[1:], "resamples": heights})
-    rules = pd.DataFrame({
-        "x": [0, 100 * result.difference], "rule": ["no difference", "observed"]
-    })
     ends = min(edges[0], 0), max(edges[-1], 0)
     margin = .04 * (ends[1] - ends[0]) if len(heights) > 1 else 1
-    x = alt.X("from:Q",
-              bin="binned",
+    x = alt.X("from:Q", bin="binned",
               title=f"difference, points of {METRICS[result.metric].title}",
               axis=alt.Axis(tickCount=7, labelFlush=False, **_AXIS),
               scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin],
                               nice=False))
-    color = alt.Color("part:N",
-                      scale=alt.Scale(domain=[interval], range=["#bcdcf3"]),
-                      legend=_LEGEND)
-    dash = alt.StrokeDash("rule:N",
-                          legend=_LEGEND,
-                          scale=alt.Scale(domain=["observed", "no difference"],
-                                          range=[[1, 0], [5, 4]]))
-    layers = [
-        alt.Chart(band).mark_rect(opacity=.5).encode(x="low:Q",
-                                                     x2="high:Q",
-                                                     color=color),
-        alt.Chart(bars).mark_bar(color="#0072B2", opacity=.75).encode(
-            x=x,
-            x2="to:Q",
-            y=alt.Y("resamples:Q",
-                    title="resampled test sets",
-                    axis=alt.Axis(tickCount=4, **_AXIS))),
-        alt.Chart(rules).mark_rule(strokeWidth=1.8,
-                                   color="#222222").encode(x="x:Q",
-                                                           strokeDash=dash)
-    ]
-    return _style(alt.layer(*layers), 400, 180, title)
+    y = alt.Y("resamples:Q", title="resampled test sets",
+              axis=alt.Axis(tickCount=4, **_AXIS))
+    drawn = alt.Chart(bars).mark_bar(color=COLORS["linear"], opacity=.55).encode(
+        x=x, x2="to:Q", y=y)
+    layers = alt.layer(_interval_band(result), drawn,
+                       _difference_rules(result.difference))
+    return _style(layers, 400, 180, title)
 
 # %% ../nbs/44_charts.ipynb #b2a885a4
 def difference_intervals(
@@ -316,40 +324,55 @@ def difference_intervals(
 ) -> alt.LayerChart:
     """A point and an interval a comparison, in points; colour and shape by word.
     `ValueError` for an unknown word."""
-    _require(frame, "label", "difference", "low", "high", "word")
-    unknown = set(frame["word"]) - set(_WORDS)
+    figures = ["difference", "low", "high"]
+    _require(frame, "label", *figures, "word")
+    unknown = set(frame["word"]) - set(_SHAPES)
     if unknown:
         raise ValueError(
-            f"word={unknown.pop()!r}: choose one of {', '.join(_WORDS)}")
-    data = frame[["label", "word"]].assign(
-        **
-        {column: 100 * frame[column] for column in ("difference", "low", "high")})
-    words = [word for word in _WORDS if word in set(data["word"])]
+            f"word={unknown.pop()!r}: choose one of {', '.join(_SHAPES)}")
+    data = frame[["label", "word", *figures]].copy()
+    data[figures] *= 100
+    words = [word for word in _SHAPES if word in set(data["word"])]
+    color = alt.Color("word:N", legend=_LEGEND, scale=alt.Scale(
+        domain=words, range=[COLORS[word] for word in words]))
+    shape = alt.Shape("word:N", legend=_LEGEND, scale=alt.Scale(
+        domain=words, range=[_SHAPES[word] for word in words]))
     ends = min(data["low"].min(), 0), max(data["high"].max(), 0)
     margin = .06 * (ends[1] - ends[0]) or .5
-    colors, shapes = zip(*(_WORDS[word] for word in words))
-    color = alt.Color("word:N",
-                      scale=alt.Scale(domain=words, range=list(colors)),
-                      legend=_LEGEND)
-    shape = alt.Shape("word:N",
-                      scale=alt.Scale(domain=words, range=list(shapes)),
-                      legend=_LEGEND)
-    x = alt.X("low:Q",
-              title="distilled minus direct, points of accuracy",
+    x = alt.X("low:Q", title="distilled minus direct, points of accuracy",
               axis=alt.Axis(tickCount=7, **_AXIS),
               scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin],
                               nice=False))
-    y = alt.Y("label:N",
-              sort=None,
-              title=None,
+    y = alt.Y("label:N", sort=None, title=None,
               axis=alt.Axis(labelLimit=170, **_AXIS))
     base = alt.Chart(data).encode(y=y, color=color)
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(
-        color="#222222", strokeDash=[5, 4]).encode(x="x:Q")
-    points = base.mark_point(filled=True, size=90,
-                             opacity=1).encode(x="difference:Q", shape=shape)
+        color=_INK, strokeDash=[5, 4]).encode(x="x:Q")
     intervals = base.mark_rule(strokeWidth=2.4).encode(x=x, x2="high:Q")
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(
+        x="difference:Q", shape=shape)
     return _style(zero + intervals + points, 380, max(60, 30 * len(data)))
+
+# %% ../nbs/44_charts.ipynb #be4195a6
+def _marks(teacher: float | None, keep: float | None) -> list[tuple[float, str]]:
+    "Accuracies to measure by, with their words."
+    if teacher is None:
+        return []
+    kept = [] if keep is None else [(keep * teacher, f"{keep:.1%} of it")]
+    return [(teacher, f"teacher {teacher:.1%}"), *kept]
+
+def _mark_rules(marks: list[tuple[float, str]]) -> list[alt.Chart]:
+    "Rules at these accuracies, the first one solid."
+    layers, color = [], COLORS["teacher"]
+    for place, (value, label) in enumerate(marks):
+        frame = pd.DataFrame({"accuracy": [value], "label": [label]})
+        rule = alt.Chart(frame).encode(x="accuracy:Q")
+        words = rule.mark_text(align="right", dx=-4, y=8 + 13 * place,
+                               color=color, fontSize=11)
+        dash = [5, 4] if place else [1, 0]
+        layers += [rule.mark_rule(color=color, strokeDash=dash),
+                   words.encode(text="label:N")]
+    return layers
 
 # %% ../nbs/44_charts.ipynb #14e566a2
 def ladder(
@@ -364,53 +387,56 @@ def ladder(
 
     Raises `ValueError` for what it can't draw."""
     _require(frame, "rung", "accuracy", "low", "high")
-    data, rungs = frame.assign(student=frame.get("student", "")), list(
-        dict.fromkeys(frame["rung"]))
+    data = frame.assign(student=frame.get("student", ""))
+    rungs = list(dict.fromkeys(frame["rung"]))
     students = list(dict.fromkeys(data["student"]))
-    rules = [] if teacher is None else [(teacher, f"teacher {teacher:.1%}")]
-    rules += [] if teacher is None or keep is None else [(keep * teacher,
-                                                          f"{keep:.1%} of it")]
-    values = [*data["low"], *data["high"], *(value for value, _ in rules)]
+    marks = _marks(teacher, keep)
+    values = [*data["low"], *data["high"], *(value for value, _ in marks)]
     margin = max(.06 * (max(values) - min(values)), .005)
-    x = {
-        "title": "accuracy on test texts", "axis": alt.Axis(format="%",
-                                                            tickCount=7,
-                                                            **_AXIS),
-        "scale": alt.Scale(domain=[min(values) - margin,
-                                   max(values) + margin],
-                           nice=False)
-    }
-    color = alt.Color("student:N",
-                      legend=_LEGEND if len(students) > 1 else None,
-                      scale=_colors(students))
-    y = alt.Y("rung:N",
-              sort=rungs,
-              title=None,
+    ends = [min(values) - margin, max(values) + margin]
+    x = {"title": "accuracy on test texts",
+         "axis": alt.Axis(format="%", tickCount=7, **_AXIS),
+         "scale": alt.Scale(domain=ends, nice=False)}
+    color = alt.Color("student:N", scale=_colors(students),
+                      legend=_LEGEND if len(students) > 1 else None)
+    y = alt.Y("rung:N", sort=rungs, title=None,
               axis=alt.Axis(labelLimit=260, **_AXIS))
-    base = alt.Chart(data).encode(y=y,
-                                  color=color,
-                                  yOffset=alt.YOffset("student:N", sort=students))
-    layers = [
-        base.mark_rule(strokeWidth=2.4).encode(x=alt.X("low:Q", **x),
-                                               x2="high:Q"),
-        base.mark_point(filled=True, size=75,
-                        opacity=1).encode(x=alt.X("accuracy:Q", **x))
-    ]
-    for position, (value, label) in enumerate(rules):
-        rule = alt.Chart(pd.DataFrame({"accuracy": [value],
-                                       "label": [label]})).encode(x="accuracy:Q")
-        words = rule.mark_text(align="right",
-                               dx=-4,
-                               y=8 + 13 * position,
-                               color="#444444",
-                               fontSize=11)
-        layers.append(
-            rule.mark_rule(color="#444444",
-                           strokeDash=[5, 4] if position else [1, 0]))
-        layers.append(words.encode(text="label:N"))
-    return _style(alt.layer(*layers), 430,
-                  max(70,
-                      len(rungs) * max(28, 15 * len(students))))
+    offset = alt.YOffset("student:N", sort=students)
+    base = alt.Chart(data).encode(y=y, color=color, yOffset=offset)
+    intervals = base.mark_rule(strokeWidth=2.4)
+    points = base.mark_point(filled=True, size=75, opacity=1)
+    layers = [intervals.encode(x=alt.X("low:Q", **x), x2="high:Q"),
+              points.encode(x=alt.X("accuracy:Q", **x)), *_mark_rules(marks)]
+    height = len(rungs) * max(28, 15 * len(students))
+    return _style(alt.layer(*layers), 430, max(70, height))
+
+# %% ../nbs/44_charts.ipynb #4e7dda8a
+def _taught(model: str) -> tuple[str, str]:
+    'Student and way in the name of a model: "cnn direct"; either may be empty.'
+    if student := _known(model):
+        return student, model.removeprefix(student).lstrip(" ,")
+    for way in sorted(WAY_DASHES, key=len, reverse=True):
+        if f" {model}".endswith(f" {way}"):
+            return model.removesuffix(way).rstrip(), way
+    return model, ""
+
+# %% ../nbs/44_charts.ipynb #9e1a8599
+def _told_apart(models: pd.Series) -> dict:
+    "Colour by student and dash by way, for `encode`; data need both as columns."
+    names = [_taught(model) for model in dict.fromkeys(models)]
+    students = list(dict.fromkeys(student for student, _ in names))
+    ways = list(dict.fromkeys(way for _, way in names))
+    patterns = _dashes([way for way in ways if way], None)
+    if "" in ways:
+        patterns = {"": [1, 0]} | patterns
+    shown = _LEGEND.copy()
+    shown.values = [way for way in patterns if way]
+    color = alt.Color("student:N", scale=_colors(students),
+                      legend=_LEGEND if students != [""] else None)
+    dash = alt.StrokeDash("way:N", legend=shown if shown.values else None,
+                          scale=alt.Scale(domain=[*patterns],
+                                          range=[*patterns.values()]))
+    return {"color": color, "strokeDash": dash}
 
 # %% ../nbs/44_charts.ipynb #1c2afa90
 def growth_curve(
@@ -420,28 +446,23 @@ def growth_curve(
     """Accuracy with its interval as a band against a number of texts, a line a
     model. Raises `ValueError`."""
     _require(frame, "model", "texts", "accuracy", "low", "high")
-    models = list(dict.fromkeys(frame["model"]))
+    names = [_taught(model) for model in frame["model"]]
+    data = frame.assign(student=[student for student, _ in names],
+                        way=[way for _, way in names])
     ticks = sorted(set(frame["texts"]))
     kind = "linear" if min(ticks) <= 0 else "log"
-    x = alt.X("texts:Q",
-              title=title,
-              scale=alt.Scale(type=kind, domain=[ticks[0], ticks[-1]],
-                              nice=False),
-              axis=alt.Axis(values=ticks, labelOverlap=True, format=",d",
-                            **_AXIS))
-    legend = alt.Legend(title=None,
-                        labelFontSize=12,
-                        labelLimit=260,
-                        symbolOpacity=1)
-    color = alt.Color("model:N", legend=legend, scale=_colors(models))
-    base = alt.Chart(frame).encode(x=x, color=color)
-    y = {"title": "accuracy on test texts", "scale": alt.Scale(zero=False)}
-    band = base.mark_area(opacity=.15).encode(y=alt.Y("low:Q", **y), y2="high:Q")
-    line = base.mark_line(
-        strokeWidth=2.2,
-        point=alt.OverlayMarkDef(size=40, opacity=1)).encode(y=alt.Y(
-            "accuracy:Q", axis=alt.Axis(format="%", tickCount=6, **_AXIS), **y))
-    return _style(band + line, 440, 250)
+    scale = alt.Scale(type=kind, domain=[ticks[0], ticks[-1]], nice=False)
+    axis = alt.Axis(values=ticks, labelOverlap=True, format=",d", **_AXIS)
+    x = alt.X("texts:Q", title=title, scale=scale, axis=axis)
+    told = _told_apart(frame["model"])
+    base = alt.Chart(data).encode(x=x, color=told["color"], detail="model:N")
+    band = base.mark_area(opacity=.2).encode(
+        y=alt.Y("low:Q", **_score_scale()), y2="high:Q")
+    y = alt.Y("accuracy:Q", **_score_scale())
+    line = base.mark_line(strokeWidth=2.2).encode(y=y,
+                                                  strokeDash=told["strokeDash"])
+    points = base.mark_point(size=40, opacity=1, filled=True).encode(y=y)
+    return _style(band + line + points, 440, 250)
 
 # %% ../nbs/44_charts.ipynb #09759643
 def reliability_chart(
@@ -453,30 +474,22 @@ def reliability_chart(
     diagonal. Raises `ValueError`."""
     _require(frame, "confidence", "accuracy", "accuracy_low", "accuracy_high",
              "model")
+    least = min(frame["confidence"].min(), frame["accuracy"].min())
+    low = np.floor(10 * least) / 10
+    share = {"scale": alt.Scale(domain=[low, 1], nice=False),
+             "axis": alt.Axis(format="%", tickCount=6, **_AXIS)}
     models = list(dict.fromkeys(frame["model"]))
-    low = np.floor(
-        10 * min(frame["confidence"].min(), frame["accuracy"].min())) / 10
-    scale = alt.Scale(domain=[low, 1], nice=False)
-    axis = alt.Axis(format="%", tickCount=6, **_AXIS)
-    color = alt.Color("model:N",
-                      legend=alt.Legend(title=None,
-                                        labelFontSize=12,
-                                        labelLimit=260),
-                      scale=_colors(models))
-    base = alt.Chart(frame).encode(x=alt.X("confidence:Q", scale=scale,
-                                           axis=axis),
-                                   color=color)
-    ends = base.mark_rule(opacity=.5, clip=True).encode(y=alt.Y("accuracy_low:Q",
-                                                                scale=scale,
-                                                                axis=axis,
-                                                                title="accuracy"),
-                                                        y2="accuracy_high:Q")
+    color = alt.Color("model:N", legend=_LEGEND, scale=_colors(models))
+    x = alt.X("confidence:Q", **share)
+    base = alt.Chart(frame).encode(x=x, color=color)
+    ends = base.mark_rule(opacity=.5, clip=True).encode(
+        y=alt.Y("accuracy_low:Q", title="accuracy", **share),
+        y2="accuracy_high:Q")
     line = base.mark_line(point=alt.OverlayMarkDef(size=40, opacity=1)).encode(
-        y=alt.Y("accuracy:Q", scale=scale, axis=axis))
-    corners = alt.Chart(
-        pd.DataFrame({"confidence": [low, 1], "accuracy": [low, 1]}))
-    diagonal = corners.mark_line(color="#999999", strokeDash=[4, 4]).encode(
-        x="confidence:Q", y=alt.Y("accuracy:Q", scale=scale))
+        y=alt.Y("accuracy:Q", **share))
+    corners = pd.DataFrame({"confidence": [low, 1], "accuracy": [low, 1]})
+    diagonal = alt.Chart(corners).mark_line(color=_INK, strokeDash=[4, 4]).encode(
+        x=x, y=alt.Y("accuracy:Q", **share))
     return _style(alt.layer(diagonal, ends, line), 300, 260)
 
 # %% ../nbs/44_charts.ipynb #3737c433
@@ -489,30 +502,46 @@ def cascade_chart(
 ) -> alt.LayerChart:
     """Accuracy with its interval as a band against the teacher's share of texts,
     or the time. Raises `ValueError`."""
-    if against not in ("share", "ms"):
+    titles = {"share": ("texts that the teacher answers", "%"),
+              "ms": ("milliseconds a text", ",.1f")}
+    if against not in titles:
         raise ValueError(f"against={against!r}: choose share or ms")
     _require(frame, "share", "accuracy", "low", "high", "at_random", against)
     data = frame.assign(model=frame.get("model", "cascade"))
     models = list(dict.fromkeys(data["model"]))
-    color = alt.Color("model:N",
-                      legend=_LEGEND if len(models) > 1 else None,
-                      scale=_colors(models))
-    title, form = {
-        "share": ("texts that the teacher answers", "%"),
-        "ms": ("milliseconds a text", ",.1f")
-    }[against]
-    x = alt.X(f"{against}:Q",
-              title=title,
+    color = alt.Color("model:N", scale=_colors(models),
+                      legend=_LEGEND if len(models) > 1 else None)
+    title, form = titles[against]
+    x = alt.X(f"{against}:Q", title=title,
               axis=alt.Axis(format=form, tickCount=6, **_AXIS))
-    y = {"title": "accuracy on test texts", "scale": alt.Scale(zero=False),
-         "axis": alt.Axis(format="%", tickCount=6, **_AXIS)}
+    y = _score_scale()
     base = alt.Chart(data).encode(x=x, color=color)
-    band = base.mark_area(opacity=.15).encode(y=alt.Y("low:Q", **y), y2="high:Q")
+    band = base.mark_area(opacity=.2).encode(y=alt.Y("low:Q", **y), y2="high:Q")
     random = base.mark_line(strokeDash=[5, 4]).encode(y=alt.Y("at_random:Q", **y))
-    line = base.mark_line(strokeWidth=2.2,
-                          point=alt.OverlayMarkDef(size=30, opacity=1))
-    return _style(band + random + line.encode(y=alt.Y("accuracy:Q", **y)), 440,
-                  250)
+    points = alt.OverlayMarkDef(size=30, opacity=1)
+    line = base.mark_line(strokeWidth=2.2, point=points).encode(
+        y=alt.Y("accuracy:Q", **y))
+    return _style(band + random + line, 440, 250)
+
+# %% ../nbs/44_charts.ipynb #0b097373
+def _time_axis(data: pd.DataFrame) -> dict:
+    "A logarithmic axis that holds all times, for `alt.X`."
+    ends = np.log10([data["p50_ms"].min(), data["p95_ms"].max()])
+    domain = [float(10 ** (ends[0] - .25)), float(10 ** (ends[1] + .25))]
+    ticks = [10.0 ** power for power in range(-3, 5)]
+    return {"scale": alt.Scale(type="log", domain=domain, nice=False),
+            "axis": alt.Axis(values=ticks, format="~g", **_AXIS),
+            "title": "milliseconds for one text"}
+
+def _place(data: pd.DataFrame, forms: list[str], threads: list[str]) -> dict:
+    "Where a form stands: at its accuracy, or below the others."
+    if threads:
+        axis = alt.Axis(labelLimit=200, **_AXIS)
+        return {"y": alt.Y("form:N", sort=forms, title=None, axis=axis),
+                "yOffset": alt.YOffset("threads:N", sort=threads)}
+    ends = [data["accuracy"].min() - .01, data["accuracy"].max() + .01]
+    y = _score_scale() | {"scale": alt.Scale(domain=ends, nice=False)}
+    return {"y": alt.Y("accuracy:Q", **y)}
 
 # %% ../nbs/44_charts.ipynb #69bb8751
 def latency_chart(
@@ -527,48 +556,17 @@ def latency_chart(
     data = frame.assign(threads=frame["threads"].map(
         lambda count: f"{count} thread" + "s" * (count > 1)))
     scored = "accuracy" in frame and frame["accuracy"].notna().all()
-    forms, threads = list(dict.fromkeys(data["form"])), list(
-        dict.fromkeys(data["threads"]))
-    ends = np.log10([data["p50_ms"].min(), data["p95_ms"].max()])
-    scale = alt.Scale(
-        type="log",
-        domain=[float(10**(ends[0] - .25)),
-                float(10**(ends[1] + .25))],
-        nice=False)
-    axis = alt.Axis(values=[10.0**power for power in range(-3, 5)],
-                    format="~g",
-                    **_AXIS)
-    color = alt.Color("form:N",
-                      scale=_colors(forms),
+    forms = list(dict.fromkeys(data["form"]))
+    threads = list(dict.fromkeys(data["threads"]))
+    color = alt.Color("form:N", scale=_colors(forms),
                       legend=_LEGEND if scored else None)
     shapes = alt.Scale(domain=threads, range=["circle", "diamond"][:len(threads)])
-    shape = alt.Shape("threads:N",
-                      scale=shapes,
-                      legend=_LEGEND if len(threads) > 1 else None)
-    if scored:
-        span = alt.Scale(
-            domain=[data["accuracy"].min() - .01, data["accuracy"].max() + .01],
-            nice=False)
-        percent = alt.Axis(format="%", tickCount=6, **_AXIS)
-        place = {
-            "y": alt.Y("accuracy:Q",
-                       title="accuracy on test texts",
-                       axis=percent,
-                       scale=span)
-        }
-    else:
-        place = {
-            "y": alt.Y("form:N",
-                       sort=forms,
-                       title=None,
-                       axis=alt.Axis(labelLimit=200, **_AXIS)),
-            "yOffset": alt.YOffset("threads:N", sort=threads)
-        }
-    base = alt.Chart(data).encode(color=color, **place)
-    lines = base.mark_rule(strokeWidth=2.4, opacity=.6).encode(x=alt.X(
-        "p50_ms:Q", scale=scale, axis=axis, title="milliseconds for one text"),
-                                                               x2="p95_ms:Q")
-    points = base.mark_point(filled=True, size=90, opacity=1).encode(
-        x=alt.X("p50_ms:Q", scale=scale, axis=axis), shape=shape)
-    return _style(lines + points, 430,
-                  240 if scored else max(80, 24 * len(forms) * len(threads)))
+    shape = alt.Shape("threads:N", scale=shapes,
+                      legend=_SHAPE_LEGEND if len(threads) > 1 else None)
+    place = _place(data, forms, [] if scored else threads)
+    x = alt.X("p50_ms:Q", **_time_axis(data))
+    base = alt.Chart(data).encode(color=color, x=x, **place)
+    lines = base.mark_rule(strokeWidth=2.4, opacity=.6).encode(x2="p95_ms:Q")
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(shape=shape)
+    below = max(80, 24 * len(forms) * len(threads))
+    return _style(lines + points, 430, 240 if scored else below)

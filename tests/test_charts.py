@@ -62,7 +62,7 @@ def test_direct_is_dashed_and_hollow_and_distilled_solid_and_filled():
     assert scale(chart, "strokeDash") == {"distilled": [1, 0], "direct": [6, 4]}
     points = [layer for layer in spec(chart)["layer"] if layer["mark"]["type"] == "point"]
     fills = {way: layer["mark"].get("fill") for layer in points for way in ("direct", "distilled") if f"'{way}'" in layer["transform"][0]["filter"]}
-    assert fills == {"direct": "white", "distilled": None}
+    assert fills == {"direct": "transparent", "distilled": None}
 
 
 def test_ways_of_ones_own_have_a_dash_each():
