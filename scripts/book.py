@@ -32,7 +32,7 @@ def measure(path: Path) -> dict:
                  if cell.cell_type == "markdown")
     return {"notebook": path.stem, "cells": len(cells), "lines": len(lines),
             "largest": max((len(cell.source.splitlines()) for cell in code), default=0),
-            "wide": sum(len(line) > WIDTH for line in lines), "first": first, "drawn": drawn}
+            "wide": sum(len(line) > WIDTH and not line.startswith("#|") for line in lines), "first": first, "drawn": drawn}
 
 
 def address(root: Path) -> str:
