@@ -230,7 +230,7 @@ class PromptAnswer:
             raise ValueError(f"way={self.way!r}: choose from "
                              f"{', '.join(WAYS_OF_ASKING)}, or None")
         self.letters = list(self.prompt.options.values())
-        self._books, self.failed = {}, {}
+        self._books, self._best = {}, self.way
 
 # %% ../nbs/14_prompt.ipynb #a74a4c6f
 @patch
@@ -261,7 +261,7 @@ def _asked_of(self: PromptAnswer, way: str) -> list:
 @patch(as_prop=True)
 def identity(self: PromptAnswer) -> str:
     "Key of prompt, model and settings: equal where the answers are."
-    return _digest(self._asked_of(self.way or "best"), self.prior,
+    return _digest(self._asked_of(self.way or "logprobs"), self.way, self.prior,
                    getattr(self.clean, "__qualname__", ""))
 
 # %% ../nbs/14_prompt.ipynb #4d8b1201
@@ -349,15 +349,14 @@ def _keep(self: PromptAnswer, client, text: str, way: str) -> None:
 @patch
 def _best_way(self: PromptAnswer, client, text: str) -> str:
     "The way that the endpoint allows, found with one text."
-    if self.way is None:
+    if self._best is None:
+        self._best = "logprobs"
         if not self._paid("logprobs").known:
             try:
                 self._keep(client, text, "logprobs")
             except _NoLogprobs:
-                self.way = "samples"
-                return self.way
-        self.way = "logprobs"
-    return self.way
+                self._best = "samples"
+    return self._best
 
 # %% ../nbs/14_prompt.ipynb #b342ed7f
 @patch
@@ -445,7 +444,7 @@ def estimate(
     characters: float = 4.,  # in a token, about
 ) -> dict:  # requests, tokens read and written, cost, texts known already
     "What asking would cost, without asking."
-    way = self.way or "logprobs"
+    way = self._best or "logprobs"
     texts = [self.clean(text) if self.clean else text for text in list_of_texts(texts)]
     new = [text for text in dict.fromkeys(texts)
            if _digest(text) not in self._paid(way).known]
