@@ -15,12 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
-from .card import FACTS, Facts, read_facts, save_student, student_facts, versions_used
+from .card import (FACTS, Facts, read_facts, save_student, student_facts,
+                            versions_used)
 from .data import _size
 from .embeddings import read_vectors
 from .inference import Classifier, load_student
@@ -33,24 +35,104 @@ from .significance import score, verdict
 from .student import PREFIX, Recipe, architecture
 from .tables import column_names, list_of_texts
 from .teacher import Teacher, check_answers, match_labels, to_logits
-from .tokens import refuse_no_text, token_letters, tokenize, vocabulary_size
+from .tokens import (refuse_no_text, token_letters, tokenize,
+                              vocabulary_size)
 from .training import Trained, train
 
+# %% ../nbs/52_estimator.ipynb #0e5a14d5
+class TextClassifier(ClassifierMixin, BaseEstimator):
+    """What scikit-learn's classifiers of texts share; a subclass has
+    `predict_proba`, `classes_` and `multilabel_`."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = False
+        tags.classifier_tags.multi_label = True
+        return tags
+
+# %% ../nbs/52_estimator.ipynb #a3c19c79
+@patch
+def predict(
+    self: TextClassifier,
+    X: Iterable[str],  # texts, [n]
+) -> np.ndarray:  # likeliest class [n]; zeros and ones [n, K] for several labels
+    "The answer for each text. Raises as `predict_proba` does."
+    probabilities = self.predict_proba(X)
+    if self.multilabel_:
+        return (probabilities >= .5).astype(int)
+    return self.classes_[probabilities.argmax(1)]
+
+# %% ../nbs/52_estimator.ipynb #2e846465
+class DistilledClassifier(TextClassifier):
+    """A small student of any teacher, or of labels alone, as a scikit-learn
+    classifier of texts."""
+    _inherited = _shared = None  # what a student and its direct twin share
+
+    def __init__(
+        self,
+        student: str = "ensemble",  # "linear", "cnn", or another in `STUDENTS`
+        teacher=None,  # what `any_teacher` takes; None: there are labels alone
+        *,
+        names: list[str] | None = None,  # of the teacher's columns, in order
+        gives: str | None = None,  # "probabilities" (None) or "logits"
+        multilabel: bool | None = None,  # several labels a text; None: detected
+        key: str = "text",  # column to join by, of a table of answers
+        precision: str | None = None,  # as `teacher_logits` takes it
+        max_length: int = 128,  # most tokens in a text
+        # folder for a transformers teacher's logits; None: nothing is kept
+        cache: str | Path | None = None,
+        device: str | None = None,  # "cuda", "mps", "cpu"; None: the best one
+        recipe: Recipe | None = None,  # of the training; None: that of its kind
+        epochs: int | None = None,  # passes over the texts; None: the recipe's
+        rate: float | None = None,  # learning rate; None: the recipe's
+        width: int | None = None,  # of a token's vector; None: the recipe's
+        # "teacher", a file of vectors, or "noise"; None: the recipe's
+        embeddings: str | Path | None = None,
+        loss: Loss | None = None,  # of distilling; None: what fits the teacher
+        alpha: float = 0.0,  # weight of the labels beside the teacher, 0 to 1
+        # object, folder, or "own" to train one; None: the teacher's, else "own"
+        tokenizer=None,
+        vocab_size: int = 8_000,  # entries of an own tokenizer
+        classes=None,  # the classes in order; None: detected, sorted
+        class_weight=None,  # dict {class: weight}, "balanced", or None
+        # share or number of labelled texts to set aside: they choose the epoch
+        validation: float | int = 0,
+        # factors of the rate to choose from; None: the rate as it is
+        tune: tuple[float, ...] | None = None,
+        random_state=0,  # weights, order, dropout
+    ):
+        vars(self).update({k: v for k, v in locals().items() if k != "self"})
+
+# %% ../nbs/52_estimator.ipynb #a95d7f6a
+@patch
+def __sklearn_tags__(self: DistilledClassifier):
+    tags = super(DistilledClassifier, self).__sklearn_tags__()
+    tags.target_tags.required = self.teacher is None
+    return tags
+
 # %% ../nbs/52_estimator.ipynb #a6ae5ace
-def _texts(X) -> list[str]:
-    """A list of texts. Raises `ValueError` for a table, `TypeError` for a single
-    text, a set, and what is not a text."""
+def _refuse_tables(X) -> None:
+    "Raise `ValueError` for rows with columns."
     if columns := column_names(X):
         likely = "text" if "text" in columns else columns[0][:40]
         named = ", ".join(name[:40] for name in columns[:10])
         raise ValueError(
             f"Expected a list of texts, got a {type(X).__name__} with the "
-            f"columns {named}: choose the "
-            f"column of texts, table[{likely!r}] say")
-    if (shape := getattr(X, "shape", (0,))) and len(shape) != 1:
+            f"columns {named}: choose the column of texts, table[{likely!r}] say")
+    shape = getattr(X, "shape", (0,))
+    if shape and len(shape) != 1:
         raise ValueError(
-            f"Expected a list of texts, got an array of shape {shape}: "
-            "choose the column of texts, array[:, 0] say")
+            f"Expected a list of texts, got an array of shape {shape}: choose "
+            "the column of texts, array[:, 0] say")
+
+def _texts(X) -> list[str]:
+    """A list of texts.
+
+    Raises `ValueError` for a table, `TypeError` for a single text, a set, and
+    what is not a text."""
+    _refuse_tables(X)
     texts = list_of_texts(X)
     refuse_no_text(texts)
     return texts
@@ -58,62 +140,42 @@ def _texts(X) -> list[str]:
 # %% ../nbs/52_estimator.ipynb #44ebe663
 _TAGS = (list, tuple, set, frozenset, dict, np.ndarray)  # what a label cannot be
 
+def _refuse_tags(values: np.ndarray) -> None:
+    "Raise `ValueError` for lists of labels, [n], and for names of them, [n, K]."
+    tags = [(0, values[0].tolist())] if values.dtype.kind in "US" else []
+    if values.ndim == 1 or values.shape[1] < 2:
+        tags = [(row, value) for row, value in enumerate(values.ravel().tolist())
+                if isinstance(value, _TAGS)]
+    if tags:
+        row, labels = tags[0]
+        raise ValueError(
+            f"y: text {row} has the labels {labels!r}: several labels for a text "
+            "are zeros and ones, [n, K], which "
+            "sklearn.preprocessing.MultiLabelBinarizer makes; its classes_ are "
+            "the classes= to give")
+
+# %% ../nbs/52_estimator.ipynb #092b9fec
+def _array(y) -> np.ndarray:
+    "An array; of objects where numpy would make words of numbers."
+    if not hasattr(y, "__array__"):
+        return np.asarray(list(y), dtype=object)
+    categories = isinstance(getattr(y, "dtype", None), pd.CategoricalDtype)
+    return np.asarray(y, dtype=object if categories else None)
+
 def _values(y) -> np.ndarray:
     """Labels [n], or numbers for each class [n, K].
 
     Raises `ValueError` for lists of tags, and for what has no rows."""
     if isinstance(y, (Mapping, str, set, frozenset)):
-        raise ValueError(
-            f"y is a {type(y).__name__}: give a list, an array or one column of "
-            "it, "
-            "with an entry for each text")
-    typed = hasattr(y, "__array__") and not isinstance(getattr(y, "dtype", None),
-                                                       pd.CategoricalDtype)
-    values = np.asarray(y) if typed else np.asarray(
-        y if hasattr(y, "__array__") else list(y), dtype=object)
+        raise ValueError(f"y is a {type(y).__name__}: give a list, an array or "
+                         "one column of it, with an entry for each text")
+    values = _array(y)
     if values.ndim > 1 and values.shape[1] > 1:
         values = np.array(values.tolist())
-        tags = [(0, values[0].tolist())] if values.dtype.kind in "US" else []
-    else:
-        tags = [(row, value) for row, value in enumerate(values.ravel().tolist())
-                if isinstance(value, _TAGS)]
-    if tags:
-        raise ValueError(
-            f"y: text {tags[0][0]} has the labels {tags[0][1]!r}: several labels "
-            "for a text are zeros and "
-            "ones, [n, K], which sklearn.preprocessing.MultiLabelBinarizer "
-            "makes; its classes_ are the "
-            "classes= to give")
+    _refuse_tags(values)
     return values
 
-# %% ../nbs/52_estimator.ipynb #61df8a36
-def _labels(values: np.ndarray, n: int,
-            may_miss: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct labels, sorted, and the place of each text's label among them,
-    -1 where there is none."""
-    if values.shape not in ((n,), (n, 1)):
-        raise ValueError(
-            f"{n:,} texts and labels of shape {values.shape}: give one label for "
-            "each text"
-        )
-    values = column_or_1d(values, warn=True)
-    missing = pd.isna(values)
-    if missing.any() and not may_miss:
-        raise ValueError(
-            f"Text {np.flatnonzero(missing)[0]} has no label, and there is no "
-            "teacher to give it one: "
-            "drop it, or give a teacher")
-    known = _of_one_kind(values[~missing])
-    check_classification_targets(known)
-    if known.dtype.kind == "f" and missing.any() and (known
-                                                      == known.astype(int)).all():
-        # pandas makes floats of integers where one is missing
-        known = known.astype(int)
-    classes, places = np.unique(known, return_inverse=True)
-    ids = np.full(n, -1, np.int64)
-    ids[~missing] = places
-    return classes, ids
-
+# %% ../nbs/52_estimator.ipynb #0e53c9eb
 def _of_one_kind(labels: np.ndarray) -> np.ndarray:
     """Labels with a type that numpy can sort.
 
@@ -123,11 +185,36 @@ def _of_one_kind(labels: np.ndarray) -> np.ndarray:
     words = [isinstance(label, str) for label in labels]
     if any(words) and not all(words):
         name, number = labels[words.index(True)], labels[words.index(False)]
-        raise ValueError(
-            f"The labels are of two kinds, {name!r} and {number!r}: make names "
-            "of all, or numbers"
-        )
+        raise ValueError(f"The labels are of two kinds, {name!r} and {number!r}: "
+                         "make names of all, or numbers")
     return np.array(labels.tolist())
+
+# %% ../nbs/52_estimator.ipynb #61df8a36
+def _labels(
+    values: np.ndarray,  # labels, as given
+    n: int,  # how many texts there are
+    may_miss: bool,  # whether a text may be without one
+) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct labels, sorted, and the place of each text's label among them,
+    -1 where there is none."""
+    if values.shape not in ((n,), (n, 1)):
+        raise ValueError(f"{n:,} texts and labels of shape {values.shape}: give "
+                         "one label for each text")
+    values = column_or_1d(values, warn=True)
+    missing = pd.isna(values)
+    if missing.any() and not may_miss:
+        raise ValueError(
+            f"Text {np.flatnonzero(missing)[0]} has no label, and there is no "
+            "teacher to give it one: drop it, or give a teacher")
+    known = _of_one_kind(values[~missing])
+    check_classification_targets(known)
+    if known.dtype.kind == "f" and missing.any():
+        whole = known.astype(int)  # what pandas made floats of
+        known = whole if (known == whole).all() else known
+    classes, places = np.unique(known, return_inverse=True)
+    ids = np.full(n, -1, np.int64)
+    ids[~missing] = places
+    return classes, ids
 
 # %% ../nbs/52_estimator.ipynb #f2e9aefc
 def _same_kind(names: list[str], classes: np.ndarray) -> np.ndarray:
@@ -137,111 +224,117 @@ def _same_kind(names: list[str], classes: np.ndarray) -> np.ndarray:
     if strangers := [name for name in value_of if name not in names]:
         raise ValueError(
             f"The labels {', '.join(strangers)} are not among the teacher's "
-            f"classes ({', '.join(names)}): "
-            "rename the labels, or say with names= how the teacher's columns are "
-            "called"
-        )
+            f"classes ({', '.join(names)}): rename the labels, or say with "
+            "names= how the teacher's columns are called")
+    kind = classes.dtype.type
     try:
-        return np.array([
-            value_of[name] if name in value_of else classes.dtype.type(name)
-            for name in names
-        ])
+        return np.array([value_of[name] if name in value_of else kind(name)
+                         for name in names])
     except ValueError:
         raise ValueError(
             f"The teacher's classes ({', '.join(names)}) are not of the labels' "
-            "kind "
-            f"({', '.join(value_of)}): rename the labels") from None
+            f"kind ({', '.join(value_of)}): rename the labels") from None
 
 # %% ../nbs/52_estimator.ipynb #1cde112b
 @dataclass(frozen=True, eq=False)
 class _Said:
     "Texts, and what is said of them; row i of each array is text i."
     texts: list[str]  # n of them
-    # values as the user has them, in the order of their ids, [K]
-    classes: np.ndarray
+    classes: np.ndarray  # the user's values, in the order of their ids, [K]
     labels: np.ndarray  # class ids, -1 where there is none, [n]
-    # probabilities, or zeros and ones, [n, K]; None: there are labels at most
-    soft: np.ndarray | None = None
+    soft: np.ndarray | None = None  # probabilities, or zeros and ones, [n, K]
     multilabel: bool = False  # whether a text may have several labels
-    # how often each text is seen, relative to the others, [n]; None: equally
-    # often
-    weights: np.ndarray | None = None
+    weights: np.ndarray | None = None  # how often each is seen, [n]; None: once
 
     def __getitem__(self, rows: np.ndarray) -> "_Said":
-        arrays = {
-            name: getattr(self, name) for name in ("labels", "soft", "weights")
-        }
-        part = {
-            name: None if array is None else array[rows]
-            for name, array in arrays.items()
-        }
-        return replace(self, texts=[self.texts[row] for row in rows], **part)
+        part = {"texts": [self.texts[row] for row in rows]}
+        for name in ("labels", "soft", "weights"):
+            array = getattr(self, name)
+            part[name] = None if array is None else array[rows]
+        return replace(self, **part)
 
-    @property
-    def names(self) -> list[str]:
-        return [str(value) for value in self.classes.tolist()]
+# %% ../nbs/52_estimator.ipynb #946cd12a
+@patch(as_prop=True)
+def names(self: _Said) -> list[str]:
+    "The classes as words."
+    return [str(value) for value in self.classes.tolist()]
 
-    @property
-    def labelled(self) -> np.ndarray:
-        "Rows of the texts of which something is said."
-        return np.flatnonzero(
-            self.labels >= 0) if self.soft is None else np.arange(len(self.texts))
+@patch(as_prop=True)
+def labelled(self: _Said) -> np.ndarray:
+    "Rows of the texts of which something is said."
+    if self.soft is not None:
+        return np.arange(len(self.texts))
+    return np.flatnonzero(self.labels >= 0)
 
-    @property
-    def truth(self) -> np.ndarray:
-        """Class ids [n], or zeros and ones [n, K] where a text may have several
-        labels."""
-        if self.soft is None:
-            return self.labels
-        return (self.soft
-                >= .5).astype(int) if self.multilabel else self.soft.argmax(1)
+@patch(as_prop=True)
+def truth(self: _Said) -> np.ndarray:
+    """Class ids [n], or zeros and ones [n, K] where a text may have several
+    labels."""
+    if self.soft is None:
+        return self.labels
+    if self.multilabel:
+        return (self.soft >= .5).astype(int)
+    return self.soft.argmax(1)
 
 # %% ../nbs/52_estimator.ipynb #ab07bd54
-def _matrix_said(texts: list[str], y, values: np.ndarray, own: np.ndarray | None,
-                 multilabel: bool | None) -> _Said:
+def _matrix_said(
+    texts: list[str],  # n of them
+    y,  # as given: a frame names its columns
+    values: np.ndarray,  # the same as numbers, [n, K]
+    own: np.ndarray | None,  # the classes that the user named, [K]
+    multilabel: bool | None,  # None: integers are several labels to a text
+) -> _Said:
     """Soft labels, or several for a text.
 
     Raises `ValueError` for numbers that are neither."""
     integers = values.dtype.kind in "iub"
     several = integers if multilabel is None else multilabel
-    if not integers and multilabel is None and np.isin(
-            values, (0, 1)).all() and (values.sum(1) != 1).any():
+    zeros_and_ones = np.isin(values, (0, 1)).all()
+    if (not integers and multilabel is None and zeros_and_ones
+            and (values.sum(1) != 1).any()):
         raise ValueError(
             "y has zeros and ones as floats, and floats are taken for "
-            "probabilities, which sum to 1: "
-            "for several labels to a text give integers, y.astype(int), or say "
-            "multilabel=True"
-        )
-    columns = np.array(list(y.columns)) if hasattr(y, "columns") else np.arange(
-        values.shape[1])
-    classes = columns if own is None else own
+            "probabilities, which sum to 1: for several labels to a text give "
+            "integers, y.astype(int), or say multilabel=True")
+    named = y.columns if hasattr(y, "columns") else np.arange(values.shape[1])
+    classes = np.array(list(named)) if own is None else own
     soft = check_answers(values, len(texts), len(classes), "probabilities",
                          several, "y")
     return _Said(texts, classes, np.full(len(texts), -1), soft, several)
 
-def _labels_said(texts: list[str], values: np.ndarray, own: np.ndarray | None,
-                 teacher: Teacher | None, may_miss: bool) -> _Said:
+# %% ../nbs/52_estimator.ipynb #c8d02f67
+def _labels_said(
+    texts: list[str],  # n of them
+    values: np.ndarray,  # labels as given, [n]
+    own: np.ndarray | None,  # the classes that the user named, [K]
+    teacher: Teacher | None,  # names them otherwise
+    may_miss: bool,  # whether a text may be without a label
+) -> _Said:
     """One label for each text.
 
     Raises `ValueError` for labels that are not among the classes."""
     found, ids = _labels(values, len(texts), may_miss)
-    if own is not None:
-        classes = own
-    else:
-        classes = found if teacher is None else np.unique(
-            _same_kind(teacher.names, found))
+    classes = found if own is None else own
+    if own is None and teacher is not None:
+        classes = np.unique(_same_kind(teacher.names, found))
     if strangers := set(found.tolist()) - set(classes.tolist()):
         raise ValueError(
             f"The labels {sorted(map(str, strangers))} are not in "
-            f"classes={classes.tolist()}: "
-            "add them, or drop those texts")
+            f"classes={classes.tolist()}: add them, or drop those texts")
     # the last for no label
     place = np.array([*map(classes.tolist().index, found.tolist()), -1], np.int64)
     return _Said(texts, classes, place[ids])
 
+def _nothing_said(texts: list[str], own: np.ndarray | None,
+                  teacher: Teacher) -> _Said:
+    "Texts about which only the teacher knows something."
+    classes = np.sort(np.array(teacher.names)) if own is None else own
+    return _Said(texts, classes, np.full(len(texts), -1),
+                 multilabel=teacher.multilabel)
+
 # %% ../nbs/52_estimator.ipynb #62fbefeb
-def _said(
-    estimator: "DistilledClassifier",  # with `classes` and `multilabel`
+def _said_of(
+    estimator: DistilledClassifier,  # with `classes` and `multilabel`
     texts: list[str],  # n of them
     y,  # as `fit` takes it
     teacher: Teacher | None,  # names the classes where y doesn't
@@ -253,113 +346,29 @@ def _said(
         if teacher is not None:
             raise ValueError(
                 "There are soft labels and a teacher: give one of the two")
-        said = _matrix_said(texts, y, values, own, estimator.multilabel)
-    elif teacher is not None and (values is None or values.shape[:1] ==
-                                  (len(texts), ) and pd.isna(values).all()):
-        classes = np.sort(np.array(teacher.names)) if own is None else own
-        said = _Said(texts,
-                     classes,
-                     np.full(len(texts), -1),
-                     multilabel=teacher.multilabel)
-    elif estimator.multilabel or teacher is not None and teacher.multilabel:
+        return _matrix_said(texts, y, values, own, estimator.multilabel)
+    empty = values is None or (values.shape[:1] == (len(texts),)
+                               and pd.isna(values).all())
+    if teacher is not None and empty:
+        return _nothing_said(texts, own, teacher)
+    if estimator.multilabel or teacher is not None and teacher.multilabel:
         raise ValueError(
             "A text may have several labels here, and y has one for each: leave "
-            "y out where there is "
-            "a teacher, give zeros and ones [n, K] where there is none")
-    else:
-        said = _labels_said(
-            texts, values, own, teacher, teacher is not None
-            or estimator._inherited is not None)
+            "y out where there is a teacher, give zeros and ones [n, K] where "
+            "there is none")
+    may_miss = teacher is not None or estimator._inherited is not None
+    return _labels_said(texts, values, own, teacher, may_miss)
+
+def _said(estimator: DistilledClassifier, texts: list[str], y,
+          teacher: Teacher | None) -> _Said:
+    "The same, of two classes or more. Raises `ValueError`."
+    said = _said_of(estimator, texts, y, teacher)
     if len(set(said.names)) < max(len(said.names), 2):
         raise ValueError(
             f"There is one class only ({said.names[0]}), or one twice "
-            f"({', '.join(said.names)}): "
-            "a classifier needs texts of at least two classes")
+            f"({', '.join(said.names)}): a classifier needs texts of at least "
+            "two classes")
     return said
-
-# %% ../nbs/52_estimator.ipynb #0e5a14d5
-class TextClassifier(ClassifierMixin, BaseEstimator):
-    """What scikit-learn's classifiers of texts share; a subclass has
-    `predict_proba`, `classes_` and `multilabel_`."""
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
-        tags.target_tags.required = False
-        tags.classifier_tags.multi_label = True
-        return tags
-
-    def predict(
-        self,
-        X: Iterable[str],  # texts, [n]
-    ) -> np.ndarray:  # the likeliest class [n]; zeros and ones [n, K] where there may be several
-        "The answer for each text. Raises as `predict_proba` does."
-        probabilities = self.predict_proba(X)
-        return (probabilities >= .5).astype(
-            int) if self.multilabel_ else self.classes_[probabilities.argmax(1)]
-
-# %% ../nbs/52_estimator.ipynb #2e846465
-class _Settings(TextClassifier):
-    "What a user may decide."
-
-    def __init__(
-        self,
-        # "linear", "cnn", "bilstm", "ensemble", or one that you have registered
-        student: str = "ensemble",
-        # what `any_teacher` takes; None: the labels are all there is
-        teacher=None,
-        *,
-        # classes in the order of the teacher's columns, where it cannot say
-        names: list[str] | None = None,
-        # "probabilities" or "logits", of a function or a table; None:
-        # probabilities
-        gives: str | None = None,
-        # whether a text may have several labels; None: detected
-        multilabel: bool | None = None,
-        key: str = "text",  # column to join by, of a table of answers
-        # of a transformers teacher's numbers, as `teacher_logits` takes it
-        precision: str | None = None,
-        max_length: int = 128,  # most tokens in a text
-        # folder for a transformers teacher's logits; None: nothing is kept
-        cache: str | Path | None = None,
-        # "cuda", "mps", "cpu", or None for the best there is
-        device: str | None = None,
-        # all about the student's training; None: the default of its kind
-        recipe: Recipe | None = None,
-        # passes over the texts, at most; None: the recipe's
-        epochs: int | None = None,
-        rate: float | None = None,  # learning rate; None: the recipe's
-        # numbers in a token's vector; None: the recipe's
-        width: int | None = None,
-        # "teacher", a file of vectors, or "noise"; None: the recipe's
-        embeddings: str | Path | None = None,
-        # of the distillation; None: what fits the teacher
-        loss: Loss | None = None,
-        alpha: float = 0.0,  # weight of the labels beside the teacher, 0 to 1
-        # object, folder, or "own" to train one; None: the teacher's if it has
-        # one, else "own"
-        tokenizer=None,
-        vocab_size: int = 8_000,  # entries of an own tokenizer
-        classes=None,  # the classes in order; None: detected, sorted
-        class_weight=None,  # dict {class: weight}, "balanced", or None
-        # share or number of the labelled texts to set aside: they choose the
-        # epoch
-        validation: float | int = 0,
-        # factors of the rate to choose from; None: the rate as it is
-        tune: tuple[float, ...] | None = None,
-        random_state=0,  # weights, order, dropout
-    ):
-        self.student, self.teacher, self.names, self.gives, self.multilabel = student, teacher, names, gives, multilabel
-        self.key, self.precision, self.max_length, self.cache, self.device = key, precision, max_length, cache, device
-        self.recipe, self.epochs, self.rate, self.width, self.embeddings = recipe, epochs, rate, width, embeddings
-        self.loss, self.alpha, self.tokenizer, self.vocab_size = loss, alpha, tokenizer, vocab_size
-        self.classes, self.class_weight = classes, class_weight
-        self.validation, self.tune, self.random_state = validation, tune, random_state
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = self.teacher is None
-        return tags
 
 # %% ../nbs/52_estimator.ipynb #4b540b20
 def _seed(random_state) -> int:
@@ -368,82 +377,97 @@ def _seed(random_state) -> int:
     if not isinstance(random_state, Integral):
         return int(check_random_state(random_state).randint(2 ** 31))
     if not 0 <= random_state < 2 ** 63:
-        raise ValueError(
-            f"random_state={random_state}: give a whole number from 0 to 2 ** 63 "
-            "- 1"
-        )
+        raise ValueError(f"random_state={random_state}: give a whole number from "
+                         "0 to 2 ** 63 - 1")
     return int(random_state)
 
-def _teacher(estimator: "DistilledClassifier") -> Teacher | None:
+def _teacher(estimator: DistilledClassifier) -> Teacher | None:
     """The teacher, ready to be asked.
 
     Raises `ValueError` for settings of a teacher that is not there."""
     if estimator.teacher is not None:
         words = ("names", "gives", "multilabel", "key", "max_length", "cache",
                  "precision", "device")
-        return any_teacher(estimator.teacher,
-                           **{word: getattr(estimator, word) for word in words})
+        settings = {word: getattr(estimator, word) for word in words}
+        return any_teacher(estimator.teacher, **settings)
     for name in ("names", "gives"):
         if (value := getattr(estimator, name)) is not None:
-            raise ValueError(
-                f"{name}={value!r} is about a teacher, and there is none: give "
-                "teacher=, or leave it out"
-            )
+            raise ValueError(f"{name}={value!r} is about a teacher, and there is "
+                             "none: give teacher=, or leave it out")
     return None
 
-def _recipe(estimator: "DistilledClassifier") -> Recipe:
+# %% ../nbs/52_estimator.ipynb #6990ff27
+def _recipe(estimator: DistilledClassifier) -> Recipe:
     """The recipe with the settings of this estimator.
 
     Raises `ValueError` for settings that cannot be."""
-    kind = estimator.student
-    recipe = architecture(
-        kind).recipe if estimator.recipe is None else estimator.recipe
+    kind, width, recipe = estimator.student, estimator.width, estimator.recipe
+    recipe = architecture(kind).recipe if recipe is None else recipe
     if recipe.student != kind:
         raise ValueError(
             f"student={kind!r} and a recipe for {recipe.student!r}: say "
-            f"student={recipe.student!r}, "
-            f"or begin with the recipe of architecture({kind!r})")
-    if estimator.width is not None and not estimator.width >= 1:
-        raise ValueError(
-            f"width={estimator.width}: give a whole number of 1 or more")
-    return adjusted(recipe, estimator.epochs, estimator.rate, estimator.width,
+            f"student={recipe.student!r}, or begin with the recipe of "
+            f"architecture({kind!r})")
+    if width is not None and not width >= 1:
+        raise ValueError(f"width={width}: give a whole number of 1 or more")
+    return adjusted(recipe, estimator.epochs, estimator.rate, width,
                     estimator.embeddings)
 
 # %% ../nbs/52_estimator.ipynb #13cdfb33
 class _Judges(NamedTuple):
     "Texts that choose the epoch."
     texts: list[str]  # n of them
-    # class ids [n], or zeros and ones [n, K] where a text may have several labels
-    truth: np.ndarray
+    truth: np.ndarray  # class ids [n], or zeros and ones [n, K]
 
 def _truth(classes: np.ndarray, multilabel: bool, labels, n: int,
            what: str) -> np.ndarray:
     """Labels as class ids [n], or as zeros and ones [n, K].
 
     Raises `ValueError` for what the student doesn't know."""
-    values, known = _values(labels), {
-        value: i for i, value in enumerate(classes.tolist())
-    }
+    values = _values(labels)
+    known = {value: i for i, value in enumerate(classes.tolist())}
     if values.shape != ((n, len(known)) if multilabel else (n,)):
-        wanted = f"zeros and ones [{n}, {len(known)}]" if multilabel else "one label for each"
-        raise ValueError(
-            f"{what} labels of shape {values.shape} for {n:,} texts: give "
-            f"{wanted}"
-        )
+        wanted = (f"zeros and ones [{n}, {len(known)}]" if multilabel
+                  else "one label for each")
+        raise ValueError(f"{what} labels of shape {values.shape} for {n:,} "
+                         f"texts: give {wanted}")
     if multilabel:
         return values.astype(int)
-    if strangers := sorted(
-        {str(value) for value in values.tolist() if value not in known}):
+    values = values.tolist()
+    strangers = sorted({str(value) for value in values if value not in known})
+    if strangers:
         raise ValueError(
             f"The {what} labels {', '.join(strangers[:5])} are none of the "
-            "student's classes "
-            f"({', '.join(map(str, known))}): rename them, or drop those texts")
-    return np.array([known[value] for value in values.tolist()], np.int64)
+            f"student's classes ({', '.join(map(str, known))}): rename them, or "
+            "drop those texts")
+    return np.array([known[value] for value in values], np.int64)
 
 # %% ../nbs/52_estimator.ipynb #f2342566
+def _given_judges(said: _Said, more: list[str], given: tuple) -> _Judges:
+    "Texts and labels to judge by. Raises `ValueError` for learned ones."
+    texts = _texts(given[0])
+    if common := {*texts} & {*said.texts, *more}:
+        raise ValueError(
+            f"{len(common):,} of the validation texts are also learned from, "
+            f"{min(common)[:60]!r} say: take them out of one of the two")
+    truth = _truth(said.classes, said.multilabel, given[1], len(texts),
+                   "validation")
+    return _Judges(texts, truth)
+
+def _drawn_judges(said: _Said, size: float | int, seed: int) -> _Judges:
+    "A share or number of the labelled texts. Raises `ValueError` without any."
+    rows = said.labelled
+    if not len(rows):
+        raise ValueError(
+            f"validation={size} needs labels, and no text has one: give y, or "
+            "fit(..., validation=(texts, labels))")
+    drawn = np.random.default_rng(seed).permutation(rows)
+    part = said[np.sort(drawn[:_size("validation", size, len(rows))])]
+    return _Judges(part.texts, part.truth)
+
+# %% ../nbs/52_estimator.ipynb #e0ccc03c
 def _judges(
-    # with `validation`, a share or number; a twin judges by its student's texts
-    estimator: "DistilledClassifier",
+    estimator: DistilledClassifier,  # a twin judges by its student's texts
     said: _Said,  # texts, and what is said of them
     more: list[str],  # texts without labels
     given: tuple | None,  # texts and labels to judge by, as `fit` takes them
@@ -452,35 +476,15 @@ def _judges(
     """Texts that choose the epoch.
 
     Raises `ValueError` for given ones that are also learned from."""
-    if given is None and estimator._inherited is not None:
-        return estimator._inherited.judges
+    size = estimator.validation
     if given is not None:
-        if estimator.validation:
-            raise ValueError(
-                f"validation={estimator.validation} sets texts aside, and fit is "
-                "given others: "
-                "choose one of the two")
-        texts = _texts(given[0])
-        if common := {*texts} & {*said.texts, *more}:
-            raise ValueError(
-                f"{len(common):,} of the validation texts are also learned from, "
-                f"{min(common)[:60]!r} say:"
-                " take them out of one of the two")
-        return _Judges(
-            texts,
-            _truth(said.classes, said.multilabel, given[1], len(texts),
-                   "validation"))
-    if not estimator.validation:
-        return None
-    if not len(said.labelled):
-        raise ValueError(
-            f"validation={estimator.validation} needs labels, and no text has "
-            "one: give y, "
-            "or fit(..., validation=(texts, labels))")
-    size = _size("validation", estimator.validation, len(said.labelled))
-    part = said[np.sort(
-        np.random.default_rng(seed).permutation(said.labelled)[:size])]
-    return _Judges(part.texts, part.truth)
+        if size:
+            raise ValueError(f"validation={size} sets texts aside, and fit is "
+                             "given others: choose one of the two")
+        return _given_judges(said, more, given)
+    if estimator._inherited is not None:
+        return estimator._inherited.judges
+    return _drawn_judges(said, size, seed) if size else None
 
 # %% ../nbs/52_estimator.ipynb #8367058c
 def _set_aside(said: _Said, more: list[str],
@@ -489,24 +493,19 @@ def _set_aside(said: _Said, more: list[str],
 
     `ValueError` where none is left."""
     aside = set() if judges is None else {*judges.texts}
-    rows = np.array(
-        [row for row, text in enumerate(said.texts) if text not in aside],
-        np.int64)
-    if not len(rows):
-        raise ValueError(
-            "There are no texts to learn from: give at least two, and set fewer "
-            "aside"
-        )
+    rows = [row for row, text in enumerate(said.texts) if text not in aside]
+    if not rows:
+        raise ValueError("There are no texts to learn from: give at least two, "
+                         "and set fewer aside")
+    rows = np.array(rows, np.int64)
     return said[rows], [text for text in more if text not in aside]
 
 # %% ../nbs/52_estimator.ipynb #15ee80ff
 @dataclass(frozen=True, eq=False)
 class _Shared:
     "What a student and its direct twin have in common, beside the settings."
-    # rows of the table of embeddings, as `trim_vocabulary` gives them
-    vocabulary: np.ndarray
-    # embeddings to start from, by the name that recipes use
-    vectors: dict[str, np.ndarray]
+    vocabulary: np.ndarray  # rows of embeddings, as `trim_vocabulary` gives them
+    vectors: dict[str, np.ndarray]  # embeddings to start from, by name
     judges: _Judges | None  # texts that choose the epoch
 
 # %% ../nbs/52_estimator.ipynb #e31dfd2d
@@ -519,7 +518,7 @@ def _vectors(recipe: Recipe, teacher: Teacher | None,
         return start_vectors(teacher, tokenizer)
     return {str(recipe.embeddings): read_vectors(recipe.embeddings, tokenizer)}
 
-def _allowed(estimator: "DistilledClassifier", recipe: Recipe,
+def _allowed(estimator: DistilledClassifier, recipe: Recipe,
              lesson: Lesson) -> Recipe:
     """The recipe with what this lesson allows.
 
@@ -528,14 +527,15 @@ def _allowed(estimator: "DistilledClassifier", recipe: Recipe,
     if left_out and estimator.embeddings is not None:
         raise ValueError(
             f"embeddings={estimator.embeddings!r}: {left_out[:-1]}: say "
-            "embeddings='noise', "
-            "or choose a width and a tokenizer that fit the teacher")
+            "embeddings='noise', or choose a width and a tokenizer that fit the "
+            "teacher")
     if left_out and (estimator.recipe is not None or lesson.vectors):
         warnings.warn(f"{left_out} Say embeddings='noise' to ask for that",
                       stacklevel=3)
     return recipe
 
-def _weights(estimator: "DistilledClassifier", said: _Said,
+# %% ../nbs/52_estimator.ipynb #130b13b3
+def _weights(estimator: DistilledClassifier, said: _Said,
              lesson: Lesson) -> np.ndarray | None:
     """How often each text of the lesson is seen, None where all are equal.
 
@@ -545,22 +545,32 @@ def _weights(estimator: "DistilledClassifier", said: _Said,
     weights = np.ones(len(lesson))
     if said.weights is not None:
         weights[:len(said.texts)] = said.weights
-    if estimator.class_weight is not None:
-        if said.multilabel:
-            raise ValueError(
-                "class_weight is for one label a text: use sample_weight with "
-                "several"
-            )
-        part = lesson.labelled if lesson.logits is None else np.arange(
-            len(lesson))
-        logits = None if lesson.logits is None else lesson.logits[part]
-        weights[part] *= class_weights(estimator.class_weight,
-                                       lesson.labels[part], logits, said.classes)
+    if estimator.class_weight is None:
+        return weights
+    if said.multilabel:
+        raise ValueError("class_weight is for one label a text: use "
+                         "sample_weight with several")
+    part, logits = lesson.labelled, None
+    if lesson.logits is not None:
+        part, logits = np.arange(len(lesson)), lesson.logits
+    weights[part] *= class_weights(estimator.class_weight, lesson.labels[part],
+                                   logits, said.classes)
     return weights
 
 # %% ../nbs/52_estimator.ipynb #ac14e3da
+def _loss(estimator: DistilledClassifier, said: _Said,
+          teacher: Teacher | None) -> Loss:
+    "The loss that fits what there is. Raises `ValueError` for one that can't."
+    gives = None if teacher is None else teacher.gives
+    gives = gives if said.soft is None else "probabilities"
+    loss = fitting_loss(gives, said.multilabel, estimator.loss, estimator.alpha)
+    if loss.needs_labels and (said.labels < 0).all():
+        raise ValueError(f"loss={loss} needs labels: give y, one label for each "
+                         "text")
+    return loss
+
 def _lesson(
-    estimator: "DistilledClassifier",  # with its settings
+    estimator: DistilledClassifier,  # with its settings
     said: _Said,  # texts to learn from, and what is said of them
     more: list[str],  # texts without labels, for the teacher
     teacher: Teacher | None,  # who is asked where the loss needs it
@@ -569,34 +579,29 @@ def _lesson(
     """Texts as tokens, with labels and answers in the same order.
 
     Raises `ValueError` for what is missing."""
-    gives = "probabilities" if said.soft is not None else None if teacher is None else teacher.gives
-    loss = fitting_loss(gives, said.multilabel, estimator.loss, estimator.alpha)
-    if loss.needs_labels and (said.labels < 0).all():
-        raise ValueError(
-            f"loss={loss} needs labels: give y, one label for each text")
+    loss = _loss(estimator, said, teacher)
     texts, shared = said.texts + more, estimator._inherited
     tokenizer = load_tokenizer(estimator.tokenizer, teacher, texts,
                                estimator.vocab_size)
-    vectors = _vectors(recipe, teacher,
-                       tokenizer) if shared is None else shared.vectors
+    if shared is None:
+        vocabulary, vectors = None, _vectors(recipe, teacher, tokenizer)
+    else:
+        vocabulary, vectors = shared.vocabulary, shared.vectors
     asked = teacher if loss.needs_teacher else None
     tokens, logits = tokens_and_answers(texts, tokenizer, asked, said.names,
                                         estimator.max_length)
     if said.soft is not None:
         logits = to_logits(said.soft, said.multilabel)
     labels = np.append(said.labels, np.full(len(more), -1))
-    vocabulary = None if shared is None else shared.vocabulary
     lesson = Lesson(said.names, tokens, labels, logits, loss, None, vectors,
                     vocabulary_size(tokenizer), token_letters(tokenizer),
                     vocabulary, said.multilabel)
     return replace(lesson, weights=_weights(estimator, said, lesson)), tokenizer
 
 # %% ../nbs/52_estimator.ipynb #86c2b75e
-def _read(estimator: "DistilledClassifier", X, y, sample_weight, transfer,
-          teacher: Teacher | None) -> tuple[_Said, list[str]]:
-    """What was given to `fit`: texts with what is said of them, and texts
-    without. `ValueError`, `TypeError`."""
-    texts, more = _texts(X), [] if transfer is None else _texts(transfer)
+def _refuse_idle(teacher: Teacher | None, y, texts: list[str],
+                 more: list[str]) -> None:
+    "Raise `ValueError` where there is nothing to learn, or nobody to ask."
     if not texts:
         raise ValueError("There are no texts to learn from: give at least two")
     if teacher is None and y is None:
@@ -605,186 +610,149 @@ def _read(estimator: "DistilledClassifier", X, y, sample_weight, transfer,
     if teacher is None and more:
         raise ValueError(
             "transfer= are texts for a teacher to label, and there is none: give "
-            "teacher=, "
-            "or leave them out")
+            "teacher=, or leave them out")
+
+def _read(estimator: DistilledClassifier, X, y, sample_weight, transfer,
+          teacher: Teacher | None) -> tuple[_Said, list[str]]:
+    """What was given to `fit`: texts with what is said of them, and texts
+    without. `ValueError`, `TypeError`."""
+    texts, more = _texts(X), [] if transfer is None else _texts(transfer)
+    _refuse_idle(teacher, y, texts, more)
     said = _said(estimator, texts, y, teacher)
     if sample_weight is None:
         return said, more
     weights = np.asarray(sample_weight, np.float64)
     if weights.shape not in ((len(texts),), ()):
-        raise ValueError(
-            f"sample_weight of shape {weights.shape} for {len(texts):,} texts: "
-            "give one number for each text")
+        raise ValueError(f"sample_weight of shape {weights.shape} for "
+                         f"{len(texts):,} texts: give one number for each text")
     return replace(said, weights=np.broadcast_to(weights, len(texts))), more
 
-def _factors(estimator: "DistilledClassifier",
+# %% ../nbs/52_estimator.ipynb #922a6af0
+def _factors(estimator: DistilledClassifier,
              judges: _Judges | None) -> tuple[float, ...]:
     """Factors of the rate to choose from.
 
     Raises `ValueError` where nothing could choose."""
-    if estimator.tune is None:
+    tune = estimator.tune
+    if tune is None:
         return (1.0,)
-    if not isinstance(estimator.tune, (tuple, list)):
-        raise ValueError(
-            f"tune={estimator.tune!r}: give factors of the rate, (.3, 1, 3) say, "
-            "or None"
-        )
+    if not isinstance(tune, (tuple, list)):
+        raise ValueError(f"tune={tune!r}: give factors of the rate, (.3, 1, 3) "
+                         "say, or None")
     if judges is None:
         raise ValueError(
-            f"tune={estimator.tune} needs texts that choose the rate: set some "
-            "aside with validation=.1, "
-            "or give them to fit(..., validation=(texts, labels))")
-    return tuple(estimator.tune)
+            f"tune={tune} needs texts that choose the rate: set some aside with "
+            "validation=.1, or give them to fit(..., validation=(texts, labels))")
+    return tuple(tune)
 
+# %% ../nbs/52_estimator.ipynb #f8dc92d2
 def _history(trained: Trained) -> pd.DataFrame:
     """A row for each epoch, the scores on the validation texts and which one was
     kept; without columns that are empty."""
     history = trained.history.dropna(axis=1, how="all")
     if trained.chosen_by:
-        history = history.join(
-            pd.DataFrame(list(trained.chosen_by)).add_prefix("validation_"))
+        chosen_by = pd.DataFrame(list(trained.chosen_by))
+        history = history.join(chosen_by.add_prefix("validation_"))
     return history.assign(kept=history["epoch"] == trained.kept)
 
-# %% ../nbs/52_estimator.ipynb #f8dc92d2
-def _facts(estimator: "DistilledClassifier", lesson: Lesson,
-           source: str) -> Facts:
+def _facts(estimator: DistilledClassifier, lesson: Lesson, source: str) -> Facts:
     "What is known of a student that was just fitted."
-    loss, labelled, run = lesson.loss, len(
-        lesson.labelled), estimator.trained_.run
+    loss, labelled = lesson.loss, len(lesson.labelled)
+    seed = {"seed": estimator.trained_.run.seed}
     return student_facts(estimator.classifier_,
                          teacher=source if loss.needs_teacher else "",
                          loss=str(loss),
                          texts=len(lesson) if loss.needs_teacher else labelled,
                          labelled=labelled if loss.needs_labels else 0,
-                         recipe=estimator.recipe_.settings() | {"seed": run.seed},
+                         recipe=estimator.recipe_.settings() | seed,
                          versions=versions_used(estimator.device))
 
 # %% ../nbs/52_estimator.ipynb #956f3768
-class _Fitting(_Settings):
-    "Settings, and what is found with them."
-    _inherited: _Shared | None = None  # of the student whose direct twin this is
-    _shared: _Shared | None = None  # for the direct twin
+@patch
+def fit(
+    self: DistilledClassifier,
+    X: Iterable[str],  # texts, [n]
+    y=None,  # labels [n], soft (floats) or several (integers) [n, K]; or None
+    sample_weight=None,  # how often each text is seen beside the others, [n]
+    transfer: Iterable[str] | None = None,  # more texts, for the teacher alone
+    validation: tuple | None = None,  # texts and labels that choose the epoch
+) -> DistilledClassifier:
+    """Train the student; Ctrl-C keeps the epochs that finished.
 
-    def fit(
-        self,
-        X: Iterable[str],  # texts, [n]
-        # labels [n], soft labels [n, K] (floats), several labels [n, K]
-        # (integers); None: the teacher's
-        y=None,
-        # how often each text is seen, relative to the others, [n]
-        sample_weight=None,
-        # more texts, without labels, for the teacher
-        transfer: Iterable[str] | None = None,
-        # texts and labels that choose the epoch, instead of some set aside
-        validation: tuple | None = None,
-    ) -> "DistilledClassifier":
-        """Train the student; Ctrl-C keeps the epochs that finished.
+    `ValueError`, `TypeError` for what doesn't fit."""
+    seed, recipe = _seed(self.random_state), _recipe(self)
+    teacher = _teacher(self)
+    said, more = _read(self, X, y, sample_weight, transfer, teacher)
+    judges = _judges(self, said, more, validation, seed)
+    factors = _factors(self, judges)
+    said, more = _set_aside(said, more, judges)
+    lesson, tokenizer = _lesson(self, said, more, teacher, recipe)
+    recipe = _allowed(self, recipe, lesson)
+    choosing = judges and (tokenize(judges.texts, tokenizer, self.max_length),
+                           judges.truth)
+    trained = train(lesson, recipe, seed, validation=choosing, factors=factors,
+                    device=self.device)
+    if trained.kept is None:
+        raise KeyboardInterrupt
+    trained.model.config.label_values = said.classes.tolist()
+    self._shared = _Shared(lesson.vocabulary, lesson.vectors, judges)
+    self.trained_, self.recipe_ = trained, trained.recipe
+    self.history_ = _history(trained)
+    self.classifier_ = Classifier(trained.model, tokenizer, self.max_length)
+    self.classes_, self.n_texts_ = said.classes, len(lesson)
+    source = "soft labels" if teacher is None else teacher.what
+    self.facts_ = _facts(self, lesson, source)
+    return self
 
-        `ValueError`, `TypeError` for what doesn't fit."""
-        seed, recipe, teacher = _seed(
-            self.random_state), _recipe(self), _teacher(self)
-        said, more = _read(self, X, y, sample_weight, transfer, teacher)
-        judges = _judges(self, said, more, validation, seed)
-        factors = _factors(self, judges)
-        said, more = _set_aside(said, more, judges)
-        lesson, tokenizer = _lesson(self, said, more, teacher, recipe)
-        recipe = _allowed(self, recipe, lesson)
-        choosing = judges and (tokenize(judges.texts, tokenizer,
-                                        self.max_length), judges.truth)
-        trained = train(lesson,
-                        recipe,
-                        seed,
-                        validation=choosing,
-                        factors=factors,
-                        device=self.device)
-        if trained.kept is None:
-            raise KeyboardInterrupt
-        self._shared = _Shared(lesson.vocabulary, lesson.vectors, judges)
-        trained.model.config.label_values = said.classes.tolist()
-        self.trained_, self.recipe_, self.history_ = trained, trained.recipe, _history(
-            trained)
-        self.classifier_ = Classifier(trained.model, tokenizer, self.max_length)
-        self.classes_, self.n_texts_ = said.classes, len(lesson)
-        self.facts_ = _facts(self, lesson,
-                             "soft labels" if teacher is None else teacher.what)
-        return self
+# %% ../nbs/52_estimator.ipynb #9ded665c
+DistilledClassifier.__init_subclass__()
 
 # %% ../nbs/52_estimator.ipynb #c96920e6
-class DistilledClassifier(_Fitting):
-    """A small student of any teacher, or of labels alone, as a scikit-learn
-    classifier of texts."""
+@patch(as_prop=True)
+def multilabel_(self: DistilledClassifier) -> bool:
+    "Whether the classes are independent of each other."
+    return self.classifier_.multilabel
 
-    @property
-    def multilabel_(self) -> bool:
-        "Whether the classes are independent of each other."
-        return self.classifier_.multilabel
+@patch
+def predict_proba(
+    self: DistilledClassifier,
+    X: Iterable[str],  # texts, [n]
+) -> np.ndarray:  # float32, [n, K], in the order of `classes_`
+    """Probability of each class for each text.
 
-    def predict_proba(
-        self,
-        X: Iterable[str],  # texts, [n]
-    ) -> np.ndarray:  # float32, [n, K], in the order of `classes_`
-        """Probability of each class for each text.
+    Raises `NotFittedError`, `TypeError` for what is not a text."""
+    check_is_fitted(self, "classifier_")
+    return self.classifier_.predict_proba(_texts(X))
 
-        Raises `NotFittedError`, `TypeError` for what is not a text."""
-        check_is_fitted(self, "classifier_")
-        return self.classifier_.predict_proba(_texts(X))
+# %% ../nbs/52_estimator.ipynb #5daac64f
+@patch
+def twin(self: DistilledClassifier) -> DistilledClassifier:
+    """The direct twin, not fitted yet, for labels alone.
 
-    def twin(self) -> "DistilledClassifier":
-        """The direct twin, not fitted yet, for labels alone.
-
-        Raises `ValueError` for a student that was loaded."""
-        check_is_fitted(self, "classifier_")
-        if self._shared is None:
-            raise ValueError(
-                "A loaded student does not know where it started: make the twin "
-                "of the one that was "
-                "fitted")
-        left_out = dict.fromkeys(("teacher", "names", "gives", "epochs", "rate",
-                                  "width", "embeddings", "loss"))
-        taken_over = {
-            "tokenizer": self.classifier_.tokenizer, "recipe": self.recipe_,
-            "classes": self.classes_, "alpha": 0.0, "validation": 0,
-            "random_state": self.trained_.run.seed
-        }
-        twin = type(self)(**self.get_params(deep=False) | left_out | taken_over)
-        if not self.multilabel_:
-            twin.loss = CrossEntropy()
-        twin._inherited = self._shared
-        return twin
-
-    def save(
-        self,
-        folder: str | Path,  # made if missing
-        # texts [n] and labels [n] or [n, K] that nothing has learned from, to
-        # score it with
-        test: tuple | None = None,
-        # fitted without a teacher, to stand beside it
-        twin: "DistilledClassifier | None" = None,
-        data: str = "",  # what the texts are, in words
-    ) -> Path:  # the folder, for `load`, for transformers, and for the command line
-        """Write the student with its facts and card, without its teacher.
-
-        `ValueError` for labels that it doesn't know."""
-        check_is_fitted(self, "classifier_")
-        facts = replace(self.facts_, data=data or self.facts_.data)
-        if test is not None:
-            facts = replace(facts, **_scored(self, test, twin))
-        elif twin is not None:
-            raise ValueError(
-                "A twin is compared on test texts: give test=(texts, labels) too")
-        self.facts_ = save_student(self.classifier_, folder, facts)
-        return Path(folder)
-
-    @classmethod
-    def load(cls,
-             folder: str | Path,
-             device: str | None = None) -> "DistilledClassifier":
-        """A saved student, of `save` or of a run, fitted.
-
-        Raises `ValueError` for a folder that holds none."""
-        return _loaded(cls, folder, device)
+    Raises `ValueError` for a student that was loaded."""
+    check_is_fitted(self, "classifier_")
+    if self._shared is None:
+        raise ValueError("A loaded student does not know where it started: make "
+                         "the twin of the one that was fitted")
+    left_out = dict.fromkeys(("teacher", "names", "gives", "epochs", "rate",
+                              "width", "embeddings", "loss"))
+    taken_over = {"tokenizer": self.classifier_.tokenizer, "recipe": self.recipe_,
+                  "classes": self.classes_, "alpha": 0.0, "validation": 0,
+                  "random_state": self.trained_.run.seed}
+    settings = self.get_params(deep=False) | left_out | taken_over
+    twin = type(self)(**settings)
+    if not self.multilabel_:
+        twin.loss = CrossEntropy()
+    twin._inherited = self._shared
+    return twin
 
 # %% ../nbs/52_estimator.ipynb #22197a47
+def _verdicts(truth: np.ndarray, own: np.ndarray, other: np.ndarray) -> list[str]:
+    "What a paired test says of student and twin, from their probabilities."
+    found = verdict(truth, own.argmax(1), other.argmax(1), "this student",
+                    "its direct twin", n_classes=own.shape[1])
+    return [found.sentence]
+
 def _scored(estimator: DistilledClassifier, test: tuple,
             twin: DistilledClassifier | None) -> dict:
     """Fields of the facts: scores of student, twin and teacher on test texts, and
@@ -796,38 +764,60 @@ def _scored(estimator: DistilledClassifier, test: tuple,
     scores, verdicts = [score("this student", truth, own)], []
     if twin is not None:
         check_is_fitted(twin, "classifier_")
-        other = twin.predict_proba(
-            texts)[:, match_labels(twin.classifier_.names, names)]
+        order = match_labels(twin.classifier_.names, names)
+        other = twin.predict_proba(texts)[:, order]
         scores.append(score("its direct twin", truth, other))
         if not estimator.multilabel_:
-            said = (answers.argmax(1) for answers in (own, other))
-            verdicts.append(
-                verdict(truth,
-                        *said,
-                        "this student",
-                        "its direct twin",
-                        n_classes=len(names)).sentence)
+            verdicts = _verdicts(truth, own, other)
     if (teacher := _teacher(estimator)) is not None:
+        order = match_labels(teacher.names, names)
         try:
-            answers = teacher.probabilities(
-                texts)[:, match_labels(teacher.names, names)]
+            answers = teacher.probabilities(texts)[:, order]
             scores.append(score("its teacher", truth, answers))
         except Unanswered as error:
             warnings.warn(f"The card goes without the teacher's score: {error}",
                           stacklevel=3)
     return {"scores": [entry.row() for entry in scores], "verdicts": verdicts}
 
-def _loaded(cls: type, folder: str | Path,
-            device: str | None) -> DistilledClassifier:
-    "A saved student as a fitted estimator."
+# %% ../nbs/52_estimator.ipynb #efa8293c
+@patch
+def save(
+    self: DistilledClassifier,
+    folder: str | Path,  # made if missing
+    test: tuple | None = None,  # unseen texts [n], labels [n] or [n, K], to score
+    twin: DistilledClassifier | None = None,  # fitted, to stand beside it
+    data: str = "",  # what the texts are, in words
+) -> Path:  # the folder, for `load`, for transformers, and for the command line
+    """Write the student with its facts and card, without its teacher.
+
+    `ValueError` for labels that it doesn't know."""
+    check_is_fitted(self, "classifier_")
+    facts = replace(self.facts_, data=data or self.facts_.data)
+    if test is not None:
+        facts = replace(facts, **_scored(self, test, twin))
+    elif twin is not None:
+        raise ValueError("A twin is compared on test texts: give "
+                         "test=(texts, labels) too")
+    self.facts_ = save_student(self.classifier_, folder, facts)
+    return Path(folder)
+
+# %% ../nbs/52_estimator.ipynb #829dd68a
+@patch(cls_method=True)
+def load(
+    cls: DistilledClassifier,
+    folder: str | Path,  # of `save`, or of a student in a run's folder
+    device: str | None = None,  # "cuda", "mps", "cpu"; None: the best there is
+) -> DistilledClassifier:
+    """A saved student, of `save` or of a run, fitted.
+
+    Raises `ValueError` for a folder that holds none."""
     classifier = load_student(folder, device)
     config = classifier.model.config
     estimator = cls(config.model_type.removeprefix(PREFIX),
-                    max_length=classifier.max_length,
-                    device=device)
+                    max_length=classifier.max_length, device=device)
     estimator.classifier_ = classifier
-    estimator.classes_ = np.array(
-        getattr(config, "label_values", None) or classifier.names)
-    estimator.facts_ = read_facts(folder) if (
-        Path(folder) / FACTS).is_file() else student_facts(classifier)
+    values = getattr(config, "label_values", None) or classifier.names
+    estimator.classes_ = np.array(values)
+    known = (Path(folder) / FACTS).is_file()
+    estimator.facts_ = read_facts(folder) if known else student_facts(classifier)
     return estimator
