@@ -326,7 +326,7 @@ def _one(self: PromptAnswer, client, text: str, way: str) -> tuple[list, float]:
     return chances.tolist(), outside
 
 def _readable(said: str, letters: list[str]) -> np.ndarray | None:
-    "A sampled answer, or None for one that is no option."
+    "A sampled answer, or None for one that is not an option."
     try:
         return read_letter(said, letters)
     except Unparsable:
