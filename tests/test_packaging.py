@@ -21,7 +21,7 @@ WITHOUT_TOOLS = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"nbdev", "fastcore", "execnb", "IPython", "jupyter", "jupyter_core", "nbformat"}:
+        if name.split(".")[0] in {"nbdev", "execnb", "IPython", "jupyter", "jupyter_core", "nbformat"}:
             raise ImportError(f"{name} is a development tool")
 sys.meta_path.insert(0, Refuse())
 """
@@ -123,7 +123,7 @@ def test_wheel_requires_what_settings_say(wheel):
     required = [line.removeprefix("Requires-Dist: ") for line in metadata.splitlines() if line.startswith("Requires-Dist")]
     base = {line.replace(" ", "") for line in required if "extra ==" not in line}
     assert {"".join(sorted(line)) for line in base} == {"".join(sorted(line)) for line in shlex.split(CFG["requirements"])}
-    assert not any(tool in line for line in base for tool in ("nbdev", "fastcore", "jupyter", "execnb"))
+    assert not any(tool in line for line in base for tool in ("nbdev", "jupyter", "execnb"))
     assert f"Version: {CFG['version']}" in metadata and "Requires-Python: >=3.11" in metadata
 
 
