@@ -35,30 +35,27 @@ def model_size(
 ) -> dict:  # fields of `Facts`
     "Parameters with and without embeddings, and megabytes of all that is saved."
     counts = count_parameters(model)
-    return {
-        "parameters": counts["total"],
-        "parameters_without_embeddings": counts["without_embeddings"],
-        "size_mb": sum(array.nbytes
-                       for array in model.state_dict().values()) / 1e6
-    }
+    saved = sum(array.nbytes for array in model.state_dict().values())
+    return {"parameters": counts["total"],
+            "parameters_without_embeddings": counts["without_embeddings"],
+            "size_mb": saved / 1e6}
 
+# %% ../nbs/46_card.ipynb #c2c7cf18
 def versions_used(
     # "cuda", "mps", "cpu", or None for the best there is
     device: str | None = None,
 ) -> dict[str, str]:
     "Date, versions and machine."
     device = pick_device(device)
+    on_gpu = device.type == "cuda"
     packages = ("torch", "transformers", "numpy", "pandas", "scikit-learn")
     machine = f"{platform.system()} {platform.machine()}"
     return {
-        "date": date.today().isoformat(),
-        "python": platform.python_version(), "distillnb": __version__, **{
-            name: version(name) for name in packages
-        }, "machine": f"{machine}, {os.cpu_count()} processors, "
-                      f"{torch.get_num_threads()} threads",
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda" else device.type
-    }
+        "date": date.today().isoformat(), "python": platform.python_version(),
+        "distillnb": __version__, **{name: version(name) for name in packages},
+        "machine": f"{machine}, {os.cpu_count()} processors, "
+                   f"{torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name(device) if on_gpu else device.type}
 
 # %% ../nbs/46_card.ipynb #8f1c3966
 FORMAT = 1  # version of the file's format
@@ -90,6 +87,7 @@ class Facts:
     weights: str = ""  # SHA-256 of the file of weights that all this is said of
     format: int = FORMAT
 
+# %% ../nbs/46_card.ipynb #373db134
 def student_facts(
     classifier: Classifier,  # the student
     **more,  # other fields of `Facts`
@@ -99,10 +97,8 @@ def student_facts(
     Raises `ValueError` for another model."""
     kind = classifier.model.config.model_type
     if not kind.startswith(PREFIX):
-        raise ValueError(
-            f"A {kind} is not a student of distillnb: its own card is the place "
-            "for its facts"
-        )
+        raise ValueError(f"A {kind} is not a student of distillnb: its own card "
+                         "is the place for its facts")
     return Facts(kind.removeprefix(PREFIX), classifier.names,
                  classifier.multilabel, classifier.max_length,
                  **model_size(classifier.model), **more)
@@ -120,17 +116,15 @@ def weights_digest(
 def write_facts(
     facts: Facts,  # what is known of the student
     folder: str | Path,  # where the student's weights are
-) -> Facts:  # the same with the digest of the weights, and without scores that are not finite
+) -> Facts:  # with the weights' digest, and without scores that are not finite
     "Write the facts beside a student."
-    scores = [{
-        key: value for key, value in row.items()
-        if isinstance(value, str) or math.isfinite(value)
-    } for row in facts.scores]
+    scores = [{key: value for key, value in row.items()
+               if isinstance(value, str) or math.isfinite(value)}
+              for row in facts.scores]
     facts = replace(facts, scores=scores, weights=weights_digest(folder))
+    text = json.dumps(asdict(facts), ensure_ascii=False, indent=1)
     with written_whole(Path(folder) / FACTS) as new:
-        new.write_text(
-            json.dumps(asdict(facts), ensure_ascii=False, indent=1) + "\n",
-            encoding="utf-8")
+        new.write_text(text + "\n", encoding="utf-8")
     return facts
 
 # %% ../nbs/46_card.ipynb #497d01af
@@ -148,12 +142,11 @@ def _state(file: Path) -> dict:
     if stored != FORMAT:
         raise ValueError(
             f"{file} comes from another version of distillnb (format "
-            f"{str(stored)[:20]}, this one reads "
-            f"{FORMAT}): save the student again with this version, or install "
-            "that one"
-        )
+            f"{str(stored)[:20]}, this one reads {FORMAT}): save the student "
+            "again with this version, or install that one")
     return state
 
+# %% ../nbs/46_card.ipynb #0e085504
 def _fits(value, example) -> bool:
     """Whether a value is of the kind of an example, and so are all parts of a
     list."""
@@ -161,23 +154,22 @@ def _fits(value, example) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if type(value) is not type(example):
         return False
-    return not (isinstance(example, list) and example) or all(
-        _fits(part, example[0]) for part in value)
+    several = isinstance(example, list) and example
+    return not several or all(_fits(part, example[0]) for part in value)
 
 def _wrong_fields(state: dict) -> list[str]:
     """Names of the fields that are missing, unknown, or of another kind than they
     should be."""
     example = asdict(
         Facts("", [""], False, 0, 0, 0, 0., scores=[{}], verdicts=[""]))
-    wrong = sorted({*example} ^ {*state}) or [
-        name for name in example if not _fits(state[name], example[name])
-    ]
-    if not wrong:
-        values = [(key, value) for row in state["scores"]
-                  for key, value in row.items()]
-        wrong = ["scores"] * (not all(
-            _fits(value, "" if key == "model" else 0.) for key, value in values))
-    return wrong
+    if strange := sorted({*example} ^ {*state}):
+        return strange
+    wrong = [name for name in example if not _fits(state[name], example[name])]
+    if wrong:
+        return wrong
+    values = [pair for row in state["scores"] for pair in row.items()]
+    fit = all(_fits(value, "" if key == "model" else 0.) for key, value in values)
+    return [] if fit else ["scores"]
 
 # %% ../nbs/46_card.ipynb #1cd9b75b
 def check_weights(
@@ -199,10 +191,8 @@ def read_facts(
     weights'."""
     file = Path(folder) / FACTS
     if not file.is_file():
-        raise ValueError(
-            f"{folder} holds no {FACTS}: only students that distillnb has saved "
-            "have one"
-        )
+        raise ValueError(f"{folder} holds no {FACTS}: only students that "
+                         "distillnb has saved have one")
     state = _state(file)
     if wrong := _wrong_fields(state):
         raise ValueError(f"{file} is damaged, see {wrong[0]}: {_MEND}")
@@ -210,18 +200,16 @@ def read_facts(
     return Facts(**state)
 
 # %% ../nbs/46_card.ipynb #c2420576
-_MARK = "<!-- Written by distillnb from what is known of this student. `distillnb card` writes it anew. -->"
+_MARK = ("<!-- Written by distillnb from what is known of this student. "
+         "`distillnb card` writes it anew. -->")
+_SIGNS = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;",
+                        **{sign: "\\" + sign for sign in "\\`*[]|"}})
 
 def template_text(
     name: str,  # the file's name
 ) -> str:
     "A template that comes with the package."
     return (files("distillnb") / "templates" / name).read_text(encoding="utf-8")
-
-_SIGNS = str.maketrans({
-    "&": "&amp;", "<": "&lt;", ">": "&gt;",
-    **{sign: "\\" + sign for sign in "\\`*[]|"}
-})
 
 def _as_text(value) -> str:
     """Markdown that shows a value as it was typed, in one line; what is marked as
@@ -234,13 +222,14 @@ def _as_code(value) -> str:
     "The same between backticks, where HTML has no meaning."
     return re.sub(r"\s+", " ", str(value)).replace("`", "'")
 
+# %% ../nbs/46_card.ipynb #52a75763
 def _render(**values) -> str:
     "The card's template, filled in."
     environment = Environment(finalize=_as_text, keep_trailing_newline=True)
-    environment.filters["code"] = lambda value: environment.filters["safe"](
-        _as_code(value))
-    return environment.from_string(template_text("card.md")).render(mark=_MARK,
-                                                                    **values)
+    safe = environment.filters["safe"]
+    environment.filters["code"] = lambda value: safe(_as_code(value))
+    template = environment.from_string(template_text("card.md"))
+    return template.render(mark=_MARK, **values)
 
 # %% ../nbs/46_card.ipynb #6fdb22a2
 def _table(
@@ -248,115 +237,103 @@ def _table(
     columns: dict[str, tuple[str, str]],  # title and format of each key
 ) -> str:
     "A Markdown table of those columns that have values."
-    columns = {
-        key: entry for key, entry in columns.items() if any(
-            row.get(key) is not None for row in rows)
-    }
+    columns = {key: entry for key, entry in columns.items()
+               if any(row.get(key) is not None for row in rows)}
+
+    def cell(row, key):
+        form = columns[key][1]
+        return "" if row.get(key) is None else _as_text(form.format(row[key]))
+
     lines = [[_as_text(title) for title, _ in columns.values()],
-             ["---", *["--:"] * (len(columns) - 1)]]
-    for row in rows:
-        lines.append([
-            "" if row.get(key) is None else _as_text(form.format(row[key]))
-            for key, (_, form) in columns.items()
-        ])
+             ["---", *["--:"] * (len(columns) - 1)],
+             *([cell(row, key) for key in columns] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+# %% ../nbs/46_card.ipynb #80fae389
+_SCORES = {"model": ("model", "{}"), "texts": ("test texts", "{:,}"),
+           "accuracy": ("accuracy", "{:.3f}"), "interval": ("95 % interval", "{}")}
+_SPEEDS = {"form": ("form", "{}"), "threads": ("threads", "{}"),
+           "p50_ms": ("p50, ms", "{:.2f}"), "p95_ms": ("p95, ms", "{:.2f}"),
+           "texts_per_second": ("texts/s", "{:,.0f}"),
+           "file_kb": ("kB", "{:,.0f}")}
 
 def _score_table(scores: list[dict]) -> str:
     "A row a model, with a column for each metric that there is."
-    rows = [
-        row | {"interval": f"{row['low']:.3f} to {row['high']:.3f}"}
-        if {"low", "high"} <= row.keys() else row for row in scores
-    ]
-    columns = {
-        "model": ("model", "{}"), "texts": ("test texts", "{:,}"),
-        "accuracy": ("accuracy", "{:.3f}"), "interval": ("95 % interval", "{}")
-    }
-    columns |= {
-        name: (metric.title, metric.form) for name, metric in METRICS.items()
-    }
-    # metrics not known here
-    others = [
-        key for row in scores for key in row
-        if key not in (*columns, "low", "high")
-    ]
-    return _table(
-        rows,
-        columns | {key: (key.replace("_", " "), "{:.3f}") for key in others})
+    columns = _SCORES | {name: (metric.title, metric.form)
+                         for name, metric in METRICS.items()}
+    rows = []
+    for row in scores:
+        if {"low", "high"} <= row.keys():
+            row = row | {"interval": f"{row['low']:.3f} to {row['high']:.3f}"}
+        rows.append(row)
+        for key in row:  # metrics not known here
+            if key not in ("low", "high"):
+                columns.setdefault(key, (key.replace("_", " "), "{:.3f}"))
+    return _table(rows, columns)
 
 def _speed_table(bench: dict) -> str:
     "A row for each form of the student that was measured."
-    return _table(
-        bench["rows"], {
-            "form": ("form", "{}"), "threads": ("threads", "{}"),
-            "p50_ms": ("p50, ms", "{:.2f}"), "p95_ms": ("p95, ms", "{:.2f}"),
-            "texts_per_second": ("texts/s", "{:,.0f}"),
-            "file_kb": ("kB", "{:,.0f}")
-        })
+    return _table(bench["rows"], _SPEEDS)
 
 # %% ../nbs/46_card.ipynb #a6b04477
 def _head(facts: Facts, name: str) -> ModelCardData:
     "What machines read of the card."
     own = facts.scores[0] if facts.scores else {}
-    results = [
-        EvalResult("text-classification", "own", facts.data or "texts held out",
-                   key, round(own[key], 4)) for key in METRICS if key in own
-    ]
-    tags = ["distillnb", "text-classification"
-            ] + ["knowledge-distillation"] * bool(facts.teacher)
-    return ModelCardData(license=facts.licence or None,
-                         language=facts.language or None,
-                         library_name="transformers",
-                         pipeline_tag="text-classification",
-                         tags=tags,
-                         model_name=name,
-                         eval_results=results or None)
+    data = facts.data or "texts held out"
+    results = [EvalResult("text-classification", "own", data, key,
+                          round(own[key], 4)) for key in METRICS if key in own]
+    tags = ["distillnb", "text-classification"]
+    tags += ["knowledge-distillation"] * bool(facts.teacher)
+    return ModelCardData(
+        license=facts.licence or None, language=facts.language or None,
+        library_name="transformers", pipeline_tag="text-classification",
+        tags=tags, model_name=name, eval_results=results or None)
 
+# %% ../nbs/46_card.ipynb #dabe590f
 def model_card(
     facts: Facts,  # what is known of the student
     place: str,  # where the student is: a folder, or owner/name on the hub
     bench: dict | None = None,  # what `distillnb bench` has measured
 ) -> ModelCard:
     "The card of a student."
-    name, own = place.rstrip("/").split(
-        "/")[-1], facts.scores[0] if facts.scores else {}
-    return ModelCard(
-        _render(head=_head(facts, name).to_yaml(),
-                facts=facts,
-                name=name,
-                place=place,
-                kind=STUDENTS[facts.student].sentence
-                if facts.student in STUDENTS else "text classifier",
-                scores=_score_table(facts.scores),
-                bench=bench and _speed_table(bench),
-                machine=bench and bench["machine"],
-                calibration=f"{own['calibration_error']:.3f}"
-                if "calibration_error" in own else ""))
+    name = place.rstrip("/").split("/")[-1]
+    own = facts.scores[0] if facts.scores else {}
+    error = own.get("calibration_error")
+    known = STUDENTS.get(facts.student)
+    return ModelCard(_render(
+        head=_head(facts, name).to_yaml(), facts=facts, name=name, place=place,
+        kind=known.sentence if known else "text classifier",
+        scores=_score_table(facts.scores), bench=bench and _speed_table(bench),
+        machine=bench and bench["machine"],
+        calibration="" if error is None else f"{error:.3f}"))
 
 # %% ../nbs/46_card.ipynb #b8616021
 BENCH = "bench.json"  # beside the weights, from `distillnb bench`
 _FIGURES = ("p50_ms", "p95_ms", "texts_per_second", "file_kb")
 
+def _bench_row(row: dict) -> dict:
+    "One form that was measured."
+    figures = {key: None if row[key] is None else float(row[key])
+               for key in _FIGURES}
+    return {"form": str(row["form"]), "threads": int(row["threads"]), **figures}
+
 def _measured(folder: Path) -> dict | None:
     """What the benchmark has left in the folder, if it is about these weights.
 
     Raises `ValueError` for a damaged file."""
-    if not (folder / BENCH).is_file():
+    file = folder / BENCH
+    if not file.is_file():
         return None
     try:
-        bench = json.loads((folder / BENCH).read_text(encoding="utf-8"))
-        rows = [{"form": str(row["form"]), "threads": int(row["threads"])}
-                | {
-                    key: None if row[key] is None else float(row[key])
-                    for key in _FIGURES
-                } for row in bench["rows"]]
-        return {"machine": str(bench["machine"]), "rows": rows
-                } if bench["weights"] == weights_digest(folder) else None
+        bench = json.loads(file.read_text(encoding="utf-8"))
+        read = {"machine": str(bench["machine"]),
+                "rows": [_bench_row(row) for row in bench["rows"]]}
+        return read if bench["weights"] == weights_digest(folder) else None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(
-            f"{folder / BENCH} is damaged: run distillnb bench again, or delete "
-            "it"
-        ) from None
+        raise ValueError(f"{file} is damaged: run distillnb bench again, or "
+                         "delete it") from None
 
+# %% ../nbs/46_card.ipynb #621c1fd4
 def has_other_card(
     folder: str | Path,  # where a student is
 ) -> bool:
@@ -370,16 +347,16 @@ def write_card(
     licence: str | None = None,  # "apache-2.0", say; None: as it was
     # what the texts are written in, "en" say; None: as it was
     language: str | None = None,
-    # overwrite a README.md that somebody else has written
-    overwrite: bool = False,
+    overwrite: bool = False,  # also a README.md that somebody else has written
 ) -> Path:  # the README.md
     """Write a card into a student's folder.
 
     Raises `ValueError` for no student, damaged facts or another's card."""
     folder = Path(folder)
     file = folder / "README.md"
-    facts = read_facts(folder) if (folder / FACTS).is_file() else student_facts(
-        load_student(folder, "cpu"))
+    known = (folder / FACTS).is_file()
+    facts = (read_facts(folder) if known
+             else student_facts(load_student(folder, "cpu")))
     if has_other_card(folder) and not overwrite:
         raise ValueError(
             f"{file} is somebody's own: move it away, or ask to replace it")
@@ -391,6 +368,7 @@ def write_card(
         card.save(new)
     return file
 
+# %% ../nbs/46_card.ipynb #c75c619b
 def save_student(
     classifier: Classifier,  # the student
     folder: str | Path,  # made if missing
@@ -400,10 +378,8 @@ def save_student(
 
     Raises `ValueError`, and writes nothing, over somebody's own card."""
     if has_other_card(folder):
-        raise ValueError(
-            f"{Path(folder) / 'README.md'} is somebody's own: move it away, or "
-            "save to another folder"
-        )
+        raise ValueError(f"{Path(folder) / 'README.md'} is somebody's own: move "
+                         "it away, or save to another folder")
     with written_whole(folder) as new:
         facts = write_facts(facts, classifier.save(new))
         if (old := Path(folder) / BENCH).is_file():

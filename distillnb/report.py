@@ -29,17 +29,19 @@ _ABOUT = {
                  "resampled test texts{}",
     "differences": "Difference in accuracy between each distilled student and "
                    "its direct twin, with intervals",
-    "reliability": "Accuracy against confidence{}",
-}
+    "reliability": "Accuracy against confidence{}"}
 
 def _about(
     name: str,  # the chart's kind, and whose it is, "confusion cnn direct"
 ) -> str:
     "What a chart shows, in words."
     kind, _, whose = name.partition(" ")
-    sentence = _ABOUT.get(kind, name)
-    return sentence.format(whose if kind ==
-                           "confusion" else f": {whose}" if whose else "")
+    if whose and kind != "confusion":
+        whose = f": {whose}"
+    return _ABOUT.get(kind, name).format(whose)
+
+# %% ../nbs/47_report.ipynb #5cc807e8
+_NAMES = re.compile(r'(?<=\bid=")(?=[\w-]+")|(?<=url\(#)(?=[\w-]+\))')
 
 def picture(
     chart: alt.TopLevelMixin,  # any Altair chart
@@ -48,31 +50,27 @@ def picture(
     """A chart as SVG for a page: with a description, and with names of its parts
     that no other chart has."""
     buffer = io.StringIO()
-    chart.save(buffer, format="svg")
+    chart.properties(background="transparent").save(buffer, format="svg")
     own = re.sub(r"\W+", "-", name)
-    svg = re.sub(r'(?<=\bid=")(?=[\w-]+")|(?<=url\(#)(?=[\w-]+\))', f"{own}-",
-                 buffer.getvalue())
-    return svg.replace(
-        "<svg ", f'<svg role="img" aria-label="{html.escape(_about(name))}" ', 1)
+    svg = _NAMES.sub(f"{own}-", buffer.getvalue())
+    about = html.escape(_about(name))
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{about}" ', 1)
 
 # %% ../nbs/47_report.ipynb #790e77c8
 def _settings(experiment) -> dict[str, str]:
     "Every field of the experiment, as text."
-    values = {
-        entry.name: getattr(experiment, entry.name)
-        for entry in fields(experiment) if entry.name != "recipes"
-    }
+    values = {entry.name: getattr(experiment, entry.name)
+              for entry in fields(experiment) if entry.name != "recipes"}
     for name in ("data", "teacher"):
-        if not isinstance(values[name], (str, Path)):
-            values[name] = getattr(values[name], "what",
-                                   f"a {type(values[name]).__name__} in memory")
+        value = values[name]
+        if not isinstance(value, (str, Path)):
+            kind = f"a {type(value).__name__} in memory"
+            values[name] = getattr(value, "what", kind)
     for name, recipe in experiment.recipes.items():
         values[f"student {name}"] = ", ".join(
             f"{key}={value}" for key, value in asdict(recipe).items())
-    return {
-        key: str(value) for key, value in values.items()
-        if value not in (None, {})
-    }
+    return {key: str(value) for key, value in values.items()
+            if value not in (None, {})}
 
 def in_words(
     experiment,  # an `Experiment`; `data` and `teacher` are read
@@ -87,6 +85,7 @@ def in_words(
         teacher = f"the teacher {teacher}"
     return data, teacher
 
+# %% ../nbs/47_report.ipynb #d9bbb3bf
 def folder_name(
     results,  # a `Results`; the seeds of its experiment are read
     run: tuple,  # student, way and seed
@@ -101,10 +100,13 @@ def folder_name(
 def _lead(results) -> str:
     "What was compared, in a sentence or two."
     _, teacher = in_words(results.experiment)
-    kept = "each at the epoch that the validation texts chose" if results.validation else "each after its last epoch"
-    lead = f"Small students of {teacher}, {kept}, all of as many epochs at most. Classes: {', '.join(results.names)}."
+    chosen = "at the epoch that the validation texts chose"
+    kept = chosen if results.validation else "after its last epoch"
+    lead = (f"Small students of {teacher}, each {kept}, all of as many epochs at "
+            f"most. Classes: {', '.join(results.names)}.")
     if results.experiment.labelled is not None:
-        lead += " Only part of the training texts kept their label; the others serve distillation alone."
+        lead += (" Only part of the training texts kept their label; the others "
+                 "serve distillation alone.")
     return lead
 
 def _ways(results) -> list[tuple[str, str]]:
@@ -117,6 +119,7 @@ def _verdicts(results) -> list[tuple[str, str]]:
     return [(found.word, found.sentence)
             for found in (*results.comparisons, *results.beside_baseline)]
 
+# %% ../nbs/47_report.ipynb #642ede9c
 def _trust(results) -> list:
     """The trust report of each student that the last way has taught, on the first
     seed."""
@@ -124,35 +127,40 @@ def _trust(results) -> list:
     way, first = experiment.ways[-1], experiment.seeds[0]
     if not WAYS[way].uses_teacher:
         return []
-    return [
-        results.trust(name, way=way) for name in experiment.recipes
-        if first in results.seeds(f"{name} {way}")
-    ]
+    return [results.trust(name, way=way) for name in experiment.recipes
+            if first in results.seeds(f"{name} {way}")]
 
 # %% ../nbs/47_report.ipynb #1c8a7028
 def _table(frame: pd.DataFrame) -> str:
     "A table for people, as HTML; what stands in it is escaped."
     readable = frame.rename(columns=lambda name: str(name).replace("_", " "))
-    return readable.to_html(index=False,
-                            border=0,
-                            float_format=lambda value: f"{value:.3f}",
-                            justify="left")
+    return readable.to_html(index=False, border=0, justify="left",
+                            float_format=lambda value: f"{value:.3f}")
+
+def _template():
+    "The page with gaps; what fills them is escaped."
+    environment = Environment(autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True)
+    environment.filters |= {"table": _table, "picture": picture,
+                            "reliability": reliability_chart}
+    return environment.from_string(template_text("report.html"))
+
+# %% ../nbs/47_report.ipynb #ce1d46de
+def _example(results) -> str:
+    "The folder of the student whose use is shown."
+    students = list(results.students)
+    if not students:
+        return "NAME"
+    return folder_name(results, results.recommended or students[-1])
 
 def report_page(
     results,  # a `Results`
 ) -> str:
     "The report as one HTML page that needs no network."
     experiment, charts = results.experiment, results.charts()
-    environment = Environment(autoescape=True,
-                              trim_blocks=True,
-                              lstrip_blocks=True)
-    environment.filters |= {
-        "table": _table, "picture": picture, "reliability": reliability_chart
-    }
-    data, _ = in_words(experiment)
-    students = list(results.students)
-    return environment.from_string(template_text("report.html")).render(
-        title=f"Distillation on {data}",
+    facts = _settings(experiment) | versions_used(experiment.device)
+    return _template().render(
+        title=f"Distillation on {in_words(experiment)[0]}",
         lead=_lead(results),
         ways=_ways(results),
         interrupted=results.interrupted,
@@ -165,8 +173,6 @@ def report_page(
         kinds={name.split(" ")[0] for name in charts},
         trust=_trust(results),
         recommended=results.recommended,
-        example=folder_name(results, results.recommended or students[-1])
-        if students else "NAME",
+        example=_example(results),
         notes=results.notes,
-        facts=list(
-            (_settings(experiment) | versions_used(experiment.device)).items()))
+        facts=list(facts.items()))
