@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .card import BENCH, has_other_card, model_size, weights_digest, write_card
+from .card import (
+    BENCH, has_other_card, model_size, weights_digest, write_card)
 from .charts import latency_chart
 from .clock import Order, measure
 from .export import save_onnx, save_runtime
@@ -31,15 +32,17 @@ from .significance import score
 from .teacher import match_labels
 
 # %% ../nbs/64_bench.ipynb #bab0d45a
-def machine() -> str:
-    "Processor, cores, system and versions, in a line."
+def _processor() -> str:
+    "Its name, as far as the system tells."
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(
-            line.split(":", 1)[1].strip() for line in lines
-            if line.startswith("model name"))
+        return next(line.split(":", 1)[1].strip() for line in lines
+                    if line.startswith("model name"))
     except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
+        return platform.processor() or platform.machine()
+
+def machine() -> str:
+    "Processor, cores, system and versions, in a line."
     versions = []
     for package in ("torch", "onnxruntime", "numpy", "tokenizers"):
         try:
@@ -47,11 +50,13 @@ def machine() -> str:
         except PackageNotFoundError:
             continue
     system = f"{platform.system()}, Python {platform.python_version()}"
-    return f"{name}, {joblib.cpu_count()} cores, {system}, {', '.join(versions)}"
+    cores = f"{joblib.cpu_count()} cores"
+    return f"{_processor()}, {cores}, {system}, {', '.join(versions)}"
 
 # %% ../nbs/64_bench.ipynb #c474cc74
-def _forms(student: Classifier, folder: Path, texts: list[str],
-           temporary: Path) -> Iterator[tuple[str, str, str]]:
+def _forms(
+    student: Classifier, folder: Path, texts: list[str], temporary: Path
+) -> Iterator[tuple[str, str, str]]:
     """Forms of a student to measure: name, kind, source; those that are files are
     made."""
     yield "PyTorch", "model", str(folder)
@@ -68,6 +73,58 @@ def _forms(student: Classifier, folder: Path, texts: list[str],
                 break
             yield f"{name}, {bits} bits", "file", str(source)
 
+# %% ../nbs/64_bench.ipynb #502a2658
+def _measured(order: Order, names: list[str], truth: np.ndarray | None) -> dict:
+    "A row of the table."
+    found = measure(order)
+    columns = match_labels(found.pop("names"), names)
+    row = {"form": order.form, "threads": order.threads} | found
+    if truth is not None:
+        probabilities = np.array(row.pop("probabilities"))[:, columns]
+        own = score(order.form, truth, probabilities)
+        row |= {"accuracy": own.accuracy, "low": own.low, "high": own.high}
+    return row
+
+def _bench_table(rows: list[dict], student: Classifier) -> pd.DataFrame:
+    "The rows as a table; every form of the student has the student's parameters."
+    own = {name: value for name, value in model_size(student.model).items()
+           if name != "size_mb"}
+    frame = pd.DataFrame(
+        [row if row["form"] == "teacher" else own | row for row in rows])
+    order = ("form", "threads", "p50_ms", "p95_ms", "texts_per_second", "file_kb",
+             *own, "accuracy", "low", "high")
+    return frame[[name for name in order if name in frame]]
+
+# %% ../nbs/64_bench.ipynb #5e374320
+def _keep(folder: Path, frame: pd.DataFrame, n: int) -> None:
+    "Write table, picture and card into the student's folder."
+    rows = json.loads(frame.to_json(orient="records", double_precision=6))
+    state = {"machine": machine(), "texts": n, "weights": weights_digest(folder),
+             "rows": rows}
+    with written_whole(folder / "bench.csv") as new:
+        frame.to_csv(new, index=False)
+    with written_whole(folder / BENCH) as new:
+        new.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    with written_whole(folder / "bench.svg") as new:
+        latency_chart(frame).save(new, format="svg")
+    if not has_other_card(folder):
+        write_card(folder)
+
+# %% ../nbs/64_bench.ipynb #4308d3c5
+def _orders(forms: list[tuple[str, str, str]], common: tuple) -> list[Order]:
+    "Each form on one thread and on all."
+    return [Order(*form, *common, threads) for form in forms
+            for threads in sorted({1, joblib.cpu_count()})]
+
+def _check_bench(texts: list[str], seconds: float, files: list[Path]) -> None:
+    "Raise `ValueError` for what cannot be measured."
+    if not texts or not seconds > 0:
+        raise ValueError(
+            f"{len(texts)} texts, {seconds} seconds: give some hundreds of "
+            "texts, and a time above 0")
+    for file in files:
+        load(file)
+
 # %% ../nbs/64_bench.ipynb #fcc5fadd
 def bench(
     folder: str | Path,  # of a saved student
@@ -80,74 +137,25 @@ def bench(
     files: Iterable[str | Path] = (),
     # of measuring for each form, number of threads, and kind of asking
     seconds: float = 2.,
-) -> pd.DataFrame:  # form, threads, p50_ms, p95_ms, texts_per_second, file_kb, parameters, accuracy, low, high
+    # form, threads, p50_ms, p95_ms, texts_per_second, file_kb, parameters,
+    # accuracy, low, high
+) -> pd.DataFrame:
     """Measure a student in every form on one thread and on all; write bench.* and
     the card. Raises `ValueError`."""
-    folder, texts, files = Path(folder), list(texts), [
-        Path(file) for file in files
-    ]
+    folder, texts = Path(folder), list(texts)
+    files = [Path(file) for file in files]
     student = load_student(folder, "cpu")
-    if not texts or not seconds > 0:
-        raise ValueError(
-            f"{len(texts)} texts, {seconds} seconds: give some hundreds of "
-            "texts, and a time above 0"
-        )
-    for file in files:
-        load(file)
+    _check_bench(texts, seconds, files)
     truth = None if labels is None else true_classes(student, labels, len(texts))
-    common = (texts, student.max_length, seconds, type(
-        student.model).__module__, truth is not None)
+    common = (texts, student.max_length, seconds,
+              type(student.model).__module__, truth is not None)
     with tempfile.TemporaryDirectory() as temporary:
         forms = [] if teacher is None else [("teacher", "model", str(teacher))]
-        forms += [
-            *_forms(student, folder, texts, Path(temporary)),
-            *((file.name, "file", str(file)) for file in files)
-        ]
-        orders = [
-            Order(*form, *common, threads) for form in forms
-            for threads in sorted({1, joblib.cpu_count()})
-        ]
-        bar = tqdm(orders, desc="Measuring", unit=" forms", leave=False)
+        forms += _forms(student, folder, texts, Path(temporary))
+        forms += [(file.name, "file", str(file)) for file in files]
+        bar = tqdm(_orders(forms, common), desc="Measuring", unit=" forms",
+                   leave=False)
         rows = [_measured(order, student.names, truth) for order in bar]
     frame = _bench_table(rows, student)
     _keep(folder, frame, len(texts))
     return frame
-
-def _measured(order: Order, names: list[str], truth: np.ndarray | None) -> dict:
-    "A row of the table."
-    found = measure(order)
-    columns = match_labels(found.pop("names"), names)
-    row = {"form": order.form, "threads": order.threads} | found
-    if truth is not None:
-        own = score(order.form, truth,
-                    np.array(row.pop("probabilities"))[:, columns])
-        row |= {"accuracy": own.accuracy, "low": own.low, "high": own.high}
-    return row
-
-def _bench_table(rows: list[dict], student: Classifier) -> pd.DataFrame:
-    "The rows as a table; every form of the student has the student's parameters."
-    own = {
-        name: value for name, value in model_size(student.model).items()
-        if name != "size_mb"
-    }
-    frame = pd.DataFrame(
-        [row if row["form"] == "teacher" else own | row for row in rows])
-    order = ("form", "threads", "p50_ms", "p95_ms", "texts_per_second", "file_kb",
-             *own, "accuracy", "low", "high")
-    return frame[[name for name in order if name in frame]]
-
-def _keep(folder: Path, frame: pd.DataFrame, n: int) -> None:
-    "Write table, picture and card into the student's folder."
-    rows = json.loads(frame.to_json(orient="records", double_precision=6))
-    state = {
-        "machine": machine(), "texts": n, "weights": weights_digest(folder),
-        "rows": rows
-    }
-    with written_whole(folder / "bench.csv") as new:
-        frame.to_csv(new, index=False)
-    with written_whole(folder / BENCH) as new:
-        new.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-    with written_whole(folder / "bench.svg") as new:
-        latency_chart(frame).save(new, format="svg")
-    if not has_other_card(folder):
-        write_card(folder)

@@ -20,13 +20,8 @@ import numpy as np
 from .runtime import load
 
 # %% ../nbs/63_clock.ipynb #9f078d4d
-def clock(
-    answer: Callable,  # list of texts -> probabilities
-    texts: list[str],  # real ones
-    seconds: float,  # of measuring, for each of the two kinds of asking
-    batch: int = 64,  # texts asked about together
-) -> dict:  # p50_ms, p95_ms (one text), texts_per_second (in batches)
-    "Latency and throughput of something that answers."
+def _latencies(answer: Callable, texts: list[str], seconds: float) -> list[float]:
+    "Seconds that each of many single texts takes."
     for text in texts[:20]:
         answer([text])
     times, start = [], time.perf_counter()
@@ -34,6 +29,13 @@ def clock(
         before = time.perf_counter()
         answer([texts[len(times) % len(texts)]])
         times.append(time.perf_counter() - before)
+    return times
+
+# %% ../nbs/63_clock.ipynb #bde48367
+def _throughput(
+    answer: Callable, texts: list[str], seconds: float, batch: int
+) -> float:
+    "Texts in a second, asked about in batches."
     many = texts * (batch // len(texts) + 1)
     batches = [many[first:first + batch] for first in range(0, len(texts), batch)]
     answer(batches[0])
@@ -42,11 +44,20 @@ def clock(
         answer(batches[count % len(batches)])
         count += 1
     answered = sum(len(batches[i % len(batches)]) for i in range(count))
-    return {
-        "p50_ms": 1000 * float(np.median(times)),
-        "p95_ms": 1000 * float(np.quantile(times, .95)),
-        "texts_per_second": answered / spent
-    }
+    return answered / spent
+
+# %% ../nbs/63_clock.ipynb #2c48243a
+def clock(
+    answer: Callable,  # list of texts -> probabilities
+    texts: list[str],  # real ones
+    seconds: float,  # of measuring, for each of the two kinds of asking
+    batch: int = 64,  # texts asked about together
+) -> dict:  # p50_ms, p95_ms (one text), texts_per_second (in batches)
+    "Latency and throughput of something that answers."
+    times = _latencies(answer, texts, seconds)
+    return {"p50_ms": 1000 * float(np.median(times)),
+            "p95_ms": 1000 * float(np.quantile(times, .95)),
+            "texts_per_second": _throughput(answer, texts, seconds, batch)}
 
 # %% ../nbs/63_clock.ipynb #b2ff2e31
 @dataclass(frozen=True)
@@ -87,13 +98,12 @@ def _size(order: Order, student) -> dict:
         return {"file_kb": os.path.getsize(order.source) / 1000}
     from distillnb.card import model_size
 
-    counts, tokenizer = model_size(
-        student.model), student.tokenizer.backend_tokenizer.to_str()
-    return {
-        "file_kb": 1000 * counts.pop("size_mb") + len(tokenizer.encode()) / 1000,
-        **counts
-    }
+    counts = model_size(student.model)
+    tokenizer = student.tokenizer.backend_tokenizer.to_str()
+    size = 1000 * counts.pop("size_mb") + len(tokenizer.encode()) / 1000
+    return {"file_kb": size, **counts}
 
+# %% ../nbs/63_clock.ipynb #e460a07c
 def _worker() -> None:
     "An order from standard input, the answer to standard output."
     order = Order(**json.load(sys.stdin))
@@ -112,30 +122,29 @@ def _worker() -> None:
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
             "RAYON_NUM_THREADS")
 
+def _environment(threads: int) -> dict[str, str]:
+    "Of a process with so many threads that finds the same modules."
+    return os.environ | dict.fromkeys(_THREADS, str(threads)) | {
+        "TOKENIZERS_PARALLELISM": str(threads > 1).lower(), "TQDM_DISABLE": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
 def measure(
     order: Order,  # what, and how long
-) -> dict:  # p50_ms, p95_ms, texts_per_second, file_kb, names, and probabilities if they are wanted
+    # p50_ms, p95_ms, texts_per_second, file_kb, names, and probabilities if they
+    # are wanted
+) -> dict:
     """Measure in a process with so many threads.
 
     Raises `ValueError` for what cannot be measured."""
-    settings = dict.fromkeys(_THREADS, str(order.threads))
-    settings |= {
-        "TOKENIZERS_PARALLELISM": str(order.threads > 1).lower(),
-        "TQDM_DISABLE": "1"
-    }
-    settings["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    done = subprocess.run(
-        [sys.executable, "-c", "from distillnb.clock import _worker; _worker()"],
-        text=True,
-        capture_output=True,
-        input=json.dumps(asdict(order)),
-        env={**os.environ, **settings})
+    code = "from distillnb.clock import _worker; _worker()"
+    done = subprocess.run([sys.executable, "-c", code], text=True,
+                          capture_output=True, input=json.dumps(asdict(order)),
+                          env=_environment(order.threads))
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(
             f"Measuring {order.form} stopped with status {done.returncode}: "
-            f"{last}"
-        )
+            f"{last}")
     found = json.loads(done.stdout.splitlines()[-1])
     if "error" in found:
         raise ValueError(f"{order.form}: {found['error']}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 from tokenizers import Tokenizer
 
 import distillnb.runtime as runtime
@@ -31,10 +32,9 @@ class Parts(NamedTuple):
     weights: dict[str, np.ndarray]
     tokenizer: Tokenizer
 
-def _parts(classifier: Classifier) -> Parts:
-    """The parts of a student, copies.
-
-    Raises `ValueError` for what the runtime could not run."""
+# %% ../nbs/61_export.ipynb #aeb67ab8
+def _settings(classifier: Classifier) -> runtime.Settings:
+    "What a student's file says of it. Raises `ValueError` for another model."
     model = classifier.model
     if not isinstance(model, Student):
         raise ValueError(
@@ -44,73 +44,85 @@ def _parts(classifier: Classifier) -> Parts:
         program = [runtime._operation(entry) for entry in model.program()]
     except NotImplementedError as error:
         raise ValueError(str(error)) from None
-    settings = runtime.Settings(
-        names=classifier.names,
-        multilabel=classifier.multilabel,
-        max_length=classifier.max_length,
-        program=program,
+    return runtime.Settings(
+        names=classifier.names, multilabel=classifier.multilabel,
+        max_length=classifier.max_length, program=program,
         truncation_side=classifier.tokenizer.truncation_side,
-        vocab_size=model.config.vocab_size,
-        pad_row=model.pad_row)
+        vocab_size=model.config.vocab_size, pad_row=model.pad_row)
+
+# %% ../nbs/61_export.ipynb #57551bcd
+def _weights(model: Student, settings: runtime.Settings) -> dict[str, np.ndarray]:
+    "The weights that a program names, and rows and keys of the tokens."
     state = model.state_dict()
-    weights = {
-        name: state[name].detach().cpu().float().numpy().copy()
-        for name in settings.shapes if name in state
-    }
-    for operation in program:
-        if isinstance(operation,
-                      runtime.Bag) and not isinstance(operation.divide, str):
-            # padding is counted, and has nothing to say
-            weights[operation.table][model.pad_row] = 0
+    weights = {name: state[name].detach().cpu().float().numpy().copy()
+               for name in settings.shapes if name in state}
+    for operation in settings.program:
+        if isinstance(operation, runtime.Bag):
+            if not isinstance(operation.divide, str):
+                # padding is counted, and has nothing to say
+                weights[operation.table][model.pad_row] = 0
     if model.rows is not None:
         weights["rows"] = model.rows.cpu().numpy().copy()
         if settings.hashed:
             weights["keys"] = weights["rows"]
-    tokenizer = Tokenizer.from_str(
-        classifier.tokenizer.backend_tokenizer.to_str())
-    runtime._check_fit(settings, weights, tokenizer)
-    return _folded(Parts(settings, weights, tokenizer))
+    return weights
 
 # %% ../nbs/61_export.ipynb #c9b414b9
+def _matrix_after(
+    bag: runtime.Operation, program: list[runtime.Operation]
+) -> runtime.Dense | None:
+    "The matrix, if any, that makes a bag's table smaller when folded into it."
+    if not isinstance(bag, runtime.Bag) or bag.bias:
+        return None
+    tables = [getattr(operation, "table", None) for operation in program]
+    readers = [each for each in program if bag.result in each.reads]
+    if tables.count(bag.table) > 1 or len(readers) != 1:
+        return None
+    dense = readers[0]
+    folds = isinstance(dense, runtime.Dense) and not dense.relu
+    return dense if folds and dense.outputs < bag.width else None
+
 def _folded(parts: Parts) -> Parts:
     """Matrices that follow a bag folded into its table, where that makes the
     table smaller."""
     settings, weights, tokenizer = parts
     program, weights = list(settings.program), dict(weights)
-    tables = [getattr(operation, "table", None) for operation in program]
     for bag in settings.program:
-        readers = [
-            operation for operation in program if bag.result in operation.reads
-        ]
-        if not isinstance(bag, runtime.Bag) or bag.bias or tables.count(
-                bag.table) > 1 or len(readers) != 1:
-            continue
-        dense = readers[0]
-        if isinstance(
-                dense,
-                runtime.Dense) and not dense.relu and dense.outputs < bag.width:
-            weights[bag.table] = weights[bag.table] @ weights.pop(dense.weight).T
+        if dense := _matrix_after(bag, program):
+            matrix = weights.pop(dense.weight)
+            weights[bag.table] = weights[bag.table] @ matrix.T
             program.remove(dense)
-            program[program.index(bag)] = replace(bag,
-                                                  result=dense.result,
-                                                  width=dense.outputs,
-                                                  bias=dense.bias)
+            program[program.index(bag)] = replace(
+                bag, result=dense.result, width=dense.outputs, bias=dense.bias)
     # what makes the logits stays the last
     program.sort(key=lambda operation: operation.result == "logits")
     return Parts(replace(settings, program=program), weights, tokenizer)
 
+# %% ../nbs/61_export.ipynb #6c3a8322
+def _parts(classifier: Classifier) -> Parts:
+    """The parts of a student, copies.
+
+    Raises `ValueError` for what the runtime could not run."""
+    settings = _settings(classifier)
+    weights = _weights(classifier.model, settings)
+    tokenizer = Tokenizer.from_str(
+        classifier.tokenizer.backend_tokenizer.to_str())
+    runtime._check_fit(settings, weights, tokenizer)
+    return _folded(Parts(settings, weights, tokenizer))
+
 # %% ../nbs/61_export.ipynb #0258a2cd
 def _rounded(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Integers and 16-bit scales whose product is the array, nearly; a scale for each row, or for each column of a
-    narrow table."""
+    """Integers and 16-bit scales whose product is the array, nearly; a scale for
+    each row, or for each column of a narrow table."""
     levels = 2 ** (bits - 1) - 1
     narrow = array.ndim == 2 and array.shape[1] < 16 < len(array)
-    scale = np.abs(array).max(0 if narrow else tuple(range(1, array.ndim)),
-                              keepdims=True) / levels
+    axes = 0 if narrow else tuple(range(1, array.ndim))
+    scale = np.abs(array).max(axes, keepdims=True) / levels
     scale = np.where(scale.astype(np.float16) > 0, scale, 1).astype(np.float16)
-    return np.rint(array / scale.astype(np.float32)).clip(-levels, levels).astype(
-        np.int8), scale
+    rounded = np.rint(array / scale.astype(np.float32)).clip(-levels, levels)
+    return rounded.astype(np.int8), scale
 
+# %% ../nbs/61_export.ipynb #cd448b09
 def _coded(weights: dict[str, np.ndarray], bits: int) -> dict[str, np.ndarray]:
     """Weights in fewer bits; 8 or less are integers, with their scales under
     `@scale`."""
@@ -129,35 +141,34 @@ def _tokenizer_text(tokenizer: Tokenizer) -> str:
     "The tokenizer's JSON, its vocabulary as a list where the ids have no holes."
     state = json.loads(tokenizer.to_str()) | {"truncation": None, "padding": None}
     vocabulary = state["model"]["vocab"]
-    if isinstance(vocabulary, dict) and sorted(vocabulary.values()) == list(
-            range(len(vocabulary))):
-        state["model"]["vocab"] = sorted(vocabulary, key=vocabulary.get)
+    if isinstance(vocabulary, dict):
+        if sorted(vocabulary.values()) == list(range(len(vocabulary))):
+            state["model"]["vocab"] = sorted(vocabulary, key=vocabulary.get)
     return json.dumps(state, ensure_ascii=False, separators=(",", ":"))
+
+# %% ../nbs/61_export.ipynb #a07cee8f
+def _add_array(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    "Add an array to an archive, as numpy would, without a date."
+    if name in ("rows", "keys"):
+        array = np.diff(array, prepend=0).astype(np.int32)
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array),
+                              allow_pickle=False)
+    floats = array.dtype.kind == "f"
+    method = zipfile.ZIP_DEFLATED if floats else zipfile.ZIP_LZMA
+    archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), method)
 
 def _packed(parts: Parts, bits: int) -> bytes:
     "The bytes of a .npz for the runtime."
-    texts = {
-        "config": parts.settings.text(),
-        "tokenizer": _tokenizer_text(parts.tokenizer)
-    }
-    entries = {
-        name: np.frombuffer(text.encode(), np.uint8)
-        for name, text in texts.items()
-    }
-    entries |= _coded(parts.weights, bits)
+    texts = {"config": parts.settings.text(),
+             "tokenizer": _tokenizer_text(parts.tokenizer)}
+    entries = {name: np.frombuffer(text.encode(), np.uint8)
+               for name, text in texts.items()} | _coded(parts.weights, bits)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.comment = runtime._MARK + b"0" * 64
         for name, array in entries.items():
-            if name in ("rows", "keys"):
-                array = np.diff(array, prepend=0).astype(np.int32)
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer,
-                                      np.ascontiguousarray(array),
-                                      allow_pickle=False)
-            method = zipfile.ZIP_DEFLATED if array.dtype.kind == "f" else zipfile.ZIP_LZMA
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(),
-                             method)
+            _add_array(archive, name, array)
     return runtime._sealed(stream.getvalue())
 
 # %% ../nbs/61_export.ipynb #3d8bf426
@@ -172,38 +183,36 @@ def _share(one: list, other: list) -> float:
     "Share of texts for which both say the same."
     return float(np.mean([a == b for a, b in zip(one, other)]))
 
-def _compare(classifier: Classifier, student: runtime.Student, texts: list[str],
-             data: bytes, limit: float) -> dict:
+def _compare(
+    classifier: Classifier, student: runtime.Student, texts: list[str],
+    data: bytes, limit: float
+) -> dict:
     """How a file's answers differ.
 
     Raises `Refused` when that is more than the limit."""
     ours, theirs = classifier.predict_proba(texts), student.predict_proba(texts)
-    found = {
-        "bytes": len(data), "texts": len(texts),
-        "largest_difference": float(abs(ours - theirs).max()),
-        "agreement": _share(classifier.predict(texts), student.predict(texts))
-    }
-    if not found["largest_difference"] <= limit:
+    largest = float(abs(ours - theirs).max())
+    same = _share(classifier.predict(texts), student.predict(texts))
+    if not largest <= limit:
         raise Refused(
             "The file's answers differ from the student's by up to "
-            f"{found['largest_difference']:.2g} in a "
-            f"probability (bound {limit:g}; {found['agreement']:.1%} of "
-            f"{len(texts):,} texts have the same "
-            "class), so it was not written: use more bits, or raise the bound")
-    return found
+            f"{largest:.2g} in a probability (bound {limit:g}; {same:.1%} of "
+            f"{len(texts):,} texts have the same class), so it was not written: "
+            "use more bits, or raise the bound")
+    return {"bytes": len(data), "texts": len(texts),
+            "largest_difference": largest, "agreement": same}
 
+# %% ../nbs/61_export.ipynb #58c8770d
 def _check_request(file: Path, ending: str, texts: list[str], bits: int) -> None:
     "Raise `ValueError` for what cannot be asked for."
     if bits not in BOUNDS or file.suffix != ending:
         raise ValueError(
             f"bits={bits}, file {file.name}: choose 32, 16 or 8 bits, and a name "
-            f"that ends in {ending}"
-        )
+            f"that ends in {ending}")
     if not texts:
         raise ValueError(
             "There are no texts to check the file with: give some hundreds of "
-            "the kind it is for"
-        )
+            "the kind it is for")
 
 def _write(file: Path, data: bytes) -> None:
     "Write all of it or nothing."
@@ -218,15 +227,18 @@ def save_runtime(
     bits: int = 32,  # of a weight: 32, 16 or 8
     # largest difference of a probability; None: that of `BOUNDS`
     bound: float | None = None,
-) -> dict:  # "bytes", "texts", "largest_difference" (of a probability), "agreement" (share of texts, same class)
-    """Write a student for `distillnb.runtime`. Raises `Refused`, and writes nothing, when its answers differ by more
-    than `bound`; `ValueError` for a request that cannot be met."""
+    # "bytes", "texts", "largest_difference" (of a probability), "agreement"
+    # (share of texts, same class)
+) -> dict:
+    """Write a student for `distillnb.runtime`. Raises `Refused`, and writes
+    nothing, when its answers differ by more than `bound`; `ValueError` for a
+    request that cannot be met."""
     file, texts = Path(file), list(texts)
     _check_request(file, ".npz", texts, bits)
     data = _packed(_parts(classifier), bits)
     limit = BOUNDS[bits] if bound is None else bound
-    found = _compare(classifier, runtime._student(data, file.name), texts, data,
-                     limit)
+    student = runtime._student(data, file.name)
+    found = _compare(classifier, student, texts, data, limit)
     _write(file, data)
     return found
 
@@ -245,51 +257,64 @@ class _Graph:
         self.lines.append(f"value{len(self.lines)} = {expression}")
         return f"value{len(self.lines) - 1}"
 
-    def array(self, values) -> str:
-        "The name of a constant."
-        values = np.ascontiguousarray(values)
-        for name, other in self.constants.items():
-            if other.dtype == values.dtype and np.array_equal(
-                    other, values) and other.shape == values.shape:
+# %% ../nbs/61_export.ipynb #3c97a327
+@patch
+def array(self: _Graph, values) -> str:
+    "The name of a constant."
+    values = np.ascontiguousarray(values)
+    for name, other in self.constants.items():
+        if other.dtype == values.dtype and other.shape == values.shape:
+            if np.array_equal(other, values):
                 return name
-        self.constants[f"constant{len(self.constants)}"] = values
-        return f"constant{len(self.constants) - 1}"
+    self.constants[f"constant{len(self.constants)}"] = values
+    return f"constant{len(self.constants) - 1}"
 
-    def number(self, value: int) -> str:
-        "The name of a whole number, as a list of one."
-        return self.array(np.array([value], np.int64))
+@patch
+def number(self: _Graph, value: int) -> str:
+    "The name of a whole number, as a list of one."
+    return self.array(np.array([value], np.int64))
 
-    def decoded(self, small: str, array: np.ndarray, scale: str | None) -> str:
-        "What a coded array is, in 32 bits."
-        whole = small if array.dtype == np.float32 else self.put(
-            f"Cast<to = 1>({small})")
-        return whole if scale is None else self.put(f"Mul({whole}, {scale})")
+# %% ../nbs/61_export.ipynb #22365b4f
+@patch
+def decoded(
+    self: _Graph, small: str, array: np.ndarray, scale: str | None
+) -> str:
+    "What a coded array is, in 32 bits."
+    whole = small
+    if array.dtype != np.float32:
+        whole = self.put(f"Cast<to = 1>({small})")
+    return whole if scale is None else self.put(f"Mul({whole}, {scale})")
 
-    def weight(self, name: str) -> str:
-        "A weight in 32 bits."
-        array, scale = self.coded[name], self.coded.get(f"{name}@scale")
-        return self.decoded(
-            self.array(array), array,
-            None if scale is None else self.array(scale.astype(np.float32)))
+@patch
+def weight(self: _Graph, name: str) -> str:
+    "A weight in 32 bits."
+    array, scale = self.coded[name], self.coded.get(f"{name}@scale")
+    if scale is not None:
+        scale = self.array(scale.astype(np.float32))
+    return self.decoded(self.array(array), array, scale)
 
-    def lookup(self, table: str, rows: str) -> str:
-        "Vectors of rows of a table."
-        array, scale = self.coded[table], self.coded.get(f"{table}@scale")
-        small = self.put(f"Gather({self.array(array)}, {rows})")
-        if scale is not None:
-            scales = self.array(scale.astype(np.float32))
-            scale = self.put(f"Gather({scales}, {rows})") if len(
-                scale) > 1 else scales
-        return self.decoded(small, array, scale)
+@patch
+def lookup(self: _Graph, table: str, rows: str) -> str:
+    "Vectors of rows of a table."
+    array, scale = self.coded[table], self.coded.get(f"{table}@scale")
+    small = self.put(f"Gather({self.array(array)}, {rows})")
+    if scale is not None:
+        one = len(scale) == 1
+        scale = self.array(scale.astype(np.float32))
+        if not one:
+            scale = self.put(f"Gather({scale}, {rows})")
+    return self.decoded(small, array, scale)
 
-    def shown(self, vectors: str, mask: str) -> str:
-        "Vectors where there is a token, zeros elsewhere."
-        return self.put(
-            f"Mul({vectors}, {self.put(f'Unsqueeze({mask}, {self.number(2)})')})")
+# %% ../nbs/61_export.ipynb #26539313
+@patch
+def shown(self: _Graph, vectors: str, mask: str) -> str:
+    "Vectors where there is a token, zeros elsewhere."
+    column = self.put(f"Unsqueeze({mask}, {self.number(2)})")
+    return self.put(f"Mul({vectors}, {column})")
 
 # %% ../nbs/61_export.ipynb #fa3b99e8
-def _bag_graph(graph: _Graph, bag: runtime.Bag) -> str:
-    "Lines for a bag of tokens and runs."
+def _runs(graph: _Graph, bag: runtime.Bag) -> tuple[list[str], list[str]]:
+    "Rows of the tokens and of the runs of each length, and where there are any."
     put, number, runs = graph.put, graph.number, graph.keys
     rows, masks = [graph.rows], [graph.mask]
     for n in range(1, bag.ngrams):
@@ -298,111 +323,122 @@ def _bag_graph(graph: _Graph, bag: runtime.Bag) -> str:
             put(f"Slice({whole}, {number(n)}, {number(2 ** 31)}, {number(1)})")
             for whole in (graph.keys, graph.mask))
         product = put(f"Mul({left}, {number(runtime.HASH)})")
-        runs = put(
-            f"Mod({put(f'Add({product}, {right})')}, "
-            f"{number(runtime.HASH_PRIME)})"
-        )
+        total = put(f"Add({product}, {right})")
+        runs = put(f"Mod({total}, {number(runtime.HASH_PRIME)})")
         bucket = put(f"Mod({runs}, {number(bag.buckets)})")
         rows.append(put(f"Add({bucket}, {number(graph.settings.vocab_size)})"))
         masks.append(mask)
+    return rows, masks
+
+def _divisor(graph: _Graph, bag: runtime.Bag, there: str) -> str:
+    "What the sum of a bag is divided by."
+    if not isinstance(bag.divide, str):
+        return graph.array(np.array([bag.divide], np.float32))
+    found = graph.put(f"ReduceSum<keepdims = 1>({there}, {graph.number(1)})")
+    least = graph.array(np.ones(1, np.float32))
+    divisor = graph.put(f"Max({found}, {least})")
+    return graph.put(f"Sqrt({divisor})") if bag.divide == "root" else divisor
+
+def _bag_graph(graph: _Graph, bag: runtime.Bag) -> str:
+    "Lines for a bag of tokens and runs."
+    put = graph.put
+    rows, masks = _runs(graph, bag)
     there = put(f"Concat<axis = 1>({', '.join(masks)})")
-    vectors = graph.shown(
-        graph.lookup(bag.table, put(f"Concat<axis = 1>({', '.join(rows)})")),
-        there)
-    total = put(f"ReduceSum<keepdims = 0>({vectors}, {number(1)})")
-    if isinstance(bag.divide, str):
-        found = put(f"ReduceSum<keepdims = 1>({there}, {number(1)})")
-        divisor = put(f"Max({found}, {graph.array(np.ones(1, np.float32))})")
-        if bag.divide == "root":
-            divisor = put(f"Sqrt({divisor})")
-    else:
-        divisor = graph.array(np.array([bag.divide], np.float32))
-    mean = put(f"Div({total}, {divisor})")
+    every = put(f"Concat<axis = 1>({', '.join(rows)})")
+    vectors = graph.shown(graph.lookup(bag.table, every), there)
+    total = put(f"ReduceSum<keepdims = 0>({vectors}, {graph.number(1)})")
+    mean = put(f"Div({total}, {_divisor(graph, bag, there)})")
     return put(f"Add({mean}, {graph.weight(bag.bias)})") if bag.bias else mean
 
 # %% ../nbs/61_export.ipynb #2a2eb37b
+def _filled_up(graph: _Graph, positions: int) -> str:
+    "Rows of the tokens and of so much padding that there are `positions`."
+    put, number = graph.put, graph.number
+    padding = number(graph.settings.pad_row)
+    there = put(f"Equal(attention_mask, {number(1)})")
+    rows = put(f"Where({there}, {graph.rows}, {padding})")
+    texts = put("Shape<start = 0, end = 1>(input_ids)")
+    size = put(f"Concat<axis = 0>({texts}, {number(positions)})")
+    more = put(f"Expand({padding}, {size})")
+    longer = put(f"Concat<axis = 1>({rows}, {more})")
+    return put(f"Slice({longer}, {number(0)}, {number(positions)}, {number(1)})")
+
+def _response(graph: _Graph, channels: str, name: str, pads: int) -> str:
+    "What filters say at each place."
+    kernel, bias = graph.weight(f"{name}.weight"), graph.weight(f"{name}.bias")
+    return graph.put(f"Conv<pads = [0, {pads}]>({channels}, {kernel}, {bias})")
+
 def _windows_graph(graph: _Graph, windows: runtime.Windows) -> str:
     "Lines for the filters' strongest responses."
-    put, number, positions = graph.put, graph.number, windows.positions
+    put, positions = graph.put, windows.positions
     if positions:  # padding votes
-        padding = number(graph.settings.pad_row)
-        rows = put(
-            f"Where({put(f'Equal(attention_mask, {number(1)})')}, {graph.rows}, "
-            f"{padding})"
-        )
-        size = put(
-            f"Concat<axis = 0>({put('Shape<start = 0, end = 1>(input_ids)')}, "
-            f"{number(positions)})"
-        )
-        longer = put(
-            f"Concat<axis = 1>({rows}, {put(f'Expand({padding}, {size})')})")
-        vectors = graph.lookup(
-            windows.table,
-            put(f"Slice({longer}, {number(0)}, {number(positions)}, {number(1)})")
-        )
+        vectors = graph.lookup(windows.table, _filled_up(graph, positions))
     else:
         vectors = graph.shown(graph.lookup(windows.table, graph.rows), graph.mask)
     channels, strongest = put(f"Transpose<perm = [0, 2, 1]>({vectors})"), []
-    mask = put(f"Unsqueeze({graph.mask}, {number(1)})")
+    mask = put(f"Unsqueeze({graph.mask}, {graph.number(1)})")
     for name, places in zip(windows.kernels, windows.places):
-        kernel, bias = graph.weight(f"{name}.weight"), graph.weight(
-            f"{name}.bias")
-        response = put(
-            f"Conv<pads = [0, {0 if positions else places - 1}]>({channels}, "
-            f"{kernel}, {bias})"
-        )
-        valid = response if positions else put(f"Mul({response}, {mask})")
-        strongest.append(put(f"ReduceMax<keepdims = 0>({valid}, {number(2)})"))
+        pads = 0 if positions else places - 1
+        valid = _response(graph, channels, name, pads)
+        if not positions:
+            valid = put(f"Mul({valid}, {mask})")
+        strongest.append(
+            put(f"ReduceMax<keepdims = 0>({valid}, {graph.number(2)})"))
     together = put(f"Concat<axis = 1>({', '.join(strongest)})")
     return put(f"Relu({together})")
 
 # %% ../nbs/61_export.ipynb #bf8a350c
+def _directions(
+    graph: _Graph, lstm: runtime.LSTM, name: str, ending: str = ""
+) -> np.ndarray:
+    "Both directions of a weight in one array, its gates in ONNX's order."
+    arrays = [graph.coded[each + ending] for each in lstm._both(name)]
+    if len(arrays[0]) == 1:  # one row of scales, for all gates
+        return np.stack(arrays)
+    gates = [np.split(array, 4) for array in arrays]
+    return np.stack(
+        [np.concatenate([each[n] for n in (0, 3, 1, 2)]) for each in gates])
+
+def _gates(graph: _Graph, lstm: runtime.LSTM, name: str) -> str:
+    "A weight of both directions in 32 bits."
+    array, scale = _directions(graph, lstm, name), None
+    if f"{lstm._both(name)[0]}@scale" in graph.coded:
+        scales = _directions(graph, lstm, name, "@scale")
+        scale = graph.array(scales.astype(np.float32))
+    return graph.decoded(graph.array(array), array, scale)
+
+def _lengths(graph: _Graph) -> str:
+    "Tokens of each text, one at least."
+    found = graph.put(f"ReduceSum<keepdims = 0>({graph.mask}, {graph.number(1)})")
+    least = graph.array(np.ones(1, np.float32))
+    found = graph.put(f"Max({found}, {least})")
+    return graph.put(f"Cast<to = 6>({found})")
+
+# %% ../nbs/61_export.ipynb #29214aeb
 def _lstm_graph(graph: _Graph, lstm: runtime.LSTM) -> str:
     "Lines for the last states of an LSTM in both directions."
-    put, number = graph.put, graph.number
-
-    def both(name: str, ending: str = "") -> np.ndarray:
-        "Both directions of a weight in one array, its gates in ONNX's order."
-        arrays = [graph.coded[each + ending] for each in lstm._both(name)]
-        if len(arrays[0]) == 1:  # one row of scales, for all gates
-            return np.stack(arrays)
-        gates = [np.split(array, 4) for array in arrays]
-        return np.stack(
-            [np.concatenate([each[n] for n in (0, 3, 1, 2)]) for each in gates])
-
-    def decoded(name: str) -> str:
-        scaled = f"{lstm._both(name)[0]}@scale" in graph.coded
-        scale = graph.array(both(name, "@scale").astype(
-            np.float32)) if scaled else None
-        return graph.decoded(graph.array(both(name)), both(name), scale)
+    put = graph.put
     vectors = graph.shown(graph.lookup(lstm.table, graph.rows), graph.mask)
     steps = put(f"Transpose<perm = [1, 0, 2]>({vectors})")
-    found, least = put(
-        f"ReduceSum<keepdims = 0>({graph.mask}, {number(1)})"), graph.array(
-            np.ones(1, np.float32))
-    lengths = put(f"Cast<to = 6>({put(f'Max({found}, {least})')})")
-    bias = graph.array(np.concatenate([both("bias_ih"), both("bias_hh")], 1))
-    inputs = ", ".join(
-        [steps, decoded("weight_ih"),
-         decoded("weight_hh"), bias, lengths])
+    lengths = _lengths(graph)
+    biases = [_directions(graph, lstm, name) for name in ("bias_ih", "bias_hh")]
+    bias = graph.array(np.concatenate(biases, 1))
+    inputs = ", ".join([steps, _gates(graph, lstm, "weight_ih"),
+                        _gates(graph, lstm, "weight_hh"), bias, lengths])
+    n = len(graph.lines)
     graph.lines.append(
-        f"all{len(graph.lines)}, last{len(graph.lines)}, cells{len(graph.lines)} "
-        "= "
-        'LSTM<direction = "bidirectional", hidden_size = '
-        f'{lstm.hidden}>({inputs})'
-    )
-    return put(
-        f"Flatten({put(f'Transpose<perm = [1, 0, 2]>(last{len(graph.lines) - 1})')})"
-    )
+        f'all{n}, last{n}, cells{n} = LSTM<direction = "bidirectional", '
+        f"hidden_size = {lstm.hidden}>({inputs})")
+    texts_first = put(f"Transpose<perm = [1, 0, 2]>(last{n})")
+    return put(f"Flatten({texts_first})")
 
 # %% ../nbs/61_export.ipynb #4d1aebdd
 def _dense_graph(graph: _Graph, dense: runtime.Dense) -> str:
     "Lines for a matrix, a bias, a ReLU."
-    bias = f", {graph.weight(dense.bias)}" if dense.bias else ""
-    product = graph.put(
-        f"Gemm<transB = 1>({graph.results[dense.of]}, "
-        f"{graph.weight(dense.weight)}{bias})"
-    )
+    inputs = [graph.results[dense.of], graph.weight(dense.weight)]
+    if dense.bias:
+        inputs.append(graph.weight(dense.bias))
+    product = graph.put(f"Gemm<transB = 1>({', '.join(inputs)})")
     return graph.put(f"Relu({product})") if dense.relu else product
 
 def _add_graph(graph: _Graph, add: runtime.Add) -> str:
@@ -412,34 +448,40 @@ def _add_graph(graph: _Graph, add: runtime.Add) -> str:
 _GRAPHS: dict[type, Callable] = {
     runtime.Bag: _bag_graph, runtime.Windows: _windows_graph,
     runtime.LSTM: _lstm_graph, runtime.Dense: _dense_graph,
-    runtime.Add: _add_graph
-}
+    runtime.Add: _add_graph}
 
 # %% ../nbs/61_export.ipynb #e67c3b23
-def _onnx_text(parts: Parts, bits: int,
-               opset: int) -> tuple[str, dict[str, np.ndarray]]:
-    "An ONNX model as text, and its constants by name."
+def _written(parts: Parts, bits: int) -> _Graph:
+    "The graph of a whole program."
     graph, settings = _Graph(parts, bits), parts.settings
-    rows = parts.weights.get("rows",
-                             np.arange(settings.vocab_size)).astype(np.int32)
-    ids = {"rows": rows
-           } | ({"keys": parts.weights.get("keys", rows).astype(np.int32)}
-                if settings.hashed else {})
+    rows = parts.weights.get("rows", np.arange(settings.vocab_size))
+    ids = {"rows": rows}
+    if settings.hashed:
+        ids["keys"] = parts.weights.get("keys", rows)
     for name, values in ids.items():
-        small = graph.put(f"Gather({graph.array(values)}, input_ids)")
+        values = graph.array(values.astype(np.int32))
+        small = graph.put(f"Gather({values}, input_ids)")
         graph.lines.append(f"{name} = Cast<to = 7>({small})")
     graph.lines.append("mask = Cast<to = 1>(attention_mask)")
     for operation in settings.program:
-        graph.results[operation.result] = _GRAPHS[type(operation)](graph,
-                                                                   operation)
-    every = "\n".join(
-        [*graph.lines, f"logits = Identity({graph.results['logits']})"])
-    head = "student (int64[batch, tokens] input_ids, int64[batch, tokens] attention_mask)"
-    return (
-        f'<ir_version: 8, opset_import: ["" : {opset}], producer_name: '
-        f'"distillnb">\n{head} '
-        f"=> (float[batch, {len(settings.names)}] logits) {{\n{every}\n}}"
-    ), graph.constants
+        write = _GRAPHS[type(operation)]
+        graph.results[operation.result] = write(graph, operation)
+    graph.lines.append(f"logits = Identity({graph.results['logits']})")
+    return graph
+
+def _onnx_text(
+    parts: Parts, bits: int, opset: int
+) -> tuple[str, dict[str, np.ndarray]]:
+    "An ONNX model as text, and its constants by name."
+    graph = _written(parts, bits)
+    header = (f'<ir_version: 8, opset_import: ["" : {opset}], '
+              'producer_name: "distillnb">')
+    inputs = ("int64[batch, tokens] input_ids, "
+              "int64[batch, tokens] attention_mask")
+    output = f"float[batch, {len(parts.settings.names)}] logits"
+    body = "\n".join(graph.lines)
+    text = f"{header}\nstudent ({inputs}) => ({output}) {{\n{body}\n}}"
+    return text, graph.constants
 
 # %% ../nbs/61_export.ipynb #d0f5ff87
 def _onnx_model(parts: Parts, bits: int, opset: int) -> bytes:
@@ -449,37 +491,36 @@ def _onnx_model(parts: Parts, bits: int, opset: int) -> bytes:
     model = parser.parse_model(text)
     model.graph.initializer.extend(
         numpy_helper.from_array(array, name) for name, array in constants.items())
-    helper.set_model_props(
-        model, {
-            "config": parts.settings.text(), "tokenizer": _tokenizer_text(
-                parts.tokenizer),
-            "checksum": (runtime._MARK + b"0" * 64).decode()
-        })
+    helper.set_model_props(model, {
+        "config": parts.settings.text(),
+        "tokenizer": _tokenizer_text(parts.tokenizer),
+        "checksum": (runtime._MARK + b"0" * 64).decode()})
     checker.check_model(model, full_check=True)
     return runtime._sealed(model.SerializeToString())
 
 # %% ../nbs/61_export.ipynb #4d124063
-def _other_shapes(data: bytes, student: runtime.Student,
-                  texts: list[str]) -> float:
+def _padded(ids: np.ndarray, lengths: np.ndarray, width: int) -> dict:
+    "What a graph is given: texts as a rectangle at least that wide."
+    mask = np.arange(max(width, lengths.max(), 1)) < lengths[:, None]
+    input_ids = np.zeros(mask.shape, np.int64)
+    input_ids[mask] = ids
+    return {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+
+def _other_shapes(
+    data: bytes, student: runtime.Student, texts: list[str]
+) -> float:
     """Largest difference of a logit when the same texts come alone, in threes,
     and padded to the limit."""
     import onnxruntime
-    session = onnxruntime.InferenceSession(data,
-                                           providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        data, providers=["CPUExecutionProvider"])
     expected, largest = student.logits(texts), 0.
     for size, width in ((1, 0), (3, 0), (3, student.settings.max_length)):
         for first in range(0, len(texts), size):
-            ids, lengths = runtime._encode(student.tokenizer,
-                                           texts[first:first + size])
-            mask = np.arange(max(width, lengths.max(), 1)) < lengths[:, None]
-            input_ids = np.zeros(mask.shape, np.int64)
-            input_ids[mask] = ids
-            logits = session.run(
-                None,
-                {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)
-                 })[0]
-            largest = max(largest,
-                          float(abs(logits - expected[first:first + size]).max()))
+            some = slice(first, first + size)
+            ids, lengths = runtime._encode(student.tokenizer, texts[some])
+            logits = session.run(None, _padded(ids, lengths, width))[0]
+            largest = max(largest, float(abs(logits - expected[some]).max()))
     return largest
 
 # %% ../nbs/61_export.ipynb #d95c5636
@@ -491,10 +532,13 @@ def save_onnx(
     opset: int = 18,  # of ONNX, 18 or later
     # largest difference of a probability; None: that of `BOUNDS`
     bound: float | None = None,
-) -> dict:  # "bytes", "texts", "largest_difference" (of a probability), "agreement" (share of texts, same class)
-    """Write a student as ONNX: `input_ids` and `attention_mask`, int64 `[batch, tokens]`, padding on the right ->
-    `logits` `[batch, K]`. Raises `Refused`, and writes nothing, when its answers differ by more than `bound`;
-    `ValueError` for a request that cannot be met; `ImportError` without the extra `onnx`."""
+    # "bytes", "texts", "largest_difference" (of a probability), "agreement"
+    # (share of texts, same class)
+) -> dict:
+    """Write a student as ONNX: `input_ids` and `attention_mask`, int64 `[batch,
+    tokens]`, padding on the right -> `logits` `[batch, K]`. Raises `Refused`, and
+    writes nothing, when its answers differ by more than `bound`; `ValueError` for
+    a request that cannot be met; `ImportError` without the extra `onnx`."""
     onnx = optional("onnx", "onnx", "An .onnx file")
     optional("onnxruntime", "onnx", "Checking an .onnx file")
     file, texts = Path(file), list(texts)
@@ -504,12 +548,11 @@ def save_onnx(
             f"opset={opset}: choose 18 to {onnx.defs.onnx_opset_version()}")
     data = _onnx_model(_parts(classifier), bits, opset)
     student = runtime._student(data, file.name)
-    found = _compare(classifier, student, texts, data,
-                     BOUNDS[bits] if bound is None else bound)
+    limit = BOUNDS[bits] if bound is None else bound
+    found = _compare(classifier, student, texts, data, limit)
     if (largest := _other_shapes(data, student, texts[:30])) > 1e-3:
         raise Refused(
             f"The graph's logits change by up to {largest:.2g} with the shape of "
-            "a batch, so it was not "
-            "written: please report this")
+            "a batch, so it was not written: please report this")
     _write(file, data)
     return found

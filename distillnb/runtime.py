@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
-# %% ../nbs/60_runtime.ipynb #c5ef6413
+# %% ../nbs/60_runtime.ipynb #a7c1f0d1
 # characters read at first, or as many for each token that is wanted
 _AT_FIRST, _A_TOKEN = 1 << 12, 32
 _AT_MOST = 1 << 20  # characters of a text that are ever read
@@ -37,32 +37,37 @@ def _end(text: str, size: int, from_left: bool) -> str:
 
 def _encodings(tokenizer: Tokenizer, texts: list[str]) -> list:
     "Encodings of the texts, of which no more is read than it takes to fill them."
-    most, from_left = tokenizer.truncation["max_length"], tokenizer.truncation[
-        "direction"] == "right"
-    first = size = max(_AT_FIRST, _A_TOKEN * most)
-    encodings = tokenizer.encode_batch_fast(
-        [_end(text, size, from_left) for text in texts])
+    cut = tokenizer.truncation
+    most, from_left = cut["max_length"], cut["direction"] == "right"
+    first = max(_AT_FIRST, _A_TOKEN * most)
+    ends = [_end(text, first, from_left) for text in texts]
+    encodings = tokenizer.encode_batch_fast(ends)
     for row, text in enumerate(texts):
         size = first
-        while size < min(len(text), _AT_MOST) and sum(
-                map(len, encodings[row].overflowing)) < _A_TOKEN:
+        while size < min(len(text), _AT_MOST):
+            if sum(map(len, encodings[row].overflowing)) >= _A_TOKEN:
+                break  # full, and more
             size = min(8 * size, _AT_MOST)
             encodings[row] = tokenizer.encode_batch_fast(
                 [_end(text, size, from_left)])[0]
     return encodings
 
-def _encode(tokenizer: Tokenizer,
-            texts: list[str],
-            first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the texts end to end and how many each has, both int64; `first` is
-    the number of the first row, for errors."""
+# %% ../nbs/60_runtime.ipynb #c5ef6413
+def _check_strings(texts: list[str], first: int) -> None:
+    "Raise `TypeError` for what is not a string; `first` numbers the first text."
     for row, text in enumerate(texts, first):
         if not isinstance(text, str):
             shown = " ".join(repr(text)[:60].split())
             raise TypeError(
                 f"Text {row} is {shown}, not a string: drop it or convert it "
-                "first"
-            )
+                "first")
+
+def _encode(
+    tokenizer: Tokenizer, texts: list[str], first: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the texts end to end and how many each has, both int64; `first` is
+    the number of the first row, for errors."""
+    _check_strings(texts, first)
     try:
         ids = [encoding.ids for encoding in _encodings(tokenizer, texts)]
     except (TypeError, UnicodeEncodeError):  # only the text tells which one it is
@@ -73,10 +78,10 @@ def _encode(tokenizer: Tokenizer,
         raise ValueError(
             f"Text {broken} holds half an emoji or other undecodable bytes: "
             "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') "
-            "mends it"
-        ) from None
+            "mends it") from None
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    return np.fromiter(chain.from_iterable(ids), np.int64, lengths.sum()), lengths
+    line = np.fromiter(chain.from_iterable(ids), np.int64, lengths.sum())
+    return line, lengths
 
 # %% ../nbs/60_runtime.ipynb #067ee864
 class Texts(NamedTuple):
@@ -111,29 +116,26 @@ class Operation:
 # %% ../nbs/60_runtime.ipynb #9bcdfae4
 def _whole(name: str, value, most: int, least: int = 1) -> None:
     "Raise `ValueError` for a setting that is not a whole number within bounds."
-    if isinstance(
-            value,
-            bool) or not isinstance(value, int) or not least <= value <= most:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if not number or not least <= value <= most:
         raise ValueError(
             f"{name} is {value!r:.60}, and should be a whole number from "
-            f"{least:,} to {most:,}"
-        )
+            f"{least:,} to {most:,}")
+
+_NAME = re.compile(r"[A-Za-z_][\w.]{0,199}", re.ASCII)
 
 def _named(**names) -> None:
     """Raise `ValueError` for a setting that is not the name of a weight or of a
     result."""
     for setting, name in names.items():
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][\w.]{0,199}",
-                                                         name, re.ASCII):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ValueError(
                 f"{setting} is {name!r:.60}, and should be a name of letters, "
-                "digits, dots, underscores"
-            )
+                "digits, dots, underscores")
         if name in ("rows", "keys", "config", "tokenizer"):
             raise ValueError(
                 f"{setting} is {name!r}, a name that the file needs for itself: "
-                "choose another"
-            )
+                "choose another")
 
 _LARGEST = 2 ** 24  # of a width or a number of filters
 
@@ -142,8 +144,9 @@ FORMAT = 2  # of the file
 HASH, HASH_PRIME = 116049371, 2 ** 31 - 1  # of the n-grams, as in training
 
 # %% ../nbs/60_runtime.ipynb #3418fa42
-def _bag_rows(texts: Texts, ngrams: int, first: int,
-              buckets: int) -> tuple[np.ndarray, np.ndarray]:
+def _bag_rows(
+    texts: Texts, ngrams: int, first: int, buckets: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of all tokens, then of all runs of two and more, in buckets from
     `first` on, and the text of each."""
     owner = np.arange(len(texts.lengths)).repeat(texts.lengths)
@@ -163,6 +166,16 @@ def _sums(vectors: np.ndarray, owner: np.ndarray, texts: int) -> np.ndarray:
         sums[:, number] = np.bincount(owner, column, texts)
     return sums
 
+# %% ../nbs/60_runtime.ipynb #eb686fa7
+def _divided(
+    sums: np.ndarray, owner: np.ndarray, divide: str | int
+) -> np.ndarray:
+    "Sums of texts by how many rows each has, by the root of it, or by a number."
+    if not isinstance(divide, str):
+        return sums / divide
+    counts = np.bincount(owner, minlength=len(sums)).clip(1)[:, None]
+    return sums / (np.sqrt(counts) if divide == "root" else counts)
+
 # %% ../nbs/60_runtime.ipynb #673afd9a
 @dataclass(frozen=True)
 class Bag(Operation):
@@ -177,14 +190,7 @@ class Bag(Operation):
     bias: str | None = None  # weight [width], added at the end
 
     def __post_init__(self):
-        _named(result=self.result,
-               table=self.table,
-               **({} if self.bias is None else {"bias": self.bias}))
-        _whole("width", self.width, _LARGEST)
-        _whole("ngrams", self.ngrams, 64)
-        _whole("buckets", self.buckets, 2 ** 31 - 1, least=int(self.ngrams > 1))
-        if self.divide not in ("count", "root"):
-            _whole("divide", self.divide, 2 ** 31 - 1)
+        _check_bag(self)
 
     @property
     def size(self) -> int:
@@ -202,15 +208,22 @@ class Bag(Operation):
         def answer(texts: Texts) -> np.ndarray:
             rows, owner = _bag_rows(texts, self.ngrams, settings.vocab_size,
                                     self.buckets)
-            divisor = self.divide
-            if isinstance(divisor, str):
-                counts = np.bincount(owner,
-                                     minlength=len(texts.lengths)).clip(1)[:,
-                                                                           None]
-                divisor = np.sqrt(counts) if divisor == "root" else counts
-            means = _sums(table[rows], owner, len(texts.lengths)) / divisor
+            sums = _sums(table[rows], owner, len(texts.lengths))
+            means = _divided(sums, owner, self.divide)
             return means if bias is None else means + bias
         return answer
+
+# %% ../nbs/60_runtime.ipynb #aaf849a5
+def _check_bag(bag: Bag) -> None:
+    "Raise `ValueError` for settings that cannot be."
+    _named(result=bag.result, table=bag.table)
+    if bag.bias is not None:
+        _named(bias=bag.bias)
+    _whole("width", bag.width, _LARGEST)
+    _whole("ngrams", bag.ngrams, 64)
+    _whole("buckets", bag.buckets, 2 ** 31 - 1, least=int(bag.ngrams > 1))
+    if bag.divide not in ("count", "root"):
+        _whole("divide", bag.divide, 2 ** 31 - 1)
 
 # %% ../nbs/60_runtime.ipynb #cea12450
 @dataclass(frozen=True)
@@ -224,15 +237,7 @@ class Dense(Operation):
     relu: bool = False  # whether what is below zero becomes zero
 
     def __post_init__(self):
-        _named(result=self.result,
-               of=self.of,
-               weight=self.weight,
-               **({} if self.bias is None else {"bias": self.bias}))
-        _whole("inputs", self.inputs, _LARGEST)
-        _whole("outputs", self.outputs, _LARGEST)
-        if not isinstance(self.relu, bool):
-            raise ValueError(
-                f"relu is {self.relu!r:.60}, and should be true or false")
+        _check_dense(self)
 
     @property
     def size(self) -> int:
@@ -256,14 +261,29 @@ class Dense(Operation):
 
     def compiled(self, weights: dict, settings: "Settings") -> Callable:
         "The function of texts and vectors that this is."
-        matrix, bias = weights[self.weight].T, weights.get(self.bias)
+        return _dense(weights[self.weight].T, weights.get(self.bias), self.relu)
 
-        def answer(texts: Texts, vectors: np.ndarray) -> np.ndarray:
-            products = vectors @ matrix
-            if bias is not None:
-                products += bias
-            return np.maximum(products, 0) if self.relu else products
-        return answer
+# %% ../nbs/60_runtime.ipynb #b741c1f9
+def _dense(matrix: np.ndarray, bias: np.ndarray | None, relu: bool) -> Callable:
+    "A matrix, a bias and a ReLU as a function of texts and vectors."
+    def answer(texts: Texts, vectors: np.ndarray) -> np.ndarray:
+        products = vectors @ matrix
+        if bias is not None:
+            products += bias
+        return np.maximum(products, 0) if relu else products
+    return answer
+
+# %% ../nbs/60_runtime.ipynb #4896b6bd
+def _check_dense(dense: Dense) -> None:
+    "Raise `ValueError` for settings that cannot be."
+    _named(result=dense.result, of=dense.of, weight=dense.weight)
+    if dense.bias is not None:
+        _named(bias=dense.bias)
+    _whole("inputs", dense.inputs, _LARGEST)
+    _whole("outputs", dense.outputs, _LARGEST)
+    if not isinstance(dense.relu, bool):
+        raise ValueError(
+            f"relu is {dense.relu!r:.60}, and should be true or false")
 
 # %% ../nbs/60_runtime.ipynb #3bfd2c9f
 @dataclass(frozen=True)
@@ -278,8 +298,7 @@ class Add(Operation):
         if not isinstance(self.of, list) or not 2 <= len(self.of) <= 256:
             raise ValueError(
                 f"of is {self.of!r:.60}, and should be a list of two results or "
-                "more"
-            )
+                "more")
         for name in self.of:
             _named(of=name)
 
@@ -293,29 +312,42 @@ class Add(Operation):
         return lambda texts, *results: sum(results[1:], results[0])
 
 # %% ../nbs/60_runtime.ipynb #852e2a8e
-def _strongest(texts: Texts, table: np.ndarray, kernels: list,
-               positions: int | None, pad_row: int) -> np.ndarray:
-    """Each filter's largest response after the ReLU, `[texts, filters * widths]`; `kernels` are (places, matrix
-    `[places * W, filters]`, bias), the last row of the table is of zeros."""
-    # an empty text has a place too
-    lengths, reach = texts.lengths, max(2, *(places
-                                             for places, _, _ in kernels)) - 1
+def _spread(
+    texts: Texts, reach: int, positions: int | None, pad_row: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The line with room between the texts: the row of each place, -1 for the
+    last of the table, which is of zeros; and where each text starts."""
+    lengths = texts.lengths
     room = np.full_like(lengths, positions) if positions else lengths + reach
     starts = room.cumsum() - room
-    # -1: the row of zeros
     line = np.full(room.sum() + reach + 1, pad_row if positions else -1)
-    line[np.arange(len(texts.rows)) +
-         (starts - lengths.cumsum() + lengths).repeat(lengths)] = texts.rows
-    vectors, strongest = table[line], []
+    shift = starts - lengths.cumsum() + lengths
+    line[np.arange(len(texts.rows)) + shift.repeat(lengths)] = texts.rows
+    return line, starts
+
+# %% ../nbs/60_runtime.ipynb #4b25bb90
+def _strongest(
+    texts: Texts, table: np.ndarray, kernels: list, positions: int | None,
+    pad_row: int
+) -> np.ndarray:
+    """Each filter's largest response after the ReLU, `[texts, filters * widths]`;
+    `kernels` are (places, matrix `[places * W, filters]`, bias), the last row of
+    the table is of zeros."""
+    lengths = texts.lengths
+    reach = max(2, *(places for places, _, _ in kernels)) - 1
+    line, starts = _spread(texts, reach, positions, pad_row)
+    vectors, size, strongest = table[line], len(line) - reach, []
     for places, matrix, bias in kernels:
         windows = np.concatenate(
-            [vectors[shift:shift + room.sum() + 1] for shift in range(places)], 1)
-        ends = starts + (positions - places + 1 if positions else lengths.clip(1))
-        edges = np.stack([starts, ends], 1).ravel()
-        largest = np.maximum(
-            np.maximum.reduceat(windows @ matrix, edges)[::2] + bias, 0)
-        strongest.append(largest if positions else largest *
-                         (lengths > 0)[:, None])
+            [vectors[shift:shift + size] for shift in range(places)], 1)
+        # an empty text has a place too
+        within = positions - places + 1 if positions else lengths.clip(1)
+        edges = np.stack([starts, starts + within], 1).ravel()
+        largest = np.maximum.reduceat(windows @ matrix, edges)[::2]
+        largest = np.maximum(largest + bias, 0)
+        if not positions:
+            largest = largest * (lengths > 0)[:, None]
+        strongest.append(largest)
     return np.concatenate(strongest, 1)
 
 # %% ../nbs/60_runtime.ipynb #b5e4c67e
@@ -334,23 +366,7 @@ class Windows(Operation):
     positions: int | None = None
 
     def __post_init__(self):
-        _named(result=self.result, table=self.table)
-        _whole("width", self.width, _LARGEST)
-        _whole("filters", self.filters, _LARGEST)
-        lists = isinstance(self.kernels, list) and isinstance(self.places, list)
-        if not lists or not 1 <= len(self.kernels) == len(self.places) <= 64:
-            raise ValueError(
-                f"kernels {self.kernels!r:.60} and places {self.places!r:.60} "
-                "should be lists, "
-                "one entry for each filter width")
-        for name, places in zip(self.kernels, self.places):
-            _named(kernels=name)
-            _whole("places", places, max(2 ** 16 // self.width, 1))
-        if len({*self.kernels}) < len(self.kernels):
-            raise ValueError(f"kernels {self.kernels!r:.60} has one twice")
-        if self.positions is not None:
-            room = 2 ** 23 // max(self.width * max(self.places), self.filters)
-            _whole("positions", self.positions, room, least=max(self.places))
+        _check_windows(self)
 
     @property
     def size(self) -> int:
@@ -364,45 +380,107 @@ class Windows(Operation):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         "Shape of each of its weights, tables aside."
-        shapes = {}
-        for name, places in zip(self.kernels, self.places):
-            shapes |= {
-                f"{name}.weight": (self.filters, self.width, places),
-                f"{name}.bias": (self.filters, )
-            }
-        return shapes
+        return _kernel_shapes(self)
 
     def compiled(self, weights: dict, settings: "Settings") -> Callable:
         """The function of texts that this is; the last row of its table is of
         zeros."""
-        table, kernels = weights[self.table], []
-        for name, places in zip(self.kernels, self.places):
-            kernel = weights[f"{name}.weight"].transpose(2, 1, 0).reshape(
-                places * self.width, self.filters)
-            kernels.append(
-                (places, np.ascontiguousarray(kernel), weights[f"{name}.bias"]))
+        table, kernels = weights[self.table], _turned(self, weights)
         return lambda texts: _strongest(texts, table, kernels, self.positions,
                                         settings.pad_row)
+
+# %% ../nbs/60_runtime.ipynb #e15dab47
+def _kernel_shapes(windows: Windows) -> dict[str, tuple[int, ...]]:
+    "Shape of each filter width's weights and biases."
+    shapes = {}
+    for name, places in zip(windows.kernels, windows.places):
+        shapes[f"{name}.weight"] = windows.filters, windows.width, places
+        shapes[f"{name}.bias"] = (windows.filters, )
+    return shapes
+
+def _turned(windows: Windows, weights: dict) -> list[tuple]:
+    "Places, matrix and bias of each filter width."
+    kernels = []
+    for name, places in zip(windows.kernels, windows.places):
+        kernel = weights[f"{name}.weight"].transpose(2, 1, 0)
+        matrix = kernel.reshape(places * windows.width, windows.filters)
+        kernels.append(
+            (places, np.ascontiguousarray(matrix), weights[f"{name}.bias"]))
+    return kernels
+
+# %% ../nbs/60_runtime.ipynb #27c8a871
+def _check_windows(windows: Windows) -> None:
+    "Raise `ValueError` for settings that cannot be."
+    kernels, places = windows.kernels, windows.places
+    _named(result=windows.result, table=windows.table)
+    _whole("width", windows.width, _LARGEST)
+    _whole("filters", windows.filters, _LARGEST)
+    lists = isinstance(kernels, list) and isinstance(places, list)
+    if not lists or not 1 <= len(kernels) == len(places) <= 64:
+        raise ValueError(
+            f"kernels {kernels!r:.60} and places {places!r:.60} should be lists, "
+            "one entry for each filter width")
+    for name, seen in zip(kernels, places):
+        _named(kernels=name)
+        _whole("places", seen, max(2 ** 16 // windows.width, 1))
+    if len({*kernels}) < len(kernels):
+        raise ValueError(f"kernels {kernels!r:.60} has one twice")
+    if windows.positions is not None:
+        room = 2 ** 23 // max(windows.width * max(places), windows.filters)
+        _whole("positions", windows.positions, room, least=max(places))
 
 # %% ../nbs/60_runtime.ipynb #552cdc98
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return .5 * np.tanh(.5 * x) + .5  # does not overflow
 
-def _last_states(inputs: np.ndarray, running: np.ndarray,
-                 recurrent: np.ndarray) -> np.ndarray:
-    """Last states `[2, B, H]` of an LSTM in both directions; `inputs` `[T, 2, B, 4 H]` are the tokens' shares of the
-    gates, `running` `[T]` how many texts still take part in each step."""
+def _last_states(
+    inputs: np.ndarray, running: np.ndarray, recurrent: np.ndarray
+) -> np.ndarray:
+    """Last states `[2, B, H]` of an LSTM in both directions; `inputs` `[T, 2, B,
+    4 H]` are the tokens' shares of the gates, `running` `[T]` how many texts
+    still take part in each step."""
     size = recurrent.shape[1]
     h, c = np.zeros((2, 2, inputs.shape[2], size), np.float32)
     for step, texts in zip(inputs, running):
         # (2, texts, 4 H): input, forget, cell, output
         gates = step[:, :texts] + h[:, :texts] @ recurrent
-        i, f, o = (_sigmoid(gates[..., n * size:(n + 1) * size])
-                   for n in (0, 1, 3))
-        c[:, :texts] = f * c[:, :texts] + i * np.tanh(gates[...,
-                                                            2 * size:3 * size])
-        h[:, :texts] = o * np.tanh(c[:, :texts])
+        i, f, cell, o = (gates[..., n * size:(n + 1) * size] for n in range(4))
+        c[:, :texts] = (_sigmoid(f) * c[:, :texts]
+                        + _sigmoid(i) * np.tanh(cell))
+        h[:, :texts] = _sigmoid(o) * np.tanh(c[:, :texts])
     return h
+
+# %% ../nbs/60_runtime.ipynb #d12e4b9c
+def _gate_inputs(
+    texts: Texts, vectors: np.ndarray, place: np.ndarray, factors: np.ndarray,
+    bias: np.ndarray
+) -> np.ndarray:
+    """The tokens' shares of the gates, `[T, 2, B, 4 H]`; `place` is that of each
+    text in the rectangle."""
+    lengths = texts.lengths
+    text = place.repeat(lengths)
+    firsts = (lengths.cumsum() - lengths).repeat(lengths)
+    forward = np.arange(len(texts.rows)) - firsts
+    backward = lengths.repeat(lengths) - 1 - forward
+    # an empty text is one token of zeros
+    inputs = np.tile(bias, (max(lengths.max(), 1), 1, len(lengths), 1))
+    for direction, step in enumerate((forward, backward)):
+        inputs[step, direction, text] += vectors @ factors[direction]
+    return inputs
+
+def _lstm(
+    texts: Texts, table: np.ndarray, factors: np.ndarray, recurrent: np.ndarray,
+    bias: np.ndarray
+) -> np.ndarray:
+    "Last states of both directions for each text, `[texts, 2 H]`."
+    lengths = texts.lengths
+    order = np.argsort(-lengths, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    inputs = _gate_inputs(texts, table[texts.rows], place, factors, bias)
+    steps = np.arange(len(inputs))
+    running = (lengths.clip(1) > steps[:, None]).sum(1)
+    return np.concatenate(_last_states(inputs, running, recurrent), 1)[place]
 
 # %% ../nbs/60_runtime.ipynb #874860a7
 @dataclass(frozen=True)
@@ -436,49 +514,36 @@ class LSTM(Operation):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         "Shape of each of its weights, tables aside."
-        gates = 4 * self.hidden
-        shapes = {
-            "weight_ih": (gates, self.width), "weight_hh": (gates, self.hidden),
-            "bias_ih": (gates, ), "bias_hh": (gates, )
-        }
-        return {
-            name: shape for kind, shape in shapes.items()
-            for name in self._both(kind)
-        }
+        return _lstm_shapes(self)
 
     def compiled(self, weights: dict, settings: "Settings") -> Callable:
         "The function of texts that this is."
-        def both(name):
-            return np.stack([weights[each] for each in self._both(name)])
+        table, arrays = weights[self.table], _stacked(self, weights)
+        return lambda texts: _lstm(texts, table, *arrays)
 
-        table, bias = weights[self.table], (both("bias_ih") +
-                                            both("bias_hh"))[:, None]
-        factors, recurrent = both("weight_ih").swapaxes(
-            1, 2).copy(), both("weight_hh").swapaxes(1, 2).copy()
+# %% ../nbs/60_runtime.ipynb #90f62bab
+def _lstm_shapes(lstm: LSTM) -> dict[str, tuple[int, ...]]:
+    "Shape of each of the eight weights."
+    gates = 4 * lstm.hidden
+    shapes = {"weight_ih": (gates, lstm.width), "weight_hh": (gates, lstm.hidden),
+              "bias_ih": (gates, ), "bias_hh": (gates, )}
+    return {name: shape for kind, shape in shapes.items()
+            for name in lstm._both(kind)}
 
-        def answer(texts: Texts) -> np.ndarray:
-            lengths = texts.lengths
-            order = np.argsort(-lengths, kind="stable")
-            place = np.empty_like(order)
-            place[order] = np.arange(len(order))
-            text = place.repeat(lengths)
-            forward = np.arange(len(
-                texts.rows)) - (lengths.cumsum() - lengths).repeat(lengths)
-            vectors, steps = table[texts.rows], np.arange(max(lengths.max(), 1))
-            # an empty text is one token of zeros
-            inputs = np.tile(bias, (len(steps), 1, len(lengths), 1))
-            for direction, step in enumerate(
-                (forward, lengths.repeat(lengths) - 1 - forward)):
-                inputs[step, direction, text] += vectors @ factors[direction]
-            running = (lengths.clip(1) > steps[:, None]).sum(1)
-            return np.concatenate(_last_states(inputs, running, recurrent),
-                                  1)[place]
-        return answer
+def _stacked(
+    lstm: LSTM, weights: dict
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "What multiplies vectors, what multiplies states, and biases, `[2, ...]`."
+    def both(name):
+        return np.stack([weights[each] for each in lstm._both(name)])
+
+    bias = both("bias_ih") + both("bias_hh")
+    return (both("weight_ih").swapaxes(1, 2).copy(),
+            both("weight_hh").swapaxes(1, 2).copy(), bias[:, None])
 
 # %% ../nbs/60_runtime.ipynb #c7bd0dd1
 OPERATIONS = {
-    "bag": Bag, "windows": Windows, "lstm": LSTM, "dense": Dense, "add": Add
-}
+    "bag": Bag, "windows": Windows, "lstm": LSTM, "dense": Dense, "add": Add}
 
 class _OtherVersion(ValueError):
     "A file that is well, and not for this module."
@@ -488,19 +553,16 @@ def _operation(entry: dict) -> Operation:
     if not isinstance(entry, dict) or not isinstance(entry.get("operation"), str):
         raise ValueError(
             f"{entry!r:.60} is not an operation: give a dictionary with its name "
-            "under 'operation'"
-        )
+            "under 'operation'")
     name = entry["operation"]
     if name not in OPERATIONS:
         raise _OtherVersion(
             "comes from another version of distillnb, for it uses an operation "
-            f"{name!r:.60} "
-            f"that this one does not know ({', '.join(OPERATIONS)}): update "
-            "distillnb"
-        )
+            f"{name!r:.60} that this one does not know "
+            f"({', '.join(OPERATIONS)}): update distillnb")
+    settings = {key: value for key, value in entry.items() if key != "operation"}
     try:
-        return OPERATIONS[name](
-            **{key: value for key, value in entry.items() if key != "operation"})
+        return OPERATIONS[name](**settings)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"in its operation {name}: {str(error).replace('.__init__()', '')}"
@@ -534,35 +596,36 @@ class Settings:
     @property
     def tables(self) -> dict[str, tuple[int, int]]:
         "Shape of each table of vectors."
-        shapes = {}
-        for operation in self.program:
-            if name := getattr(operation, "table", None):
-                rows = self.vocab_size + getattr(operation, "buckets", 0)
-                shapes[name] = max(rows,
-                                   shapes.get(name, (0, ))[0]), operation.width
-        return shapes
+        return _table_shapes(self.program, self.vocab_size)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         "Shape of each weight, tables included."
-        return self.tables | {
-            name: shape for operation in self.program
-            for name, shape in operation.shapes().items()
-        }
+        own = [operation.shapes().items() for operation in self.program]
+        return self.tables | dict(chain.from_iterable(own))
 
     @property
     def hashed(self) -> bool:
         "Whether runs of tokens are looked up, so that keys matter."
-        return any(
-            getattr(operation, "ngrams", 1) > 1 for operation in self.program)
+        return any(getattr(each, "ngrams", 1) > 1 for each in self.program)
 
     def text(self) -> str:
         "All of it as JSON, for a file."
-        plain = vars(self) | {
-            "format": FORMAT,
-            "program": [_entry(operation) for operation in self.program]
-        }
-        return json.dumps(plain)
+        program = [_entry(operation) for operation in self.program]
+        return json.dumps(vars(self) | {"format": FORMAT, "program": program})
+
+# %% ../nbs/60_runtime.ipynb #6267bc3e
+def _table_shapes(
+    program: list[Operation], vocab_size: int
+) -> dict[str, tuple[int, int]]:
+    "Rows and columns of each table that a program looks something up in."
+    shapes = {}
+    for operation in program:
+        if name := getattr(operation, "table", None):
+            rows = vocab_size + getattr(operation, "buckets", 0)
+            most = max(rows, shapes.get(name, (0, ))[0])
+            shapes[name] = most, operation.width
+    return shapes
 
 # %% ../nbs/60_runtime.ipynb #62f9b96c
 def _check_settings(settings: Settings) -> None:
@@ -575,84 +638,92 @@ def _check_settings(settings: Settings) -> None:
     if not isinstance(settings.multilabel, bool):
         raise ValueError(
             f"multilabel is {settings.multilabel!r:.60}, and should be true or "
-            "false"
-        )
+            "false")
     if settings.truncation_side not in ("left", "right"):
         raise ValueError(
             f"truncation_side is {settings.truncation_side!r:.60}, and should be "
-            "left or right"
-        )
+            "left or right")
     _whole("max_length", settings.max_length, 2 ** 31 - 1)
     _whole("vocab_size", settings.vocab_size, 2 ** 31 - 1)
     _whole("pad_row", settings.pad_row, settings.vocab_size - 1, least=0)
 
+# %% ../nbs/60_runtime.ipynb #c6811e3e
+def _check_reads(operation: Operation, sizes: dict[str, int]) -> None:
+    "Raise `ValueError` for an operation that reads what is not there."
+    name = operation.result
+    if name in sizes:
+        raise ValueError(f"two operations of its program make a result {name!r}")
+    for read in operation.reads:
+        if read not in sizes:
+            raise ValueError(
+                f"its operation for {name!r} reads {read!r}, which no "
+                "operation before it makes")
+        if sizes[read] != getattr(operation, "inputs", operation.size):
+            raise ValueError(
+                f"its operation for {name!r} does not fit {read!r}, a result "
+                f"of size {sizes[read]}")
+
+# %% ../nbs/60_runtime.ipynb #0bf2e21a
+def _check_table(
+    operation: Operation, shared: dict[str, tuple[int, int]]
+) -> None:
+    "Note the operation's table; raise `ValueError` where two disagree on it."
+    table = getattr(operation, "table", None)
+    if not table:
+        return
+    buckets = getattr(operation, "buckets", 0)
+    width, others = shared.get(table, (operation.width, 0))
+    if width != operation.width or buckets and others and buckets != others:
+        raise ValueError(
+            f"two operations of its program disagree on the shape of {table}")
+    shared[table] = width, buckets or others
+
+def _check_weights(operation: Operation, weights: set[str]) -> None:
+    "Note the operation's weights; raise `ValueError` for one that has an owner."
+    for weight in operation.shapes():
+        if weight in weights:
+            raise ValueError(
+                f"two operations of its program use {weight}: only tables "
+                "can be shared")
+        weights.add(weight)
+
+# %% ../nbs/60_runtime.ipynb #d3d7bbca
 def _check_program(settings: Settings) -> None:
     "Raise `ValueError` for a program whose operations don't fit together."
-    if not isinstance(settings.program,
-                      list) or not 1 <= len(settings.program) <= 256:
+    program = settings.program
+    if not isinstance(program, list) or not 1 <= len(program) <= 256:
         raise ValueError("its program should be a list of one to 256 operations")
     sizes, shared, weights = {}, {}, set()
-    for operation in settings.program:
-        name = operation.result
-        if name in sizes:
-            raise ValueError(
-                f"two operations of its program make a result {name!r}")
-        for read in operation.reads:
-            if read not in sizes:
-                raise ValueError(
-                    f"its operation for {name!r} reads {read!r}, which no "
-                    "operation before it makes"
-                )
-            if sizes[read] != getattr(operation, "inputs", operation.size):
-                raise ValueError(
-                    f"its operation for {name!r} does not fit {read!r}, a result "
-                    f"of size {sizes[read]}"
-                )
-        if table := getattr(operation, "table", None):
-            buckets = getattr(operation, "buckets", 0)
-            width, others = shared.get(table, (operation.width, 0))
-            if width != operation.width or buckets and others and buckets != others:
-                raise ValueError(
-                    "two operations of its program disagree on the shape of "
-                    f"{table}"
-                )
-            shared[table] = width, buckets or others
-        for weight in operation.shapes():
-            if weight in weights:
-                raise ValueError(
-                    f"two operations of its program use {weight}: only tables "
-                    "can be shared"
-                )
-            weights.add(weight)
+    for operation in program:
+        _check_reads(operation, sizes)
+        _check_table(operation, shared)
+        _check_weights(operation, weights)
         positions = getattr(operation, "positions", None)
         if positions and positions < settings.max_length:
             raise ValueError(
                 f"it pads to {positions} tokens, and texts have up to "
-                f"{settings.max_length}"
-            )
-        sizes[name] = operation.size
+                f"{settings.max_length}")
+        sizes[operation.result] = operation.size
     if both := weights & {*shared}:
         raise ValueError(
-            f"its program uses {sorted(both)[0]} as a table and as something else"
-        )
+            f"its program uses {sorted(both)[0]} as a table and as something "
+            "else")
+    name = program[-1].result
     if name != "logits" or sizes[name] != len(settings.names):
         raise ValueError(
             f"its program ends with {name!r} of size {sizes[name]}, not with "
-            "logits for "
-            f"{len(settings.names)} classes")
+            f"logits for {len(settings.names)} classes")
 
 # %% ../nbs/60_runtime.ipynb #40950e01
 def _compiled(settings: Settings, weights: dict[str, np.ndarray]) -> Callable:
     """The function that a program with its weights is: ids of texts end to end,
     their lengths -> logits `[texts, K]`."""
-    weights = dict(weights)
+    weights, keys = dict(weights), None
     rows = weights.get("rows", np.arange(settings.vocab_size)).astype(np.int64)
-    keys = weights["keys"].astype(
-        np.int64) if settings.hashed and "keys" in weights else None
-    for name in {
-            operation.table for operation in settings.program
-            if isinstance(operation, Windows)
-    }:
+    if settings.hashed and "keys" in weights:
+        keys = weights["keys"].astype(np.int64)
+    for name in {each.table for each in settings.program
+                 if isinstance(each, Windows)}:
         # the row of zeros
         weights[name] = np.pad(weights[name], ((0, 1), (0, 0)))
     steps = [(each.result, each.reads, each.compiled(weights, settings))
@@ -666,22 +737,40 @@ def _compiled(settings: Settings, weights: dict[str, np.ndarray]) -> Callable:
         return results["logits"]
     return answer
 
+# %% ../nbs/60_runtime.ipynb #effe7fb0
+def _check_list(texts) -> None:
+    "Raise `TypeError` for a single string and for whole tables."
+    if isinstance(texts, str):
+        raise TypeError(
+            "Give a list of texts: predict_proba([text]) for a single one")
+    table = hasattr(texts, "columns") or hasattr(texts, "column_names")
+    if isinstance(texts, (dict, set)) or table:
+        raise TypeError(
+            f"A {type(texts).__name__} is not a list of texts: give a list, "
+            "or the column of the texts")
+
+def _in_parts(
+    answer: Callable, tokenizer: Tokenizer, texts: Iterable[str], block: int
+) -> Iterator[np.ndarray]:
+    "Logits of the texts, sixteen texts at a time."
+    rest, row = iter(texts), 0
+    while part := list(islice(rest, block)):
+        ids, lengths = _encode(tokenizer, part, row)
+        ends = np.append(0, lengths.cumsum())
+        for first in range(0, len(part), 16):
+            last = min(first + 16, len(part))
+            some = ids[ends[first]:ends[last]]
+            yield answer(some, lengths[first:last]).astype(np.float32)
+        row += len(part)
+
 # %% ../nbs/60_runtime.ipynb #cdbc4fe9
-class Student:
-    "A student that answers with numpy and tokenizers alone. Made by `load`."
+class _Network:
+    "A student without words for its answers: texts go in, logits come out."
 
     def __init__(
-        self,
-        settings: Settings,  # of its file
-        tokenizer: Tokenizer,  # changed: it cuts at max_length and does not pad
-        # ids of texts end to end and their lengths -> logits, [texts, K]
-        answer: Callable,
+        self, settings: Settings, tokenizer: Tokenizer, answer: Callable
     ):
         self.settings, self.tokenizer, self._answer = settings, tokenizer, answer
-        # classes in the order of the probabilities
-        self.names: list[str] = settings.names
-        # whether the classes are independent of each other
-        self.multilabel: bool = settings.multilabel
         tokenizer.enable_truncation(settings.max_length,
                                     direction=settings.truncation_side)
         tokenizer.no_padding()
@@ -691,29 +780,29 @@ class Student:
         texts: Iterable[str],  # any number of them, a generator too
         block: int = 256,  # texts that are in the works at a time
     ) -> np.ndarray:  # float32, [n, K]
-        """Logits for each text. Raises `TypeError` for what is not a string, or for a single string, and `ValueError`
-        for broken text."""
-        if isinstance(texts, str):
-            raise TypeError(
-                "Give a list of texts: predict_proba([text]) for a single one")
-        if isinstance(texts, (dict, set)) or hasattr(texts, "columns") or hasattr(
-                texts, "column_names"):
-            raise TypeError(
-                f"A {type(texts).__name__} is not a list of texts: give a list, "
-                "or the column of the texts"
-            )
-        parts, rest, row = [np.empty((0, len(self.names)),
-                                     np.float32)], iter(texts), 0
-        while part := list(islice(rest, block)):
-            ids, lengths = _encode(self.tokenizer, part, row)
-            ends = np.append(0, lengths.cumsum())
-            for first in range(0, len(part), 16):
-                last = min(first + 16, len(part))
-                parts.append(
-                    self._answer(ids[ends[first]:ends[last]],
-                                 lengths[first:last]).astype(np.float32))
-            row += len(part)
-        return np.concatenate(parts)
+        """Logits for each text. Raises `TypeError` for what is not a string, or
+        for a single string, and `ValueError` for broken text."""
+        _check_list(texts)
+        none = np.empty((0, len(self.settings.names)), np.float32)
+        parts = _in_parts(self._answer, self.tokenizer, texts, block)
+        return np.concatenate([none, *parts])
+
+# %% ../nbs/60_runtime.ipynb #51017de1
+class Student(_Network):
+    "A student that answers with numpy and tokenizers alone. Made by `load`."
+
+    def __init__(
+        self,
+        settings: Settings,  # of its file
+        tokenizer: Tokenizer,  # changed: it cuts at max_length and does not pad
+        # ids of texts end to end and their lengths -> logits, [texts, K]
+        answer: Callable,
+    ):
+        super().__init__(settings, tokenizer, answer)
+        # classes in the order of the probabilities
+        self.names: list[str] = settings.names
+        # whether the classes are independent of each other
+        self.multilabel: bool = settings.multilabel
 
     def predict_proba(
         self,
@@ -721,16 +810,14 @@ class Student:
     ) -> np.ndarray:  # probabilities in the order of `names`, float32, [n, K]
         "Probability of each class for each text. Raises as `logits` does."
         logits = self.logits(texts)
-        if self.multilabel:
-            return _sigmoid(logits)
-        power = np.exp(logits - logits.max(1, keepdims=True))
-        return power / power.sum(1, keepdims=True)
+        return _sigmoid(logits) if self.multilabel else _softmax(logits)
 
     def predict(
         self,
         texts: Iterable[str],  # any number of them, a generator too
-    ) -> list[str] | list[list[
-            str]]:  # the likeliest class of each; where there may be several, those from one half up
+        # the likeliest class of each; where there may be several, those from one
+        # half up
+    ) -> list[str] | list[list[str]]:
         """Name of the likeliest class for each text, or the names of all likely
         ones. Raises as `logits` does."""
         probabilities = self.predict_proba(texts)
@@ -739,27 +826,46 @@ class Student:
                     for row in probabilities]
         return [self.names[i] for i in probabilities.argmax(1)]
 
+# %% ../nbs/60_runtime.ipynb #7f268ae8
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    "Probabilities that add up to 1 for each text."
+    power = np.exp(logits - logits.max(1, keepdims=True))
+    return power / power.sum(1, keepdims=True)
+
 # %% ../nbs/60_runtime.ipynb #66714f90
 _MARK = b"distillnb-sha256:"  # 64 hexadecimal digits follow
 
 def _sealed(data: bytes) -> bytes:
     "The bytes with the digest of all others in the 64 places after the mark."
     head, _, tail = data.rpartition(_MARK)
-    return head + _MARK + hashlib.sha256(
-        head + tail[64:]).hexdigest().encode() + tail[64:]
+    digest = hashlib.sha256(head + tail[64:]).hexdigest()
+    return head + _MARK + digest.encode() + tail[64:]
 
 def _checked(data: bytes, name: str) -> bytes:
     "The bytes, if their digest is right. Raises `ValueError`."
     if _MARK not in data:
         raise ValueError(
             f"{name} is not a student that distillnb has exported, or its end is "
-            "missing: "
-            "export it again, or copy it again")
+            "missing: export it again, or copy it again")
     if _sealed(data) != data:
         raise ValueError(
             f"{name} is damaged, its checksum is wrong: copy it again, or export "
-            "it again"
-        )
+            "it again")
+    return data
+
+# %% ../nbs/60_runtime.ipynb #4efc8e82
+def _header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
+    "Shape, order and type of the array in an open file."
+    read = {(1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0}
+    return read[np.lib.format.read_magic(file)](file)
+
+def _unpacked(file, size: int) -> bytearray:
+    "That many bytes of an open file, or a piece more."
+    data = bytearray()
+    # even a piece may unpack to much
+    while len(data) < size and (part := file.read(4096)):
+        data += part
     return data
 
 # %% ../nbs/60_runtime.ipynb #e348a983
@@ -772,24 +878,17 @@ class _Archive:
         self.archive, self.room = archive, 2 ** 28 + 40 * size
         self.names = {name.removesuffix(".npy") for name in archive.namelist()}
 
-    def _header(self, file) -> tuple[tuple[int, ...], bool, np.dtype]:
-        "Shape, order and type of the array in an open file."
-        read = {(1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0}
-        return read[np.lib.format.read_magic(file)](file)
-
     def array(self, name: str, types: str, fits: Callable) -> np.ndarray:
         """An array of one of these types, each a letter and how many bytes, whose
         shape fits. Raises `ValueError`."""
         entry = self.archive.getinfo(f"{name}.npy")
         with self.archive.open(entry) as file:
-            shape, turned, dtype = self._header(file)
-            if f"{dtype.kind}{dtype.itemsize}" not in types.split(
-            ) or not dtype.isnative or not fits(shape):
+            shape, turned, dtype = _header(file)
+            known = f"{dtype.kind}{dtype.itemsize}" in types.split()
+            if not known or not dtype.isnative or not fits(shape):
                 raise ValueError(
                     f"{name} has the shape {shape} and the type {dtype}, which "
-                    "don't fit"
-                )
+                    "don't fit")
             count = int(np.prod(shape, dtype=object))
             if count * dtype.itemsize != entry.file_size - file.tell():
                 raise ValueError(f"{name} is not as long as it says")
@@ -797,46 +896,43 @@ class _Archive:
             if self.room < 0:
                 raise ValueError(
                     "it unpacks to far more than a student of its size would")
-            data = bytearray()
-            # even a piece may unpack to much
-            while len(data) < count * dtype.itemsize and (part :=
-                                                          file.read(4096)):
-                data += part
+            data = _unpacked(file, count * dtype.itemsize)
         array = np.frombuffer(data, dtype)
         return array.reshape(shape[::-1]).T if turned else array.reshape(shape)
 
     def text(self, name: str, most: int) -> str:
         "A text of at most so many bytes. Raises `ValueError`."
-        return bytes(
-            self.array(
-                name, "u1",
-                lambda shape: len(shape) == 1 and shape[0] <= most)).decode()
-
-_WEIGHTS = "f4 f2 i1"
+        array = self.array(
+            name, "u1", lambda shape: len(shape) == 1 and shape[0] <= most)
+        return bytes(array).decode()
 
 # %% ../nbs/60_runtime.ipynb #42dbb006
+_WEIGHTS = "f4 f2 i1"
+
+def _read_weight(
+    archive: _Archive, name: str, shape: tuple[int, ...]
+) -> np.ndarray:
+    "A weight in 32 bits. Raises `ValueError`."
+    if name not in archive.names:
+        raise ValueError(f"{name} should have the shape {shape}, and is missing")
+    try:
+        weight = archive.array(name, _WEIGHTS, lambda there: there == shape)
+    except ValueError as error:
+        raise ValueError(f"{error}; its program asks for {shape}") from None
+    weight = weight.astype(np.float32, copy=False)
+    if f"{name}@scale" in archive.names:
+        ones = (1, ) * (len(shape) - 1)
+        scales = [shape[:1] + ones, ones + shape[-1:], (1, ) * len(shape)]
+        weight *= archive.array(f"{name}@scale", "f4 f2",
+                                lambda there: there in scales)
+    return weight
+
 def _read_weights(archive: _Archive, settings: Settings) -> dict[str, np.ndarray]:
     """What the program needs, in 32 bits, and the rows and keys of the tokens.
 
     Raises `ValueError`."""
-    weights = {}
-    for name, shape in settings.shapes.items():
-        if name not in archive.names:
-            raise ValueError(
-                f"{name} should have the shape {shape}, and is missing")
-        try:
-            weights[name] = archive.array(
-                name, _WEIGHTS, lambda there: there == shape).astype(np.float32,
-                                                                     copy=False)
-        except ValueError as error:
-            raise ValueError(f"{error}; its program asks for {shape}") from None
-        if f"{name}@scale" in archive.names:
-            scales = [
-                shape[:1] + (1, ) * (len(shape) - 1),
-                (1, ) * (len(shape) - 1) + shape[-1:], (1, ) * len(shape)
-            ]
-            weights[name] *= archive.array(f"{name}@scale", "f4 f2",
-                                           lambda there: there in scales)
+    weights = {name: _read_weight(archive, name, shape)
+               for name, shape in settings.shapes.items()}
     for name in ("rows", "keys"):
         if name in archive.names and (name == "rows" or settings.hashed):
             differences = archive.array(name, "i4 i8",
@@ -848,15 +944,16 @@ def _read_weights(archive: _Archive, settings: Settings) -> dict[str, np.ndarray
 def _check_fit(settings: Settings, weights: dict, tokenizer: Tokenizer) -> None:
     "Raise `ValueError` where weights, program and tokenizer don't fit together."
     for name, shape in settings.shapes.items():
-        if name not in weights or weights[name].shape != shape:
-            there = f"has {weights[name].shape}" if name in weights else "is missing"
-            raise ValueError(f"{name} should have the shape {shape}, and {there}")
+        there = weights[name].shape if name in weights else None
+        if there != shape:
+            said = f"has {there}" if there is not None else "is missing"
+            raise ValueError(f"{name} should have the shape {shape}, and {said}")
         if not np.isfinite(weights[name]).all():
             raise ValueError(f"{name} has values that are not finite")
-    rows, ids = weights.get("rows", np.arange(
-        settings.vocab_size)), max(tokenizer.get_vocab().values()) + 1
-    if rows.ndim != 1 or len(
-            rows) < ids or rows.min() < 0 or rows.max() >= settings.vocab_size:
+    rows = weights.get("rows", np.arange(settings.vocab_size))
+    ids = max(tokenizer.get_vocab().values()) + 1
+    if rows.ndim != 1 or len(rows) < ids or (
+            rows.min() < 0 or rows.max() >= settings.vocab_size):
         raise ValueError(
             f"its row numbers don't fit a table of {settings.vocab_size:,} rows "
             f"and a tokenizer of {ids:,} ids")
@@ -868,11 +965,10 @@ def _read_tokenizer(text: str) -> Tokenizer:
     """A tokenizer from its JSON; the vocabulary may be a list in the order of the
     ids."""
     state = json.loads(text)
-    if state["model"]["type"] != "Unigram" and isinstance(
-            state["model"]["vocab"], list):
-        state["model"]["vocab"] = {
-            token: number for number, token in enumerate(state["model"]["vocab"])
-        }
+    model = state["model"]
+    if model["type"] != "Unigram" and isinstance(model["vocab"], list):
+        model["vocab"] = {
+            token: number for number, token in enumerate(model["vocab"])}
     return Tokenizer.from_str(json.dumps(state))
 
 def _read_npz(data: bytes) -> Student:
@@ -887,70 +983,6 @@ def _read_npz(data: bytes) -> Student:
     _check_fit(settings, weights, tokenizer)
     return Student(settings, tokenizer, _compiled(settings, weights))
 
-# %% ../nbs/60_runtime.ipynb #ff4fcbc3
-def _first_format(old: dict) -> dict:
-    "Settings of a file of format 1, with a program."
-    classes, table, width = len(old["names"]), "embedding.weight", old["width"]
-    runs = {
-        "ngrams": old.get("ngrams", 1),
-        "buckets": old.get("buckets", 0) if old.get("ngrams", 1) > 1 else 0
-    }
-    top = {
-        "operation": "dense", "result": "logits", "weight": "classifier.weight",
-        "bias": "classifier.bias", "outputs": classes
-    }
-    kernels = [
-        f"convolutions.{number}"
-        for number in range(len(old.get("filter_widths", [])))
-    ]
-    windows = {
-        "operation": "windows", "result": "answers", "table": table,
-        "width": width, "kernels": kernels, "places": old.get("filter_widths"),
-        "filters": old.get("filters"), "positions": old.get("positions")
-    }
-    if old["kind"] == "linear":
-        divide = old["positions"] or "count"
-        bag = {
-            "operation": "bag", "result": "means", "table": table, "width": width,
-            "divide": divide
-        } | runs
-        program = [bag, top | {"of": "means", "inputs": width}]
-        if old["folded"]:
-            program = [bag | {"result": "logits", "bias": "classifier.bias"}]
-    elif old["kind"] == "cnn":
-        program = [
-            windows,
-            top | {"of": "answers", "inputs": old["filters"] * len(kernels)}
-        ]
-    elif old["kind"] == "ensemble":
-        program = [
-            windows, top | {
-                "of": "answers", "result": "scores",
-                "inputs": old["filters"] * len(kernels)
-            }, {
-                "operation": "bag", "result": "votes", "table": "votes.weight",
-                "width": classes, "divide": "root"
-            } | runs, {
-                "operation": "add", "result": "logits", "of": ["scores", "votes"],
-                "size": classes
-            }
-        ]
-    elif old["kind"] == "bilstm":
-        program = [{
-            "operation": "lstm", "result": "states", "table": table,
-            "width": width, "weights": "lstm", "hidden": old["hidden"]
-        }, top | {
-            "result": "units", "of": "states", "weight": "dense.weight",
-            "bias": "dense.bias", "inputs": 2 * old["hidden"],
-            "outputs": old["dense"], "relu": True
-        }, top | {"of": "units", "inputs": old["dense"]}]
-    else:
-        raise _OtherVersion(
-            f"holds a student of the kind {old['kind']!r:.60}, which this "
-            "version of distillnb "
-            "does not know: update distillnb")
-    return old | {"pad_row": old.get("pad_row", 0), "program": program}
-
 # %% ../nbs/60_runtime.ipynb #bc39d6ec
 def _read_settings(text: str) -> Settings:
     """Settings from their JSON.
@@ -961,17 +993,79 @@ def _read_settings(text: str) -> Settings:
     if plain["format"] not in (1, FORMAT):
         raise _OtherVersion(
             "comes from another version of distillnb (format "
-            f"{plain['format']!r:.60}, "
-            f"this one reads 1 and {FORMAT}): "
+            f"{plain['format']!r:.60}, this one reads 1 and {FORMAT}): "
             "export it again with this version, or install that one")
     if plain["format"] == 1:
         plain = _first_format(plain)
     if not isinstance(plain["program"], list):
         raise ValueError("its program should be a list of operations")
     settings = {name: plain[name] for name in Settings.__dataclass_fields__}
-    return Settings(
-        **settings
-        | {"program": [_operation(entry) for entry in plain["program"]]})
+    settings["program"] = [_operation(entry) for entry in plain["program"]]
+    return Settings(**settings)
+
+# %% ../nbs/60_runtime.ipynb #ff4fcbc3
+def _first_bag(old: dict) -> dict:
+    "The bag of a file of format 1, without its result and its table."
+    ngrams = old.get("ngrams", 1)
+    return {"operation": "bag", "ngrams": ngrams,
+            "buckets": old.get("buckets", 0) if ngrams > 1 else 0}
+
+def _first_dense(old: dict, of: str, inputs: int) -> dict:
+    "The matrix that makes the logits of a file of format 1."
+    return {"operation": "dense", "result": "logits", "of": of,
+            "weight": "classifier.weight", "bias": "classifier.bias",
+            "inputs": inputs, "outputs": len(old["names"])}
+
+def _first_windows(old: dict) -> list[dict]:
+    "The filters of a file of format 1, and the matrix that reads them."
+    kernels = [f"convolutions.{number}"
+               for number in range(len(old["filter_widths"]))]
+    windows = {"operation": "windows", "result": "answers",
+               "table": "embedding.weight", "width": old["width"],
+               "kernels": kernels, "places": old["filter_widths"],
+               "filters": old["filters"], "positions": old.get("positions")}
+    return [windows,
+            _first_dense(old, "answers", old["filters"] * len(kernels))]
+
+# %% ../nbs/60_runtime.ipynb #e5a52147
+def _first_linear(old: dict) -> list[dict]:
+    bag = _first_bag(old) | {
+        "result": "means", "table": "embedding.weight", "width": old["width"],
+        "divide": old["positions"] or "count"}
+    if old["folded"]:
+        return [bag | {"result": "logits", "bias": "classifier.bias"}]
+    return [bag, _first_dense(old, "means", old["width"])]
+
+def _first_ensemble(old: dict) -> list[dict]:
+    windows, dense = _first_windows(old)
+    classes = len(old["names"])
+    bag = _first_bag(old) | {
+        "result": "votes", "table": "votes.weight", "width": classes,
+        "divide": "root"}
+    return [windows, dense | {"result": "scores"}, bag,
+            {"operation": "add", "result": "logits", "of": ["scores", "votes"],
+             "size": classes}]
+
+def _first_bilstm(old: dict) -> list[dict]:
+    lstm = {"operation": "lstm", "result": "states", "table": "embedding.weight",
+            "width": old["width"], "weights": "lstm", "hidden": old["hidden"]}
+    units = {"operation": "dense", "result": "units", "of": "states",
+             "weight": "dense.weight", "bias": "dense.bias",
+             "inputs": 2 * old["hidden"], "outputs": old["dense"], "relu": True}
+    return [lstm, units, _first_dense(old, "units", old["dense"])]
+
+_FIRST = {"linear": _first_linear, "cnn": _first_windows,
+          "ensemble": _first_ensemble, "bilstm": _first_bilstm}
+
+# %% ../nbs/60_runtime.ipynb #1dbe9afb
+def _first_format(old: dict) -> dict:
+    "Settings of a file of format 1, with a program."
+    kind = old["kind"]
+    if kind not in _FIRST:
+        raise _OtherVersion(
+            f"holds a student of the kind {kind!r:.60}, which this version of "
+            "distillnb does not know: update distillnb")
+    return old | {"pad_row": old.get("pad_row", 0), "program": _FIRST[kind](old)}
 
 # %% ../nbs/60_runtime.ipynb #d09856e4
 def _read_onnx(data: bytes, threads: int = 1) -> Student:
@@ -986,21 +1080,19 @@ def _read_onnx(data: bytes, threads: int = 1) -> Student:
             'or export to .npz') from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
-    session = onnxruntime.InferenceSession(data,
-                                           options,
-                                           providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        data, options, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
-    settings, tokenizer = _read_settings(metadata["config"]), _read_tokenizer(
-        metadata["tokenizer"])
+    settings = _read_settings(metadata["config"])
+    tokenizer = _read_tokenizer(metadata["tokenizer"])
 
     def answer(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         "Logits of texts end to end."
         mask = np.arange(max(lengths.max(), 1)) < lengths[:, None]
         input_ids = np.zeros(mask.shape, np.int64)
         input_ids[mask] = ids
-        return session.run(
-            ["logits"],
-            {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)})[0]
+        given = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+        return session.run(["logits"], given)[0]
     return Student(settings, tokenizer, answer)
 
 # %% ../nbs/60_runtime.ipynb #cb87c875
@@ -1010,11 +1102,10 @@ def _student(data: bytes, name: str, threads: int = 1) -> Student:
     Raises `ValueError`, and `ImportError` where onnxruntime is missing."""
     _checked(data, name)
     try:
-        student = _read_npz(data) if data[:2] == b"PK" else _read_onnx(
-            data, threads)
-        logits = student.logits(["a text", ""])
-        if logits.shape != (2, len(
-                student.names)) or not np.isfinite(logits).all():
+        archive = data[:2] == b"PK"
+        student = _read_npz(data) if archive else _read_onnx(data, threads)
+        logits, shape = student.logits(["a text", ""]), (2, len(student.names))
+        if logits.shape != shape or not np.isfinite(logits).all():
             raise ValueError("its answers are not logits")
     except _OtherVersion as error:
         raise ValueError(f"{name} {error}") from None
@@ -1023,8 +1114,7 @@ def _student(data: bytes, name: str, threads: int = 1) -> Student:
     except Exception as error:
         raise ValueError(
             f"{name} is not a student that can answer ({type(error).__name__}: "
-            f"{error}): "
-            "export it again") from None
+            f"{error}): export it again") from None
     return student
 
 # %% ../nbs/60_runtime.ipynb #fd8ec71a
@@ -1034,8 +1124,9 @@ def load(
     file: str | Path,
     threads: int = 1,  # that ONNX may use; numpy takes what OMP_NUM_THREADS says
 ) -> Student:
-    """A student from its file. Raises `FileNotFoundError`, `ValueError` for a file that is damaged or from another
-    version, and `ImportError` for an .onnx file where onnxruntime is missing."""
+    """A student from its file. Raises `FileNotFoundError`, `ValueError` for a
+    file that is damaged or from another version, and `ImportError` for an .onnx
+    file where onnxruntime is missing."""
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(

@@ -10,6 +10,7 @@ import json
 import lzma
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -20,99 +21,98 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 import distillnb.runtime as runtime
-from .export import Parts, Refused, _check_request, _coded, _packed, _parts, _share, _tokenizer_text, _write
+from .export import (
+    Parts, Refused, _check_request, _coded, _packed, _parts, _share,
+    _tokenizer_text, _write)
 from .inference import Classifier
 from .metrics import true_classes
 from .significance import score
 
 # %% ../nbs/62_shrink.ipynb #331e30fd
-def _usage(parts: Parts,
-           texts: list[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _usage(
+    parts: Parts, texts: list[str]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     "How often the texts use each token id, and each row of each table."
     settings, weights, tokenizer = parts
     # for the tokenizer's settings
-    student = runtime.Student(settings, tokenizer, None)
-    ids, lengths = runtime._encode(student.tokenizer, texts)
-    rows = weights["rows"][ids]
-    line = runtime.Texts(lengths, rows, weights.get("keys", weights["rows"])[ids])
-    usage = {
-        name: np.zeros(shape[0], np.int64)
-        for name, shape in settings.tables.items()
-    }
+    tokenizer = runtime.Student(settings, tokenizer, None).tokenizer
+    ids, lengths = runtime._encode(tokenizer, texts)
+    keys = weights.get("keys", weights["rows"])
+    line = runtime.Texts(lengths, weights["rows"][ids], keys[ids])
+    usage = {name: np.zeros(rows, np.int64)
+             for name, (rows, _) in settings.tables.items()}
     for operation in settings.program:
         if table := getattr(operation, "table", None):
-            ngrams, buckets = getattr(operation, "ngrams",
-                                      1), getattr(operation, "buckets", 0)
-            used, _ = runtime._bag_rows(line, ngrams, settings.vocab_size,
-                                        buckets)
+            used, _ = runtime._bag_rows(
+                line, getattr(operation, "ngrams", 1), settings.vocab_size,
+                getattr(operation, "buckets", 0))
             usage[table] += np.bincount(used, minlength=len(usage[table]))
-    return np.bincount(ids,
-                       minlength=max(tokenizer.get_vocab().values()) + 1), usage
+    many = max(tokenizer.get_vocab().values()) + 1
+    return np.bincount(ids, minlength=many), usage
 
 # %% ../nbs/62_shrink.ipynb #9f976def
+def _rare_pieces(model: dict, special: set[int], counts: np.ndarray) -> list[int]:
+    "Ids of WordPiece's pieces that can go, the first to go first."
+    prefix = model["continuing_subword_prefix"]
+    used = "".join(piece for piece, number in model["vocab"].items()
+                   if counts[number])
+    letters = set(used)
+    bare = {number: piece.removeprefix(prefix)
+            for piece, number in model["vocab"].items()}
+    free = [number for number, piece in bare.items()
+            if number not in special and (len(piece) > 1 or piece not in letters)]
+    return sorted(free, key=lambda number: (
+        counts[number], -len(bare[number]), number))
+
+# %% ../nbs/62_shrink.ipynb #a47b9f41
+def _pair(merge) -> list[str]:
+    "The two pieces of a BPE merge, which older files write as one string."
+    return merge if isinstance(merge, list) else merge.split(" ")
+
+def _late_merges(model: dict, special: set[int]) -> list[int]:
+    "Ids of BPE's pieces that can go, the first to go first."
+    made = [model["vocab"]["".join(_pair(merge))] for merge in model["merges"]]
+    return [number for number in dict.fromkeys(reversed(made))
+            if number not in special]
+
 def _removable(tokenizer: Tokenizer, counts: np.ndarray) -> list[int]:
     """Ids that can go, the first to go first; none where the kind of tokenizer
     does not allow it."""
     state = json.loads(tokenizer.to_str())
-    model, special = state["model"], {
-        token["id"] for token in state["added_tokens"]
-    }
+    model = state["model"]
+    special = {token["id"] for token in state["added_tokens"]}
     if model["type"] == "WordPiece":
-        prefix = model["continuing_subword_prefix"]
-        letters = set("".join(piece for piece, number in model["vocab"].items()
-                              if counts[number]))
-        bare = {
-            number: piece.removeprefix(prefix)
-            for piece, number in model["vocab"].items()
-        }
-        free = [
-            number for number, piece in bare.items()
-            if number not in special and (len(piece) > 1 or piece not in letters)
-        ]
-        return sorted(free,
-                      key=lambda number:
-                      (counts[number], -len(bare[number]), number))
+        return _rare_pieces(model, special, counts)
     if model["type"] == "BPE" and not model.get("continuing_subword_prefix"):
-        pairs = [
-            pair if isinstance(pair, list) else pair.split(" ")
-            for pair in model["merges"]
-        ]
-        made = [model["vocab"]["".join(pair)] for pair in pairs]
-        return [
-            number for number in dict.fromkeys(reversed(made))
-            if number not in special
-        ]
+        return _late_merges(model, special)
     return []
 
+# %% ../nbs/62_shrink.ipynb #0ef76481
 def _renumbered(part, new: dict[int, int]):
     "Give a post-processor's state new ids, in place."
     if isinstance(part, dict):
         if part.get("type") in ("BertProcessing", "RobertaProcessing"):
-            part |= {
-                key: [part[key][0], new[part[key][1]]] for key in ("cls", "sep")
-            }
+            for key in ("cls", "sep"):
+                part[key] = [part[key][0], new[part[key][1]]]
         for entry in part.get("special_tokens", {}).values():
             entry["ids"] = [new[number] for number in entry["ids"]]
         for child in part.get("processors", []):
             _renumbered(child, new)
 
-def _smaller_tokenizer(tokenizer: Tokenizer,
-                       drop: set[int]) -> tuple[Tokenizer, np.ndarray]:
+def _smaller_tokenizer(
+    tokenizer: Tokenizer, drop: set[int]
+) -> tuple[Tokenizer, np.ndarray]:
     "The tokenizer without these ids, and the old id of each new one."
     state = json.loads(tokenizer.to_str())
-    vocabulary, added = state["model"]["vocab"], state["added_tokens"]
-    old = sorted(({*vocabulary.values()} | {token["id"]
-                                            for token in added}) - drop)
+    model, added = state["model"], state["added_tokens"]
+    every = {*model["vocab"].values()} | {token["id"] for token in added}
+    old = sorted(every - drop)
     new = {number: place for place, number in enumerate(old)}
-    if "merges" in state["model"]:
-        state["model"]["merges"] = [
-            pair for pair in state["model"]["merges"] if vocabulary["".join(
-                pair if isinstance(pair, list) else pair.split(" "))] in new
-        ]
-    state["model"]["vocab"] = {
-        piece: new[number] for piece, number in vocabulary.items()
-        if number in new
-    }
+    if "merges" in model:
+        model["merges"] = [merge for merge in model["merges"]
+                           if model["vocab"]["".join(_pair(merge))] in new]
+    model["vocab"] = {piece: new[number] for piece, number
+                      in model["vocab"].items() if number in new}
     for token in added:
         token["id"] = new[token["id"]]
     _renumbered(state["post_processor"], new)
@@ -128,11 +128,12 @@ def _trimmed(parts: Parts, drop: set[int]) -> Parts:
     weights = weights | {"rows": rows[:-1]}
     if "keys" in weights:
         weights["keys"] = weights["keys"][old]
-    for table in settings.tables:
-        weights[table] = np.concatenate(
-            [weights[table][stays], weights[table][settings.vocab_size:]])
-    return Parts(replace(settings, vocab_size=len(stays), pad_row=int(rows[-1])),
-                 weights, tokenizer)
+    for name in settings.tables:
+        table, first = weights[name], settings.vocab_size
+        weights[name] = np.concatenate([table[stays], table[first:]])
+    return Parts(
+        replace(settings, vocab_size=len(stays), pad_row=int(rows[-1])),
+        weights, tokenizer)
 
 # %% ../nbs/62_shrink.ipynb #84ca2925
 def _absorbing(settings: runtime.Settings, table: str) -> list[str]:
@@ -140,36 +141,29 @@ def _absorbing(settings: runtime.Settings, table: str) -> list[str]:
     axis; none where one cannot be taken up."""
     found = []
     for operation in settings.program:
-        if getattr(operation, "table", None) == table:
-            bag = isinstance(operation, runtime.Bag)
-            readers = [
-                each for each in settings.program
-                if operation.result in each.reads
-            ] if bag else [operation]
-            if not readers or bag and operation.bias or not all(
-                    reader.factors for reader in readers):
+        if getattr(operation, "table", None) != table:
+            continue
+        readers = [operation]
+        if isinstance(operation, runtime.Bag):
+            readers = [each for each in settings.program
+                       if operation.result in each.reads]
+            if not readers or operation.bias:
                 return []
-            found += [name for reader in readers for name in reader.factors]
+        if not all(reader.factors for reader in readers):
+            return []
+        found += [name for reader in readers for name in reader.factors]
     return found
 
-def _narrowed(parts: Parts, usage: dict[str, np.ndarray],
-              widths: dict[str, int]) -> Parts:
-    "Vectors of fewer numbers in these tables."
-    settings, weights, tokenizer = parts
-    for name, width in widths.items():
-        table = weights[name]
-        basis = np.linalg.eigh((table * usage[name][:, None]).T
-                               @ table)[1][:, ::-1][:, :width].astype(np.float32)
-        weights = weights | {name: table @ basis}
-        for factor in _absorbing(settings, name):
-            array = weights[factor]
-            weights[factor] = array @ basis if array.ndim == 2 else np.einsum(
-                "fwp,wk->fkp", array, basis)
-        settings = replace(settings, program=_with_width(settings, name, width))
-    return Parts(settings, weights, tokenizer)
+# %% ../nbs/62_shrink.ipynb #a72d04a6
+def _directions(table: np.ndarray, used: np.ndarray, width: int) -> np.ndarray:
+    """The principal directions of a table's vectors, `[W, width]`, each vector
+    counted as often as it is used."""
+    moments = (table * used[:, None]).T @ table
+    return np.linalg.eigh(moments)[1][:, ::-1][:, :width].astype(np.float32)
 
-def _with_width(settings: runtime.Settings, table: str,
-                width: int) -> list[runtime.Operation]:
+def _with_width(
+    settings: runtime.Settings, table: str, width: int
+) -> list[runtime.Operation]:
     "The program for another width of a table."
     program, narrow = [], set()
     for operation in settings.program:
@@ -182,20 +176,36 @@ def _with_width(settings: runtime.Settings, table: str,
         program.append(operation)
     return program
 
+# %% ../nbs/62_shrink.ipynb #9d837d6d
+def _narrowed(
+    parts: Parts, usage: dict[str, np.ndarray], widths: dict[str, int]
+) -> Parts:
+    "Vectors of fewer numbers in these tables."
+    settings, weights, tokenizer = parts
+    for name, width in widths.items():
+        basis = _directions(weights[name], usage[name], width)
+        weights = weights | {name: weights[name] @ basis}
+        for factor in _absorbing(settings, name):
+            array = weights[factor]
+            weights[factor] = (
+                array @ basis if array.ndim == 2
+                else np.einsum("fwp,wk->fkp", array, basis))
+        settings = replace(settings, program=_with_width(settings, name, width))
+    return Parts(settings, weights, tokenizer)
+
 # %% ../nbs/62_shrink.ipynb #9ec6b35d
-def _fewer_buckets(parts: Parts, usage: dict[str, np.ndarray],
-                   buckets: dict[str, int]) -> Parts:
+def _fewer_buckets(
+    parts: Parts, usage: dict[str, np.ndarray], buckets: dict[str, int]
+) -> Parts:
     "That many buckets in these tables, a divisor of how many there are."
     settings, weights, tokenizer = parts
     weights, first = dict(weights), settings.vocab_size
     for name, number in buckets.items():
         def groups(array):
             return array.reshape(-1, number, array.shape[1]).sum(0)
-        votes, used = weights[name][first:], usage[name][first:, None] + 1e-6
-        merged = groups(votes * used) / groups(used)
-        weights[name] = np.concatenate(
-            [weights[name][:first],
-             merged.astype(np.float32)])
+        table, used = weights[name], usage[name][first:, None] + 1e-6
+        merged = groups(table[first:] * used) / groups(used)
+        weights[name] = np.concatenate([table[:first], merged.astype(np.float32)])
     program = []
     for operation in settings.program:
         if getattr(operation, "buckets", 0) and operation.table in buckets:
@@ -206,29 +216,27 @@ def _fewer_buckets(parts: Parts, usage: dict[str, np.ndarray],
 # %% ../nbs/62_shrink.ipynb #9c8afa7b
 def _removals(removable: list[int], counts: np.ndarray) -> list[int]:
     "How many tokens to remove, none first."
+    if not removable:
+        return [0]
     whole, used = len(counts), int((counts[removable] > 0).sum())
-    left = {
-        whole - len(removable) + int(used * share)
-        for share in (1, .7, .5, .35, .25, .125, .06, .03)
-    }
-    return [0, *sorted(whole - number for number in left if number < whole)
-            ] if removable else [0]
+    left = {whole - len(removable) + int(used * share)
+            for share in (1, .7, .5, .35, .25, .125, .06, .03)}
+    return [0, *sorted(whole - number for number in left if number < whole)]
+
+def _different(options: list) -> list:
+    "Each option once, in their order."
+    return [option for number, option in enumerate(options)
+            if option not in options[:number]]
 
 def _widths(settings: runtime.Settings) -> list[dict[str, int]]:
     "Widths of the tables that can be narrower, all of it first."
-    tables = {
-        name: width for name, (_, width) in settings.tables.items()
-        if _absorbing(settings, name)
-    }
-    options = [{
-        name: min(max(width * share // 8, 4), width)
-        for name, width in tables.items()
-    } for share in (8, 6, 4, 3, 2, 1)]
-    return [
-        option for number, option in enumerate(options)
-        if option not in options[:number]
-    ]
+    tables = {name: width for name, (_, width) in settings.tables.items()
+              if _absorbing(settings, name)}
+    return _different([
+        {name: min(max(width * share // 8, 4), width)
+         for name, width in tables.items()} for share in (8, 6, 4, 3, 2, 1)])
 
+# %% ../nbs/62_shrink.ipynb #d29daff2
 def _near_divisor(many: int, share: float) -> int:
     "The divisor of a number that is nearest to a share of it."
     divisors = (number for number in range(1, many + 1) if not many % number)
@@ -236,18 +244,13 @@ def _near_divisor(many: int, share: float) -> int:
 
 def _bucket_numbers(settings: runtime.Settings) -> list[dict[str, int]]:
     "Buckets of the tables that have some, all of them first."
-    every = {
-        name: rows - settings.vocab_size
-        for name, (rows, _) in settings.tables.items()
-    }
-    options = [{
-        name: _near_divisor(many, share) for name, many in every.items() if many
-    } for share in (1, .2, .05, .01)]
-    return [
-        option for number, option in enumerate(options)
-        if option not in options[:number]
-    ]
+    every = {name: rows - settings.vocab_size
+             for name, (rows, _) in settings.tables.items()}
+    return _different([
+        {name: _near_divisor(many, share) for name, many in every.items() if many}
+        for share in (1, .2, .05, .01)])
 
+# %% ../nbs/62_shrink.ipynb #9ecc9ac2
 def _variants(parts: Parts, texts: list[str]) -> Iterator[Parts]:
     "Every smaller shape of a student, and the whole one first."
     settings, weights, tokenizer = parts
@@ -259,19 +262,15 @@ def _variants(parts: Parts, texts: list[str]) -> Iterator[Parts]:
     for removed in _removals(removable, counts):
         trimmed = _trimmed(parts, set(removable[:removed])) if removed else parts
         _, usage = _usage(trimmed, texts)
+        tables, first = trimmed.settings.tables, trimmed.settings.vocab_size
         for widths, buckets in product(_widths(settings),
                                        _bucket_numbers(settings)):
-            tables, first = trimmed.settings.tables, trimmed.settings.vocab_size
-            narrower = {
-                name: width for name, width in widths.items()
-                if width < tables[name][1]
-            }
-            fewer = {
-                name: number for name, number in buckets.items()
-                if number < tables[name][0] - first
-            }
-            yield _fewer_buckets(_narrowed(trimmed, usage, narrower), usage,
-                                 fewer)
+            narrower = {name: width for name, width in widths.items()
+                        if width < tables[name][1]}
+            fewer = {name: number for name, number in buckets.items()
+                     if number < tables[name][0] - first}
+            narrow = _narrowed(trimmed, usage, narrower)
+            yield _fewer_buckets(narrow, usage, fewer)
 
 # %% ../nbs/62_shrink.ipynb #826680a2
 _BITS = (32, 16, 8, 6, 5, 4)
@@ -281,40 +280,24 @@ def _entropy(array: np.ndarray) -> float:
     counts = np.unique(array, return_counts=True)[1]
     return float(-(counts * np.log2(counts / counts.sum())).sum() / 8)
 
-def _estimate(coded: dict[str, np.ndarray], tokenizer: Tokenizer,
-              packed: dict) -> float:
+def _tokens_size(coded: dict[str, np.ndarray], tokenizer: Tokenizer) -> int:
+    "Bytes that the tokenizer, and the row of each token, take in the file."
+    lines = [np.diff(coded[name], prepend=0).astype(np.int32)
+             for name in ("rows", "keys") if name in coded]
+    parts = [_tokenizer_text(tokenizer).encode(),
+             *(line.tobytes() for line in lines)]
+    return sum(len(lzma.compress(part)) for part in parts)
+
+def _estimate(
+    coded: dict[str, np.ndarray], tokenizer: Tokenizer, packed: dict
+) -> float:
     "Bytes of the file, roughly; `packed` remembers what the tokenizers take."
     # the tokenizer is kept too, so that its id stays its own
     if id(tokenizer) not in packed:
-        lines = [
-            np.diff(coded[name], prepend=0).astype(np.int32)
-            for name in ("rows", "keys") if name in coded
-        ]
-        parts = [
-            _tokenizer_text(tokenizer).encode(),
-            *(line.tobytes() for line in lines)
-        ]
-        packed[id(tokenizer)] = sum(len(lzma.compress(part))
-                                    for part in parts), tokenizer
-    arrays = [
-        array for name, array in coded.items() if name not in ("rows", "keys")
-    ]
-    sizes = [
-        _entropy(array) if array.dtype == np.int8 else .93 * array.nbytes
-        for array in arrays
-    ]
+        packed[id(tokenizer)] = _tokens_size(coded, tokenizer), tokenizer
+    sizes = [_entropy(array) if array.dtype == np.int8 else .93 * array.nbytes
+             for name, array in coded.items() if name not in ("rows", "keys")]
     return packed[id(tokenizer)][0] + 3_000 + sum(sizes)
-
-def _decoded(coded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    "Weights as the runtime will have them."
-    weights = {}
-    for name, array in coded.items():
-        if name in ("rows", "keys"):
-            weights[name] = array
-        elif not name.endswith("@scale"):
-            weights[name] = array.astype(np.float32) * coded.get(
-                f"{name}@scale", np.float32(1)).astype(np.float32)
-    return weights
 
 # %% ../nbs/62_shrink.ipynb #fc9aa385
 class _Candidate(NamedTuple):
@@ -324,60 +307,114 @@ class _Candidate(NamedTuple):
     bits: int
     parts: Parts
 
-def _candidates(parts: Parts, limit: float, expected: np.ndarray,
-                texts: list[str],
-                corpus: list[str]) -> tuple[list[_Candidate], float]:
+def _decoded(coded: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    "Weights as the runtime will have them."
+    weights = {}
+    for name, array in coded.items():
+        if name in ("rows", "keys"):
+            weights[name] = array
+        elif not name.endswith("@scale"):
+            scale = coded.get(f"{name}@scale", np.float32(1))
+            weights[name] = array.astype(np.float32) * scale.astype(np.float32)
+    return weights
+
+def _tried(
+    shape: Parts, coded: dict, expected: np.ndarray, texts: list[str]
+) -> float:
+    "Mean difference of a shape's probabilities from the expected ones."
+    answer = runtime._compiled(shape.settings, _decoded(coded))
+    student = runtime.Student(shape.settings, shape.tokenizer, answer)
+    return float(abs(student.predict_proba(texts) - expected).mean())
+
+# %% ../nbs/62_shrink.ipynb #e1841ab1
+def _candidates(
+    parts: Parts, limit: float, expected: np.ndarray, texts: list[str],
+    corpus: list[str]
+) -> tuple[list[_Candidate], float]:
     """Shapes that fit into `limit` bytes, the best first, and the size of the
     smallest of all."""
     found, packed, smallest = [], {}, np.inf
-    for shape in tqdm(_variants(parts, corpus),
-                      desc="Trying shapes",
-                      unit=" shapes",
-                      leave=False,
-                      delay=2):
+    for shape in tqdm(_variants(parts, corpus), desc="Trying shapes",
+                      unit=" shapes", leave=False, delay=2):
         for bits in _BITS:
             coded = _coded(shape.weights, bits)
             size = _estimate(coded, shape.tokenizer, packed)
             smallest = min(smallest, size)
             if size <= limit:
-                answer = runtime._compiled(shape.settings, _decoded(coded))
-                answers = runtime.Student(shape.settings, shape.tokenizer,
-                                          answer).predict_proba(texts)
-                found.append(
-                    _Candidate(float(abs(answers - expected).mean()), len(found),
-                               bits, shape))
+                difference = _tried(shape, coded, expected, texts)
+                found.append(_Candidate(difference, len(found), bits, shape))
                 break
     return sorted(found), smallest
+
+# %% ../nbs/62_shrink.ipynb #5e1778ad
+def _said(student: runtime.Student, probabilities: np.ndarray) -> list:
+    "The class of each text, or all its classes."
+    if student.multilabel:
+        return (probabilities >= .5).tolist()
+    return probabilities.argmax(1).tolist()
 
 def _main_table(settings: runtime.Settings) -> str:
     """The table whose width is shown: the first that can be narrower, or else the
     first."""
-    return next((name for name in settings.tables if _absorbing(settings, name)),
-                next(iter(settings.tables)))
+    narrow = (name for name in settings.tables if _absorbing(settings, name))
+    return next(narrow, next(iter(settings.tables)))
 
-# %% ../nbs/62_shrink.ipynb #5e1778ad
-def _weighed(data: bytes, name: str, parts: Parts, bits: int, texts: list[str],
-             expected: np.ndarray, truth) -> dict:
+def _weighed(
+    data: bytes, parts: Parts, bits: int, name: str, texts: list[str],
+    expected: np.ndarray, truth
+) -> dict:
     "What is shown of a file."
     settings, student = parts.settings, runtime._student(data, name)
     probabilities = student.predict_proba(texts)
-    row = {
-        "kB": len(data) / 1000, "bits": bits,
-        "tokens": parts.tokenizer.get_vocab_size(),
-        "width": settings.tables[_main_table(settings)][1],
-        "buckets": max(rows for rows, _ in settings.tables.values()) -
-        settings.vocab_size, "difference": float(
-            abs(probabilities - expected).mean()), "agreement": _share(
-                _said(student, probabilities), _said(student, expected))
-    }
+    most = max(rows for rows, _ in settings.tables.values())
+    row = {"kB": len(data) / 1000, "bits": bits,
+           "tokens": parts.tokenizer.get_vocab_size(),
+           "width": settings.tables[_main_table(settings)][1],
+           "buckets": most - settings.vocab_size,
+           "difference": float(abs(probabilities - expected).mean()),
+           "agreement": _share(_said(student, probabilities),
+                               _said(student, expected))}
     if truth is not None:
         row["accuracy"] = score(name, truth, probabilities).accuracy
     return row | {"chosen": False}
 
-def _said(student: runtime.Student, probabilities: np.ndarray) -> list:
-    "The class of each text, or all its classes."
-    return (probabilities >= .5).tolist(
-    ) if student.multilabel else probabilities.argmax(1).tolist()
+# %% ../nbs/62_shrink.ipynb #65aabe14
+def _check_budget(max_size_kb: float, agreement: float) -> None:
+    "Raise `ValueError` for a size or a share that cannot be."
+    if not max_size_kb > 0 or not 0 <= agreement <= 1:
+        raise ValueError(f"max_size_kb={max_size_kb}, agreement={agreement}: "
+                         "give a size above 0, and a share between 0 and 1")
+
+def _check_found(
+    best: bytes | None, row: dict, max_size_kb: float, smallest: float,
+    agreement: float
+) -> None:
+    "Raise `Refused` if nothing fits, or if what fits answers differently."
+    if best is None:
+        raise Refused(
+            f"This student cannot be made to fit into {max_size_kb:g} kB, the "
+            f"smallest would take about {smallest / 1000:,.0f}: allow more, or "
+            "train a smaller one, with its own small tokenizer")
+    if row["agreement"] < agreement:
+        raise Refused(
+            f"Within {max_size_kb:g} kB only {row['agreement']:.1%} of the texts "
+            f"would keep their class, and {agreement:.1%} were asked for, so it "
+            "was not written: allow more, or train a smaller student, with its "
+            "own small tokenizer")
+
+# %% ../nbs/62_shrink.ipynb #29ad683c
+def _first_that_fits(
+    candidates: list[_Candidate], limit: float, weighed
+) -> tuple[bytes | None, list[dict]]:
+    "Bytes of the first that fits, if any, and a row for each that was packed."
+    rows = []
+    for candidate in candidates:
+        data = _packed(candidate.parts, candidate.bits)
+        rows.append(weighed(data, candidate.parts, candidate.bits))
+        if len(data) <= limit:
+            rows[-1]["chosen"] = True
+            return data, rows
+    return None, rows
 
 # %% ../nbs/62_shrink.ipynb #f57e7471
 def fit_size(
@@ -390,49 +427,29 @@ def fit_size(
     # texts to count tokens in, those of the training say; None: `texts`
     corpus: Iterable[str] | None = None,
     agreement: float = .9,  # least share of texts that must keep their class
-) -> pd.DataFrame:  # a row a file: kB, bits, tokens, width, buckets, difference (mean), agreement, accuracy, chosen
-    """Write the best file of that size for `distillnb.runtime`. Raises `Refused`, and writes nothing, when none will
-    do, and `ValueError` for a request that cannot be met."""
+    # a row a file: kB, bits, tokens, width, buckets, difference (mean),
+    # agreement, accuracy, chosen
+) -> pd.DataFrame:
+    """Write the best file of that size for `distillnb.runtime`. Raises `Refused`,
+    and writes nothing, when none will do, and `ValueError` for a request that
+    cannot be met."""
     file, texts = Path(file), list(texts)
     _check_request(file, ".npz", texts, 32)
-    truth = None if labels is None else true_classes(classifier, labels,
-                                                     len(texts))
-    if not max_size_kb > 0 or not 0 <= agreement <= 1:
-        raise ValueError(f"max_size_kb={max_size_kb}, agreement={agreement}: "
-                         "give a size above 0, and a share between 0 and 1")
+    truth = (None if labels is None
+             else true_classes(classifier, labels, len(texts)))
+    _check_budget(max_size_kb, agreement)
     corpus = texts if corpus is None else list(corpus)
     limit, whole = max_size_kb * 1000, _parts(classifier)
     expected = classifier.predict_proba(texts)
+    weighed = partial(_weighed, name=file.name, texts=texts, expected=expected,
+                      truth=truth)
     # to choose by
     few = np.linspace(0, len(texts) - 1, min(len(texts), 1000)).astype(int)
     candidates, smallest = _candidates(whole, limit, expected[few],
                                        [texts[i] for i in few], corpus)
-    rows, best = [], None
-    for bits in (32, 8):
-        rows.append(
-            _weighed(_packed(whole, bits), file.name, whole, bits, texts,
-                     expected, truth))
-    for candidate in candidates[:12]:
-        data = _packed(candidate.parts, candidate.bits)
-        rows.append(
-            _weighed(data, file.name, candidate.parts, candidate.bits, texts,
-                     expected, truth))
-        if len(data) <= limit:
-            best, rows[-1]["chosen"] = data, True
-            break
-    if best is None:
-        raise Refused(
-            f"This student cannot be made to fit into {max_size_kb:g} kB, the "
-            "smallest would take about "
-            f"{smallest / 1000:,.0f}: allow more, or train a smaller one, with "
-            "its own small tokenizer"
-        )
-    if rows[-1]["agreement"] < agreement:
-        raise Refused(
-            f"Within {max_size_kb:g} kB only {rows[-1]['agreement']:.1%} of the "
-            "texts would keep their "
-            f"class, and {agreement:.1%} were asked for, so it was not written: "
-            "allow more, or train a "
-            "smaller student, with its own small tokenizer")
+    rows = [weighed(_packed(whole, bits), whole, bits) for bits in (32, 8)]
+    best, tried = _first_that_fits(candidates[:12], limit, weighed)
+    rows += tried
+    _check_found(best, rows[-1], max_size_kb, smallest, agreement)
     _write(file, best)
     return pd.DataFrame(rows)
