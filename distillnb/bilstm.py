@@ -8,6 +8,7 @@ __all__ = ['BiLSTMConfig', 'BiLSTMStudent']
 # %% ../nbs/23_bilstm.ipynb #529ec72c
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from transformers import PretrainedConfig
@@ -28,27 +29,22 @@ class BiLSTMConfig(PretrainedConfig):
         dense: int = 200,  # ReLU units
         dropout: float = .5,  # share of the ReLU units dropped in training
         initial_std: float = .15,  # of the embeddings before training
-        # ids that the tokenizer has, when the table is trimmed
-        tokenizer_size: int | None = None,
+        tokenizer_size: int | None = None,  # its ids, when the table is trimmed
         pad_token_id: int = 0,  # this row starts at zero
         **kwargs,
     ):
-        check_numbers(vocab_size=vocab_size,
-                      width=width,
-                      hidden=hidden,
+        check_numbers(vocab_size=vocab_size, width=width, hidden=hidden,
                       dense=dense)
         check_numbers(whole=False, least=0, most=1, dropout=dropout)
         check_numbers(whole=False, least=0, initial_std=initial_std)
-        self.vocab_size, self.width, self.hidden, self.dense = vocab_size, width, hidden, dense
-        self.dropout, self.initial_std, self.tokenizer_size = dropout, initial_std, tokenizer_size
+        self.vocab_size, self.width = vocab_size, width
+        self.hidden, self.dense, self.dropout = hidden, dense, dropout
+        self.initial_std, self.tokenizer_size = initial_std, tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
 # %% ../nbs/23_bilstm.ipynb #93390b6a
-@register_student(BiLSTMConfig,
-                  "bidirectional LSTM, after Tang et al. 2019",
-                  sizes={"width": 100},
-                  epochs=6,
-                  embeddings="teacher")
+@register_student(BiLSTMConfig, "bidirectional LSTM, after Tang et al. 2019",
+                  sizes={"width": 100}, epochs=6, embeddings="teacher")
 class BiLSTMStudent(Student):
     """Embeddings, a bidirectional LSTM, a layer of ReLU units, linear: Tang et
     al. 2019 (arXiv:1903.12136), section 3.1."""
@@ -57,48 +53,52 @@ class BiLSTMStudent(Student):
     def __init__(self, config: BiLSTMConfig, rows: np.ndarray | None = None):
         super().__init__(config, rows)
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.lstm = nn.LSTM(config.width,
-                            config.hidden,
-                            batch_first=True,
+        self.lstm = nn.LSTM(config.width, config.hidden, batch_first=True,
                             bidirectional=True)
         self.dense = nn.Linear(2 * config.hidden, config.dense)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.dense, config.num_labels)
         self.post_init()
 
-    def logits(
-        self,
-        rows: torch.Tensor,  # rows of the table of embeddings, [B, T]
-        mask: torch.Tensor,  # true where there is a token, [B, T]
-    ) -> torch.Tensor:  # [B, K]
-        "Logits from the last state of each direction."
-        if (mask[:, 1:] > mask[:, :-1]).any():  # a hole, or padding on the left
-            order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-            rows, mask = rows.gather(1, order), mask.gather(1, order)
-        if not rows.shape[1]:  # no text has a token: one step over nothing
-            rows, mask = rows.new_zeros(len(rows),
-                                        1), mask.new_zeros(len(mask), 1)
-        h = self.embedding(rows) * mask[..., None]  # (B, T, width)
-        packed = pack_padded_sequence(h,
-                                      mask.sum(1).clamp(min=1).cpu(),
-                                      batch_first=True,
-                                      enforce_sorted=False)
-        _, (last, _) = self.lstm(packed)  # (2, B, hidden)
-        return self.classifier(
-            self.dropout(self.dense(torch.cat([last[0], last[1]], 1)).relu()))
+# %% ../nbs/23_bilstm.ipynb #2c429d44
+def _packable(rows: torch.Tensor, mask: torch.Tensor):
+    "Rows and mask with each text's tokens in front, and of one step at least."
+    if (mask[:, 1:] > mask[:, :-1]).any():  # a hole, or padding on the left
+        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+        rows, mask = rows.gather(1, order), mask.gather(1, order)
+    if not rows.shape[1]:  # no text has a token: one step over nothing
+        rows = rows.new_zeros(len(rows), 1)
+        mask = mask.new_zeros(len(mask), 1)
+    return rows, mask
 
-    def program(self) -> list[dict]:
-        "An LSTM and two matrices, a ReLU between them."
-        config = self.config
-        return [{
-            "operation": "lstm", "result": "states", "table": "embedding.weight",
-            "width": config.width, "weights": "lstm", "hidden": config.hidden
-        }, {
-            "operation": "dense", "result": "units", "of": "states",
-            "weight": "dense.weight", "bias": "dense.bias",
-            "inputs": 2 * config.hidden, "outputs": config.dense, "relu": True
-        }, {
-            "operation": "dense", "result": "logits", "of": "units",
-            "weight": "classifier.weight", "bias": "classifier.bias",
-            "inputs": config.dense, "outputs": config.num_labels
-        }]
+# %% ../nbs/23_bilstm.ipynb #0ae0296a
+@patch
+def logits(
+    self: BiLSTMStudent,
+    rows: torch.Tensor,  # rows of the table of embeddings, [B, T]
+    mask: torch.Tensor,  # true where there is a token, [B, T]
+) -> torch.Tensor:  # [B, K]
+    "Logits from the last state of each direction."
+    rows, mask = _packable(rows, mask)
+    h = self.embedding(rows) * mask[..., None]  # (B, T, width)
+    lengths = mask.sum(1).clamp(min=1).cpu()
+    packed = pack_padded_sequence(h, lengths, batch_first=True,
+                                  enforce_sorted=False)
+    _, (last, _) = self.lstm(packed)  # (2, B, hidden)
+    states = torch.cat([last[0], last[1]], 1)
+    return self.classifier(self.dropout(self.dense(states).relu()))
+
+# %% ../nbs/23_bilstm.ipynb #6ba996c1
+@patch
+def program(self: BiLSTMStudent) -> list[dict]:
+    "An LSTM and two matrices, a ReLU between them."
+    config = self.config
+    return [
+        {"operation": "lstm", "result": "states", "table": "embedding.weight",
+         "width": config.width, "weights": "lstm", "hidden": config.hidden},
+        {"operation": "dense", "result": "units", "of": "states", "relu": True,
+         "weight": "dense.weight", "bias": "dense.bias",
+         "inputs": 2 * config.hidden, "outputs": config.dense},
+        {"operation": "dense", "result": "logits", "of": "units",
+         "weight": "classifier.weight", "bias": "classifier.bias",
+         "inputs": config.dense, "outputs": config.num_labels}]

@@ -51,7 +51,7 @@ class CNNConfig(PretrainedConfig):
         self.dropout, self.initial_std = dropout, initial_std
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
-# %% ../nbs/22_cnn.ipynb #e474ec84
+# %% ../nbs/22_cnn.ipynb #13cf3843
 def _check_widths(filter_widths) -> None:
     "Raise `ValueError` for widths of filters that cannot be."
     if not isinstance(filter_widths, (list, tuple)) or not filter_widths:
@@ -80,7 +80,7 @@ class CNNStudent(Student):
         self.classifier = nn.Linear(answers, config.num_labels)
         self.post_init()
 
-# %% ../nbs/22_cnn.ipynb #3055d064
+# %% ../nbs/22_cnn.ipynb #8e5d2077
 @patch
 def _convolved(self: CNNStudent, rows: torch.Tensor, mask: torch.Tensor):
     "Answers of the filters by PyTorch's convolutions."
@@ -91,7 +91,7 @@ def _convolved(self: CNNStudent, rows: torch.Tensor, mask: torch.Tensor):
         answers.append((response * mask[:, None]).amax(2))
     return torch.cat(answers, 1).relu()
 
-# %% ../nbs/22_cnn.ipynb #14727019
+# %% ../nbs/22_cnn.ipynb #5a91ae37
 @patch
 def _padded_answers(self: CNNStudent, rows: torch.Tensor, mask: torch.Tensor):
     "Answers of the filters on texts padded to `positions`, where padding votes."
@@ -107,7 +107,7 @@ def _padded_answers(self: CNNStudent, rows: torch.Tensor, mask: torch.Tensor):
     responses = [convolution(h) for convolution in self.convolutions]
     return torch.cat([each.amax(2) for each in responses], 1).relu()
 
-# %% ../nbs/22_cnn.ipynb #63c7c0f0
+# %% ../nbs/22_cnn.ipynb #936135de
 @patch
 def logits(
     self: CNNStudent,
@@ -118,7 +118,7 @@ def logits(
     start on a real token."""
     return self.classifier(self.dropout(self.answers(rows, mask)))
 
-# %% ../nbs/22_cnn.ipynb #1de5dc3b
+# %% ../nbs/22_cnn.ipynb #58f330f7
 @patch
 def program(self: CNNStudent) -> list[dict]:
     "Windows and a matrix."
@@ -219,7 +219,7 @@ class StrongestWindows(torch.autograd.Function):
         _winners_gradient(*ctx.texts, *(each.detach().numpy() for each in arrays))
         return *gradients, gradient.sum(0), None, None, None
 
-# %% ../nbs/22_cnn.ipynb #d42f6b66
+# %% ../nbs/22_cnn.ipynb #2bffb6de
 def _each_once(table: torch.Tensor, rows: np.ndarray):
     "Where each token's vector is among those of all that occur, and these."
     seen = np.flatnonzero(np.bincount(rows))
@@ -238,7 +238,7 @@ def _loops_will_do(table: torch.Tensor, mask: torch.Tensor) -> bool:
         return False
     return not (mask[:, 1:] > mask[:, :-1]).any()
 
-# %% ../nbs/22_cnn.ipynb #f78d4016
+# %% ../nbs/22_cnn.ipynb #2212d713
 @patch
 def _looked_up(self: CNNStudent, rows: torch.Tensor, mask: torch.Tensor):
     "Answers of the filters by the compiled loops."

@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from .cnn import CNNConfig, CNNStudent
 from .linear import LinearConfig, LinearStudent
-from .student import Recipe, Student, architecture, check_numbers, register_student
+from .student import Recipe, Student, architecture, check_numbers
+from .student import register_student
 
 # %% ../nbs/24_ensemble.ipynb #8b420842
 class EnsembleConfig(CNNConfig):
@@ -24,8 +26,7 @@ class EnsembleConfig(CNNConfig):
     def __init__(
         self,
         ngrams: int = 2,  # longest run of tokens that has votes of its own
-        # rows that the runs of two and more tokens share by hashing
-        buckets: int = 262_144,
+        buckets: int = 262_144,  # rows that longer runs share by hashing
         # numbers of a token in the bag; one for each class where there are fewer
         # classes
         bag_width: int = 32,
@@ -36,9 +37,9 @@ class EnsembleConfig(CNNConfig):
         if ngrams > 1 and buckets < 1:
             raise ValueError(
                 f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, "
-                "262_144 say"
-            )
-        self.ngrams, self.buckets, self.bag_width = ngrams, buckets if ngrams > 1 else 0, bag_width
+                "262_144 say")
+        self.ngrams, self.bag_width = ngrams, bag_width
+        self.buckets = buckets if ngrams > 1 else 0
         super().__init__(**kwargs)
 
 # %% ../nbs/24_ensemble.ipynb #f9860328
@@ -46,38 +47,20 @@ def _of_parts(config: EnsembleConfig,
               pad_row: int) -> tuple[LinearConfig, CNNConfig]:
     """The configurations of bag and CNN, which are given rows of the table
     instead of token ids."""
-    shared = {
-        "vocab_size": config.vocab_size, "pad_token_id": pad_row,
-        "num_labels": config.num_labels, "problem_type": config.problem_type
-    }
+    shared = {"vocab_size": config.vocab_size, "pad_token_id": pad_row,
+              "num_labels": config.num_labels,
+              "problem_type": config.problem_type}
     sizes = ("width", "filter_widths", "filters", "dropout", "initial_std",
              "positions")
-    bag = LinearConfig(width=config.bag_width,
-                       average="root",
-                       ngrams=config.ngrams,
-                       buckets=config.buckets,
-                       **shared)
-    return bag, CNNConfig(**{name: getattr(config, name) for name in sizes},
-                          **shared)
-
-def _within(part: str, entry: dict) -> dict:
-    """An operation of a part's program, with the part's name before those of
-    weights and results."""
-    named = {
-        key: f"{part}.{value}" for key, value in entry.items()
-        if key in ("table", "weight", "bias", "of",
-                   "result") and value is not None
-    }
-    kernels = {"kernels": [f"{part}.{each}" for each in entry["kernels"]]
-               } if "kernels" in entry else {}
-    return entry | named | kernels
+    bag = LinearConfig(width=config.bag_width, average="root",
+                       ngrams=config.ngrams, buckets=config.buckets, **shared)
+    cnn = {name: getattr(config, name) for name in sizes}
+    return bag, CNNConfig(**cnn, **shared)
 
 # %% ../nbs/24_ensemble.ipynb #f9860400
 @register_student(EnsembleConfig,
                   "bag of token n-grams and a convolutional network, averaged",
-                  sizes={"width": 100},
-                  embeddings="teacher",
-                  letters=262_144)
+                  sizes={"width": 100}, embeddings="teacher", letters=262_144)
 class EnsembleStudent(Student):
     """A linear student and a CNN that have learned apart, logits averaged; after
     spaCy's `TextCatEnsemble`."""
@@ -94,60 +77,73 @@ class EnsembleStudent(Student):
         with torch.no_grad():
             self.cnn.embedding.weight[self.zero_rows] = 0
 
-    @property
-    def embedding(self) -> nn.Embedding:
-        "The CNN's, which may start from the teacher's."
-        return self.cnn.embedding
+# %% ../nbs/24_ensemble.ipynb #59b63fda
+@patch(as_prop=True)
+def embedding(self: EnsembleStudent) -> nn.Embedding:
+    "The CNN's, which may start from the teacher's."
+    return self.cnn.embedding
 
-    def learn_letters(self, letters: list[str], rows: int) -> None:
-        "See `TokenBag.learn_letters`."
-        self.bag.embedding.learn_letters(letters, self.rows, rows)
+@patch
+def logits(
+    self: EnsembleStudent,
+    rows: torch.Tensor,  # rows of the table of embeddings, [B, T]
+    mask: torch.Tensor,  # true where there is a token, [B, T]
+) -> torch.Tensor:  # [B, K]
+    "The sum of both parts' logits, each with its share."
+    bag, cnn = self.bag.logits(rows, mask), self.cnn.logits(rows, mask)
+    return self.share * (bag + cnn)
 
-    def parts(self, recipe: Recipe) -> list[tuple[Student, Recipe]]:
-        """The bag, with the recipe of a linear student whose rate is changed as
-        this one's, and the CNN with this one."""
-        self.share = .5
+# %% ../nbs/24_ensemble.ipynb #e802c74f
+@patch
+def parts(self: EnsembleStudent, recipe: Recipe) -> list[tuple[Student, Recipe]]:
+    """The bag, with the recipe of a linear student whose rate is changed as
+    this one's, and the CNN with this one."""
+    self.share = .5
+    for part in (self.bag, self.cnn):
+        part.rows = self.rows
+        part.config.tokenizer_size = self.config.tokenizer_size
+    own = architecture("linear").recipe
+    rate = own.rate * recipe.rate / architecture(recipe.student).recipe.rate
+    same = {name: getattr(recipe, name)
+            for name in ("epochs", "examples", "least_examples", "shuffle")}
+    return [(self.bag, replace(own, rate=rate, **same)), (self.cnn, recipe)]
+
+@patch
+def learn_letters(self: EnsembleStudent, letters: list[str], rows: int) -> None:
+    "See `TokenBag.learn_letters`."
+    self.bag.embedding.learn_letters(letters, self.rows, rows)
+
+# %% ../nbs/24_ensemble.ipynb #3108b525
+@patch
+def settle(self: EnsembleStudent) -> None:
+    "Let the letters go, and put each part's share into its weights."
+    self.bag.settle()
+    with torch.no_grad():
         for part in (self.bag, self.cnn):
-            part.rows, part.config.tokenizer_size = self.rows, self.config.tokenizer_size
-        own, plain = architecture("linear").recipe, architecture(
-            recipe.student).recipe
-        same = {
-            name: getattr(recipe, name)
-            for name in ("epochs", "examples", "least_examples", "shuffle")
-        }
-        return [(self.bag,
-                 replace(own, rate=own.rate * recipe.rate / plain.rate, **same)),
-                (self.cnn, recipe)]
+            # votes need no matrix: they are in the table
+            matrix = getattr(part.classifier, "weight", part.embedding.weight)
+            for weight in (matrix, part.classifier.bias):
+                weight.mul_(self.share)
+            part.rows = part.config.tokenizer_size = None
+    self.share = 1.
 
-    def settle(self) -> None:
-        "Let the letters go, and put each part's share into its weights."
-        self.bag.settle()
-        with torch.no_grad():
-            for part in (self.bag, self.cnn):
-                for weight in (getattr(part.classifier, "weight",
-                                       part.embedding.weight),
-                               part.classifier.bias):
-                    weight.mul_(self.share)
-                part.rows = part.config.tokenizer_size = None
-        self.share = 1.
+# %% ../nbs/24_ensemble.ipynb #75cf68e4
+def _within(part: str, entry: dict) -> dict:
+    """An operation of a part's program, with the part's name before those of
+    weights and results."""
+    names = ("table", "weight", "bias", "of", "result")
+    named = {key: f"{part}.{value}" for key, value in entry.items()
+             if key in names and value is not None}
+    if "kernels" in entry:
+        named["kernels"] = [f"{part}.{each}" for each in entry["kernels"]]
+    return entry | named
 
-    def logits(
-        self,
-        rows: torch.Tensor,  # rows of the table of embeddings, [B, T]
-        mask: torch.Tensor,  # true where there is a token, [B, T]
-    ) -> torch.Tensor:  # [B, K]
-        "The sum of both parts' logits, each with its share."
-        return self.share * (self.bag.logits(rows, mask) +
-                             self.cnn.logits(rows, mask))
-
-    def program(self) -> list[dict]:
-        "The operations of both parts, and their sum."
-        program = []
-        for name, part in (("cnn", self.cnn), ("bag", self.bag)):
-            program += [_within(name, entry) for entry in part.program()]
-        return [
-            *program, {
-                "operation": "add", "result": "logits",
-                "of": ["cnn.logits", "bag.logits"], "size": self.config.num_labels
-            }
-        ]
+@patch
+def program(self: EnsembleStudent) -> list[dict]:
+    "The operations of both parts, and their sum."
+    program = []
+    for name, part in (("cnn", self.cnn), ("bag", self.bag)):
+        program += [_within(name, entry) for entry in part.program()]
+    both = {"operation": "add", "result": "logits",
+            "of": ["cnn.logits", "bag.logits"], "size": self.config.num_labels}
+    return [*program, both]

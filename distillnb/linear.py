@@ -44,7 +44,7 @@ class LinearConfig(PretrainedConfig):
         self.tokenizer_size = tokenizer_size
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
-# %% ../nbs/21_linear.ipynb #e7bbe59c
+# %% ../nbs/21_linear.ipynb #f10cf8cd
 def _check_average(average: str, ngrams: int, buckets: int) -> None:
     "Raise `ValueError` for a kind of average or n-grams that cannot be."
     if average not in ("tokens", "root", "max_length"):
@@ -56,7 +56,7 @@ def _check_average(average: str, ngrams: int, buckets: int) -> None:
             f"ngrams={ngrams}, buckets={buckets}: n-grams need buckets, "
             "100_000 say, and average='tokens' or 'root'")
 
-# %% ../nbs/21_linear.ipynb #bd28feb6
+# %% ../nbs/21_linear.ipynb #6f243639
 @patch(as_prop=True)
 def votes(self: LinearConfig) -> bool:
     """Whether each token has a number for each class, and no matrix is
@@ -164,7 +164,7 @@ def hashed_ngrams(
     order = owner.argsort(stable=True)
     return torch.cat(bag)[order], owner.bincount(minlength=len(lengths))
 
-# %% ../nbs/21_linear.ipynb #e162a4a8
+# %% ../nbs/21_linear.ipynb #57a27f34
 @patch
 def bag(
     self: LinearStudent,
@@ -175,7 +175,7 @@ def bag(
     return hashed_ngrams(rows, lengths, self.config.ngrams,
                          self.config.vocab_size, self.config.buckets)
 
-# %% ../nbs/21_linear.ipynb #8057bc35
+# %% ../nbs/21_linear.ipynb #aeb052d0
 def _divisor(counts: torch.Tensor, config: LinearConfig) -> torch.Tensor:
     """What the sum of each text's vectors is divided by, `[B, 1]`, for that many
     tokens and n-grams, `[B]`."""
@@ -195,7 +195,7 @@ def logits(
     sums = self.embedding(bag, counts.cumsum(0) - counts)  # (B, width)
     return self.classifier(sums / _divisor(counts, self.config))
 
-# %% ../nbs/21_linear.ipynb #04af3886
+# %% ../nbs/21_linear.ipynb #dda84af8
 @patch
 def program(self: LinearStudent) -> list[dict]:
     "A bag and a matrix; a bag alone where its vectors are votes."
@@ -211,7 +211,7 @@ def program(self: LinearStudent) -> list[dict]:
         "weight": "classifier.weight", "bias": "classifier.bias",
         "inputs": config.size, "outputs": config.num_labels}]
 
-# %% ../nbs/21_linear.ipynb #66cf8422
+# %% ../nbs/21_linear.ipynb #7084979b
 def _letters_of_rows(letters: list[str], rows: np.ndarray | None,
                      size: int) -> list[str]:
     "The letters of each row's token; none of a row that several ids share."
@@ -249,7 +249,7 @@ def letter_runs(
     starts = np.append(0, np.bincount(owners, minlength=size).cumsum())
     return starts, np.concatenate(found)[order]
 
-# %% ../nbs/21_linear.ipynb #757e7b11
+# %% ../nbs/21_linear.ipynb #1d3add81
 @patch
 def learn_letters(
     self: TokenBag,
@@ -269,7 +269,7 @@ def learn_letters(
     empty = self.weight.new_zeros(buckets, self.embedding_dim)
     self.weight = nn.Parameter(torch.cat([self.weight.data, empty]))
 
-# %% ../nbs/21_linear.ipynb #960d542a
+# %% ../nbs/21_linear.ipynb #a7ccbd65
 # of the vector of a run of letters, where a token's own counts 1
 LETTER_WEIGHT = .25
 
@@ -299,7 +299,7 @@ def forward(
                                        sparse=self.sparse)
     return sums + LETTER_WEIGHT * more
 
-# %% ../nbs/21_linear.ipynb #43a669c2
+# %% ../nbs/21_linear.ipynb #9b4b9599
 @patch
 def settle(self: TokenBag) -> None:
     "Add the vectors of its letters to each token's own, and let them go."
