@@ -47,7 +47,7 @@ class Answers:
     # from text to probabilities, on this machine
     texts_per_second: float | None = None
 
-# %% ../nbs/48_results.ipynb #fc2efca5
+# %% ../nbs/48_results.ipynb #7b63e953
 @patch
 def row(self: Answers) -> dict:
     "What the summary says of it."
@@ -89,7 +89,7 @@ class Results:
                     self.ordered)
         self.answers[run] = Answers(own, logits if compared else None, **more)
 
-# %% ../nbs/48_results.ipynb #ff3761f9
+# %% ../nbs/48_results.ipynb #4f210a56
 @patch(as_prop=True)
 def names(self: Results) -> list[str]:
     "Class names."
@@ -112,7 +112,7 @@ def predictions(self: Results) -> dict[Run, np.ndarray]:
     compared."""
     return {run: logits.argmax(1) for run, logits in self.logits.items()}
 
-# %% ../nbs/48_results.ipynb #54edf36c
+# %% ../nbs/48_results.ipynb #c790146b
 @patch
 def add_student(self: Results, trained: Trained) -> None:
     """Take in a trained student; of one whose training was interrupted the
@@ -124,7 +124,7 @@ def add_student(self: Results, trained: Trained) -> None:
     self.add(trained.run, said, not trained.interrupted, trained=trained,
              size=model_size(trained.model))
 
-# %% ../nbs/48_results.ipynb #2ba88574
+# %% ../nbs/48_results.ipynb #0c47d961
 @patch(as_prop=True)
 def students(self: Results) -> dict[Run, Trained]:
     "The students."
@@ -142,7 +142,7 @@ def classifier(self: Results, run: Run) -> Classifier:
     return Classifier(self.students[run].model, self.tokenizer,
                       self.experiment.max_length)
 
-# %% ../nbs/48_results.ipynb #a115f634
+# %% ../nbs/48_results.ipynb #1e98e38e
 @patch(as_prop=True)
 def pairs(self: Results) -> list[Run]:
     "Every student that had a teacher and whose direct twin is finished too."
@@ -158,7 +158,7 @@ def verdict(self: Results, run: Run) -> Verdict:
     return judged(self.truth, said[run], said[run.twin], run.model,
                   run.twin.model, n_classes=len(self.names))
 
-# %% ../nbs/48_results.ipynb #80cbe372
+# %% ../nbs/48_results.ipynb #a937a71d
 @patch
 def seeds(self: Results, *models: str) -> list[int | None]:
     "The seeds on which all of these models are finished."
@@ -188,7 +188,7 @@ def said(self: Results, model: str) -> np.ndarray:
     found = self._by_seed(model)
     return np.stack([found[seed] for seed in self.seeds(model)])
 
-# %% ../nbs/48_results.ipynb #a2515c03
+# %% ../nbs/48_results.ipynb #38fb611c
 @patch
 def compare(self: Results, a: str, b: str) -> Verdict:
     """One model against another, over all seeds that both have; a model
@@ -222,7 +222,7 @@ def verdicts(self: Results) -> pd.DataFrame:
     rows = [run._asdict() | self.verdict(run).row() for run in self.pairs]
     return _table(rows, Run._fields)
 
-# %% ../nbs/48_results.ipynb #d7f81d40
+# %% ../nbs/48_results.ipynb #d42e3a0e
 @patch(as_prop=True)
 def comparisons(self: Results) -> list[Verdict]:
     """Each way of teaching each student with a teacher against its direct
@@ -239,7 +239,7 @@ def pooled_verdicts(self: Results) -> pd.DataFrame:
             for run, found in zip(kinds, self.comparisons)]
     return _table(rows, ("student", "way"))
 
-# %% ../nbs/48_results.ipynb #5af4576c
+# %% ../nbs/48_results.ipynb #0af20a0c
 @patch(as_prop=True)
 def best_baseline(self: Results) -> str | None:
     """The baseline with the most test texts right, the commonest class aside:
@@ -264,7 +264,7 @@ def sentences(self: Results) -> list[str]:
     found = (*self.comparisons, *self.beside_baseline)
     return [verdict.sentence for verdict in found]
 
-# %% ../nbs/48_results.ipynb #94d61937
+# %% ../nbs/48_results.ipynb #7e78f521
 @patch(as_prop=True)
 def recommended(self: Results) -> Run | None:
     """The taught student with the lowest cross-entropy on the validation
@@ -340,7 +340,7 @@ def _means(results: Results) -> list[dict]:
         rows.append(row)
     return rows
 
-# %% ../nbs/48_results.ipynb #a38933cc
+# %% ../nbs/48_results.ipynb #5af496d2
 _INTERVAL = "{accuracy_low:.3f} to {accuracy_high:.3f}"
 _SIZES = {  # title: the column that must be there, how it is written
     "parameters": ("parameters", lambda row: _short(row["parameters"])),
@@ -396,7 +396,7 @@ def _rung(results: Results, run: Run, before: Run | None) -> dict:
         row |= {key + end: value for end, value in gain.items()}
     return row
 
-# %% ../nbs/48_results.ipynb #bef31b12
+# %% ../nbs/48_results.ipynb #1b0c7b49
 @patch
 def ladder(self: Results) -> pd.DataFrame:
     """One row a student and way: mean accuracy, interval, share of the
@@ -466,7 +466,7 @@ def _confusions(results: Results) -> dict:
                 results.truth, said, results.names, run.model)
     return charts
 
-# %% ../nbs/48_results.ipynb #855a1607
+# %% ../nbs/48_results.ipynb #33b65b81
 def _bootstraps(results: Results) -> dict:
     "The bootstrap's histogram of each distilled student on the first seed."
     first, said, charts = results.experiment.seeds[0], results.predictions, {}
@@ -487,7 +487,7 @@ def _differences(results: Results) -> dict:
         label = label + ", " + frame["way"]
     return {"differences": difference_intervals(frame.assign(label=label))}
 
-# %% ../nbs/48_results.ipynb #58846550
+# %% ../nbs/48_results.ipynb #7f3eb617
 @patch
 def charts(self: Results) -> dict:
     """Altair charts by name: curves, ladder, confusions, bootstrap pictures,
