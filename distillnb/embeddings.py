@@ -24,8 +24,8 @@ def teacher_embeddings(
     model: PreTrainedModel,  # the teacher's model
 ) -> np.ndarray:  # float32, [token ids, D]; row i belongs to token id i
     "The teacher's table of token embeddings, a copy."
-    return model.get_input_embeddings().weight.detach().float().cpu().numpy(
-    ).copy()
+    table = model.get_input_embeddings().weight
+    return table.detach().float().cpu().numpy().copy()
 
 # %% ../nbs/30_embeddings.ipynb #da0f5bbb
 def start_from(
@@ -38,38 +38,49 @@ def start_from(
     """Set the student's embeddings to principal components of `vectors`, Pearson
     1901. Raises `ValueError`."""
     config, table = student.config, student.embedding.weight
+    rows, known = _rows_with_vectors(student, vectors)
+    there = np.isfinite(vectors).all(1)
+    pca = PCA(config.width, random_state=0).fit(vectors[there])
+    reduced = pca.transform(vectors[:len(rows)][known])
+    reduced /= np.sqrt(pca.explained_variance_.mean())
+
+    def on_device(array):
+        return torch.from_numpy(array).to(table.device)
+
+    with torch.no_grad():
+        tokens = table[:config.vocab_size]
+        random = on_device(np.setdiff1d(rows, student.zero_rows)).long()
+        fresh = tokens[random].std().item()
+        scale = scale or fresh
+        tokens.mul_(scale / fresh)
+        tokens[on_device(rows[known]).long()] = on_device(
+            (scale * reduced).astype(np.float32))
+    return int(known.sum())
+
+# %% ../nbs/30_embeddings.ipynb #4485aa54
+def _rows_with_vectors(student: Student,
+                       vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The row of each token id, and whether it gets a vector.
+
+    Raises `ValueError` where there are too few of them, or too narrow ones."""
+    config = student.config
     size = config.tokenizer_size or config.vocab_size
-    if vectors.ndim != 2 or len(
-            vectors) < size or vectors.shape[1] < config.width:
+    fits = vectors.ndim == 2 and len(vectors) >= size
+    if not fits or vectors.shape[1] < config.width:
         raise ValueError(
             f"Vectors of shape {vectors.shape} for a student of {size:,} token "
-            "ids and width "
-            f"{config.width}: they must have a row for each id, and at least "
-            f"{config.width} columns; "
-            "choose a smaller width otherwise")
+            f"ids and width {config.width}: they must have a row for each id, "
+            f"and at least {config.width} columns; choose a smaller width "
+            "otherwise")
     rows = np.arange(size) if student.rows is None else student.rows.cpu().numpy()
     there = np.isfinite(vectors).all(1)
     known = there[:size] & ~np.isin(rows, student.zero_rows)
     if there.sum() <= config.width or not known.any():
         raise ValueError(
             f"{known.sum():,} of the student's tokens have a vector, and "
-            f"{there.sum():,} vectors "
-            "are there: check that they are for this language and this tokenizer")
-    pca = PCA(config.width, random_state=0).fit(vectors[there])
-    reduced = pca.transform(vectors[:size][known]) / np.sqrt(
-        pca.explained_variance_.mean())
-    def on_device(array):
-        return torch.from_numpy(array).to(table.device)
-
-    with torch.no_grad():
-        tokens = table[:config.vocab_size]
-        fresh = tokens[on_device(np.setdiff1d(
-            rows, student.zero_rows)).long()].std().item()
-        scale = scale or fresh
-        tokens.mul_(scale / fresh)
-        tokens[on_device(rows[known]).long()] = on_device(
-            (scale * reduced).astype(np.float32))
-    return int(known.sum())
+            f"{there.sum():,} vectors are there: check that they are for this "
+            "language and this tokenizer")
+    return rows, known
 
 # %% ../nbs/30_embeddings.ipynb #42ced32d
 def _words(tokenizer) -> dict[int, str]:
@@ -78,52 +89,54 @@ def _words(tokenizer) -> dict[int, str]:
     mark = begin_mark(vocabulary)
     begins = {i: token.removeprefix(mark) for token, i in vocabulary.items()
               if token.startswith(mark) and not token.startswith("##")}
-    return {
-        i: word for i, word in begins.items()
-        if word and i not in tokenizer.all_special_ids
-    }
+    return {i: word for i, word in begins.items()
+            if word and i not in tokenizer.all_special_ids}
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     "The lines of a text file, packed or not, counted from 1."
     opens = gzip.open if path.suffix == ".gz" else open
-    with no_damage(path), opens(path,
-                                "rt",
-                                encoding="utf-8",
-                                errors="replace",
-                                newline="\n") as file:
+    how = {"encoding": "utf-8", "errors": "replace", "newline": "\n"}
+    with no_damage(path), opens(path, "rt", **how) as file:
         yield from enumerate(file, 1)
 
 # %% ../nbs/30_embeddings.ipynb #f30c728e
-def read_vectors(
-    path: str | Path,  # word2vec, fastText or GloVe in text format, `.gz` or not
-    tokenizer,  # the student's, a fast tokenizer of transformers
-) -> np.ndarray:  # float32, [token ids, D]; NaN for tokens that are not in the file
-    """Word vectors for the tokenizer's ids.
+def _vectors_of(path: Path, wanted: set[str]) -> tuple[dict, int]:
+    """The vectors of some words of a file, and how many numbers each has.
 
-    Raises `FileNotFoundError`, `ValueError` for a file that it can't read."""
-    path, words = Path(path), _words(tokenizer)
-    wanted = {*words.values(), *(word.lower() for word in words.values())}
+    Raises `ValueError` for a file that it can't read."""
     vectors, width = {}, 0
     for number, line in _numbered_lines(path):
         fields = line.rstrip().split(" ")
-        # the header of word2vec and fastText
-        if number == 1 and len(fields) == 2:
+        if number == 1 and len(fields) == 2:  # header of word2vec and fastText
             continue
         width = width or len(fields) - 1
         word, *numbers = line.rstrip().rsplit(" ", width)
         if width < 2 or len(numbers) != width:
             raise ValueError(
                 f"{path}, line {number}: expected a word and "
-                f"{width if width > 1 else 'its'} numbers: "
-                "give vectors in the text format of word2vec, fastText or GloVe")
-        if word in wanted:
-            try:
-                vectors[word] = np.array(numbers, dtype=np.float32)
-            except ValueError:
-                raise ValueError(
-                    f"{path}, line {number}: {word!r} is followed by something "
-                    "that is not a number: "
-                    "check that the file is whole") from None
+                f"{width if width > 1 else 'its'} numbers: give vectors in the "
+                "text format of word2vec, fastText or GloVe")
+        if word not in wanted:
+            continue
+        try:
+            vectors[word] = np.array(numbers, dtype=np.float32)
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: {word!r} is followed by something that "
+                "is not a number: check that the file is whole") from None
+    return vectors, width
+
+# %% ../nbs/30_embeddings.ipynb #239b5a2d
+def read_vectors(
+    path: str | Path,  # word2vec, fastText or GloVe in text format, `.gz` or not
+    tokenizer,  # the student's, a fast tokenizer of transformers
+) -> np.ndarray:  # float32, [token ids, D]; NaN for tokens not in the file
+    """Word vectors for the tokenizer's ids.
+
+    Raises `FileNotFoundError`, `ValueError` for a file that it can't read."""
+    path, words = Path(path), _words(tokenizer)
+    wanted = {*words.values(), *(word.lower() for word in words.values())}
+    vectors, width = _vectors_of(path, wanted)
     if not vectors:
         raise ValueError(
             f"{path} has no word of the tokenizer: check its language and format")

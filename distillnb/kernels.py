@@ -21,57 +21,227 @@ from .machine import machine_code, numba
 from .tokens import Tokens
 
 # %% ../nbs/32_kernels.ipynb #6ca2df8a
-def _torch_steps(
-    model: LinearStudent,
-    tokens: Tokens,
-    loss: Loss,
-    order,
-    batch_size: int,
-    rates,
-    labels,
-    logits,
-    predictions,
-) -> tuple[float, int]:
-    """Plain SGD in PyTorch operations: sum of the losses over texts, and the step
-    whose loss is not finite, or -1."""
-    weight, bias, table = (p.data for p in (model.classifier.weight,
-                                            model.classifier.bias,
-                                            model.embedding.weight))
-    device, total = table.device, 0.0
-    for step, rate in enumerate(rates.tolist()):
-        rows = order[step * batch_size:(step + 1) * batch_size]
-        ids, starts = tokens.bag(rows)
-        lengths = torch.from_numpy(np.diff(starts, append=len(ids))).to(device)
-        bag, counts = model.bag(
-            model.table_rows(torch.from_numpy(ids).to(device)), lengths)
-        if model.config.average == "max_length":
-            divisor = torch.full((len(rows), 1),
-                                 float(model.config.positions),
-                                 device=device)
-        else:
-            divisor = counts.clamp(min=1)[:, None].to(table.dtype)
-        with torch.no_grad():
-            # (B, width)
-            h = model.embedding(bag, counts.cumsum(0) - counts) / divisor
-        z = torch.addmm(bias, h, weight.T).requires_grad_()  # (B, K)
-        value = loss(
-            z,
-            torch.from_numpy(labels[rows]).to(device),
-            None if logits is None else torch.from_numpy(logits[rows]).to(device))
-        if not math.isfinite(value.item()):
-            return value.item(), step
-        g, = torch.autograd.grad(value, z)
-        # (tokens, width)
-        each = (g @ weight / divisor).repeat_interleave(counts, 0)
-        if model.embedding.padding_idx is not None:
-            each[bag == model.embedding.padding_idx] = 0
-        table.index_add_(0, bag, each, alpha=-rate)
-        weight.addmm_(g.T, h, alpha=-rate)
-        bias.sub_(g.sum(0), alpha=rate)
-        total += value.item() * len(rows)
-        predictions[step * batch_size:step * batch_size +
-                    len(rows)] = z.argmax(1).cpu().numpy()
-    return total, -1
+class _Batch(NamedTuple):
+    "Some texts on their way through the student."
+    bag: torch.Tensor  # rows of the table, texts end to end
+    counts: torch.Tensor  # how many belong to each text, [B]
+    divisor: torch.Tensor  # what the sum is divided by, [B, 1]
+    h: torch.Tensor  # means, [B, width]
+
+def _forward(model: LinearStudent, tokens: Tokens, rows: np.ndarray) -> _Batch:
+    "The means of some texts' vectors."
+    table = model.embedding.weight.data
+    ids, starts = tokens.bag(rows)
+    ids = torch.from_numpy(ids).to(table.device)
+    lengths = torch.from_numpy(np.diff(starts, append=len(ids)))
+    bag, counts = model.bag(model.table_rows(ids), lengths.to(table.device))
+    divisor = counts.clamp(min=1)[:, None].to(table.dtype)
+    if model.config.average == "max_length":
+        divisor = torch.full_like(divisor, model.config.positions)
+    with torch.no_grad():
+        sums = model.embedding(bag, counts.cumsum(0) - counts)
+    return _Batch(bag, counts, divisor, sums / divisor)
+
+# %% ../nbs/32_kernels.ipynb #fe4d3bd2
+def _backward(model: LinearStudent, batch: _Batch, g: torch.Tensor,
+              rate: float) -> None:
+    "Take a step down the gradient `g` of a batch's logits, `[B, K]`."
+    top, embedding = model.classifier, model.embedding
+    each = g @ top.weight.data / batch.divisor
+    each = each.repeat_interleave(batch.counts, 0)  # (rows of the bag, width)
+    if embedding.padding_idx is not None:
+        each[batch.bag == embedding.padding_idx] = 0
+    embedding.weight.data.index_add_(0, batch.bag, each, alpha=-rate)
+    top.weight.data.addmm_(g.T, batch.h, alpha=-rate)
+    top.bias.data.sub_(g.sum(0), alpha=rate)
+
+# %% ../nbs/32_kernels.ipynb #0c0259c5
+def _torch_run(model: LinearStudent, tokens: Tokens, loss: Loss,
+               batch_size: int, labels, logits) -> Callable:
+    """Plain SGD in PyTorch operations, as a function of order, rates and
+    predictions: sum of the losses over texts, and the step whose loss is not
+    finite, or -1."""
+    def at(array, rows):
+        "Some rows of an array, where the model is."
+        return torch.from_numpy(array[rows]).to(model.device)
+
+    def run(order, rates, predictions):
+        top, total = model.classifier, 0.0
+        for step, rate in enumerate(rates.tolist()):
+            place = slice(step * batch_size, (step + 1) * batch_size)
+            rows = order[place]
+            batch = _forward(model, tokens, rows)
+            z = torch.addmm(top.bias.data, batch.h, top.weight.data.T)  # (B, K)
+            z.requires_grad_()
+            value = loss(z, at(labels, rows),
+                         None if logits is None else at(logits, rows))
+            if not math.isfinite(value.item()):
+                return value.item(), step
+            g, = torch.autograd.grad(value, z)
+            _backward(model, batch, g, rate)
+            total += value.item() * len(rows)
+            predictions[place] = z.argmax(1).cpu().numpy()
+        return total, -1
+    return run
+
+# %% ../nbs/32_kernels.ipynb #9953e317
+def not_finite(
+    value: float,  # what the loss is
+    epoch: int,  # where it happened
+    step: int,  # in that epoch
+    rate: float,  # learning rate of that step
+    clip: float | None = None,  # largest norm of the gradient
+) -> FloatingPointError:
+    """The error for a loss that is not finite: where it happened and what to
+    change."""
+    return FloatingPointError(
+        f"The loss is {value} in epoch {epoch}, step {step}: lower the learning "
+        f"rate (now {rate:g}) or clip the gradients harder (clip={clip})")
+
+# %% ../nbs/32_kernels.ipynb #a014e107
+def check_rows(
+    model,  # a student
+    tokens: Tokens,  # n texts
+    labels: np.ndarray | None = None,  # class ids, -1 where there is none, [n]
+    logits: np.ndarray | None = None,  # the teacher's, [n, K]
+) -> None:
+    """Raise `ValueError` for ids, labels or logits that do not fit: compiled
+    loops would read beyond their arrays."""
+    for name, values in (("labels", labels), ("logits", logits)):
+        if values is not None and len(values) != len(tokens):
+            raise ValueError(
+                f"{len(values):,} {name} for {len(tokens):,} texts: they must "
+                "belong to the same texts, row by row")
+    config = model.config
+    known = getattr(config, "tokenizer_size", None) or config.vocab_size
+    ids = tokens.ids[tokens.offsets[0]:tokens.offsets[-1]]
+    if len(ids) and not 0 <= ids.min() <= ids.max() < known:
+        raise ValueError(
+            f"There is a token id {ids.max()}, but the student knows {known:,}: "
+            "build it for len(tokenizer) ids")
+    if labels is not None and labels.max(initial=-1) >= config.num_labels:
+        raise ValueError(
+            f"There is a label {labels.max()}, but the student has "
+            f"{config.num_labels} classes, from 0: build it with "
+            f"num_labels={labels.max() + 1}")
+    if logits is not None and logits.shape[1:] != (config.num_labels,):
+        raise ValueError(
+            f"Logits of shape {logits.shape} for {config.num_labels} classes: "
+            "they must be [texts, classes]")
+
+# %% ../nbs/32_kernels.ipynb #c9d40780
+def _parts(order: np.ndarray, rates: np.ndarray, predictions: np.ndarray,
+           batch_size: int, texts: int) -> list[tuple]:
+    "An epoch in parts of whole steps, about so many texts each."
+    steps, parts = max(1, texts // batch_size), []
+    for first in range(0, len(rates), steps):
+        place = slice(first * batch_size, (first + steps) * batch_size)
+        parts.append((order[place], rates[first:first + steps],
+                      predictions[place]))
+    return parts
+
+def _add_up(run: Callable, parts: list[tuple], threads: int, epoch: int,
+            bar: tqdm | None) -> float:
+    """Sum of the losses over all parts, so many at a time.
+
+    Raises `FloatingPointError` where one is not finite."""
+    total, first = 0.0, 0
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(parts), threads):
+            together = parts[start:start + threads]
+            results = pool.map(run, *zip(*together))
+            for (_, rates, _), (value, step) in zip(together, results):
+                if step >= 0:
+                    raise not_finite(value, epoch, first + step, rates[step])
+                total, first = total + value, first + len(rates)
+                if bar is not None:
+                    bar.update(len(rates))
+    return total
+
+# %% ../nbs/32_kernels.ipynb #d1a93713
+def can_sgd(
+    model: LinearStudent,  # a student
+) -> bool:
+    "Whether its steps by hand are written: for a mean, without letters."
+    return model.config.average != "root" and model.embedding.starts is None
+
+# %% ../nbs/32_kernels.ipynb #92815857
+def sgd_epoch(
+    model: LinearStudent,  # the student, changed in place
+    tokens: Tokens,  # the texts
+    loss: Loss,  # what the student is told to be
+    order: np.ndarray,  # rows in the order of training, [examples]
+    batch_size: int,  # texts a step
+    rates: np.ndarray,  # learning rate of each step, [steps]
+    labels: np.ndarray,  # class ids, -1 where there is none, [n]
+    logits: np.ndarray | None = None,  # the teacher's logits, [n, K]
+    epoch: int = 0,  # named in the error when the loss is not finite
+    bar: tqdm | None = None,  # moved one a step
+    threads: int = 1,  # above 1: lock-free, faster, and no two runs the same
+    compiled: bool | None = None,  # None: where possible
+) -> tuple[float, np.ndarray]:  # mean loss; predictions on the way, [examples]
+    """Plain SGD over `order`, a batch a step.
+
+    Raises `ValueError`, `FloatingPointError` where the loss is not finite."""
+    labels = np.asarray(labels, np.int64)
+    check_rows(model, tokens, labels, logits)
+    if not can_sgd(model):
+        raise ValueError(
+            "These steps are for a student that averages its tokens, and learns "
+            "no letters: train it with optimizer='adagrad'")
+    order, rates = np.asarray(order, np.int64), np.asarray(rates, np.float32)
+    kind = _how(model, loss, compiled)
+    if kind is None:
+        threads = 1
+        run = _torch_run(model, tokens, loss, batch_size, labels, logits)
+    else:
+        run = _compiled_run(model, tokens, kind, batch_size, labels, logits)
+    predictions = np.empty(len(order), np.int64)
+    # texts that a thread takes between two looks at the bar
+    parts = _parts(order, rates, predictions, batch_size, 16_384 if kind else 256)
+    total = _add_up(run, parts, threads, epoch, bar)
+    return total / len(order), predictions
+
+# %% ../nbs/32_kernels.ipynb #fcbf86b1
+class _Compiled(NamedTuple):
+    "What the compiled steps know of a loss."
+    alpha: float  # weight of the labels
+    soft: int  # of logits: 0 nothing, 1 squared difference, 2 probabilities
+    temperature: float
+
+def _kind(loss: Loss) -> _Compiled | None:
+    """How the compiled steps compute a loss; None for a loss that they do not
+    know."""
+    # not isinstance: a subclass may compute something else
+    if type(loss) is CrossEntropy:
+        return _Compiled(1.0, 0, 1.0)
+    if type(loss) is LogitMSE:
+        return _Compiled(0.0, 1, 1.0)
+    if type(loss) is SoftCrossEntropy:
+        return _Compiled(0.0, 2, loss.temperature)
+    if type(loss) is Mix and (soft := _kind(loss.soft)):
+        return soft._replace(alpha=loss.alpha)
+    return None
+
+def _how(model: LinearStudent, loss: Loss,
+         compiled: bool | None) -> _Compiled | None:
+    """The loss as compiled steps know it; None where PyTorch takes them.
+
+    Raises `ValueError` where compiled ones were asked for in vain."""
+    kind = None
+    if numba is not None and model.device.type == "cpu" and compiled is not False:
+        kind = _kind(loss)
+    if compiled and kind is None:
+        raise ValueError(
+            "The compiled steps need a CPU, a loss that they know (CrossEntropy, "
+            "LogitMSE, SoftCrossEntropy or a Mix of them), and numba: pip "
+            'install "distillnb[fast]"')
+    return kind
+
+# %% ../nbs/32_kernels.ipynb #6818ca77
+# added to the root of the squares, so that a gradient that is only rounding
+# moves nothing
+SMALL = 1e-6
 
 # %% ../nbs/32_kernels.ipynb #13e09498
 @machine_code
@@ -92,6 +262,25 @@ def _fill_bag(ids, rows, skip, ngrams, first_bucket, buckets, bag):
 
 # %% ../nbs/32_kernels.ipynb #a4a67881
 @machine_code
+def _soft_gradient(z, target, temperature, share, size, g):
+    """Add the gradient of softened probabilities to `g`; return the text's part
+    of the loss. `share` is what the teacher counts."""
+    t, top, top_target = np.float32(temperature), z.max(), target.max()
+    mass, mass_target, loss = np.float32(0), np.float32(0), 0.0
+    for k in range(len(z)):
+        mass += np.exp((z[k] - top) / t)
+        mass_target += np.exp((target[k] - top_target) / t)
+    slope = np.float32(share * temperature / size)
+    for k in range(len(z)):
+        log_q = (z[k] - top) / t - np.log(mass)
+        log_p = (target[k] - top_target) / t - np.log(mass_target)
+        p = np.exp(log_p)
+        loss += share * temperature * temperature * p * (log_p - log_q) / size
+        g[k] += slope * (np.exp(log_q) - p)
+    return loss
+
+# %% ../nbs/32_kernels.ipynb #5b81c808
+@machine_code
 def _logit_gradient(z, label, hard, target, soft, alpha, temperature, size, g):
     """Write the gradient for logits `z` into `g`; return the text's share of the
     loss. `hard` of `size` have a label."""
@@ -106,67 +295,97 @@ def _logit_gradient(z, label, hard, target, soft, alpha, temperature, size, g):
             g[k] *= np.float32(alpha / hard) / mass
         g[label] -= np.float32(alpha / hard)
     if soft == 1:
+        slope = np.float32(2 * (1 - alpha) / (n_classes * size))
         for k in range(n_classes):
             difference = z[k] - target[k]
             loss += (1 - alpha) * difference * difference / (n_classes * size)
-            g[k] += np.float32(2 * (1 - alpha) / (n_classes * size)) * difference
+            g[k] += slope * difference
     elif soft == 2:
-        top_target, mass_target, mass = target.max(), np.float32(0), np.float32(0)
-        for k in range(n_classes):
-            mass += np.exp((z[k] - top) / np.float32(temperature))
-            mass_target += np.exp(
-                (target[k] - top_target) / np.float32(temperature))
-        for k in range(n_classes):
-            log_q = (z[k] - top) / np.float32(temperature) - np.log(mass)
-            log_p = (target[k] -
-                     top_target) / np.float32(temperature) - np.log(mass_target)
-            loss += (1 - alpha) * temperature * temperature * np.exp(log_p) * (
-                log_p - log_q) / size
-            g[k] += np.float32((1 - alpha) * temperature /
-                               size) * (np.exp(log_q) - np.exp(log_p))
+        loss += _soft_gradient(z, target, temperature, 1 - alpha, size, g)
     return loss
 
 # %% ../nbs/32_kernels.ipynb #934a57fc
 @machine_code
-def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, targets,
-                    alpha, soft, temperature, table, weight, bias, divisor, skip,
-                    ngrams, buckets, predictions):
-    """Plain SGD in loops: sum of the losses over texts, and the step whose loss
-    is not finite, or -1."""
-    n_classes, width = weight.shape
-    first_bucket = len(table) - buckets
+def _divisor(average, count):
+    "What a text's sum is divided by: the same for all, or its own rows."
+    return average if average > 0 else max(count, 1)
+
+@machine_code
+def _mean(bag, count, table, average, h):
+    "Write the mean of a text's rows into `h`."
+    scale = np.float32(1 / _divisor(average, count))
+    h[:] = 0
+    for t in range(count):
+        vector = table[bag[t]]
+        for d in range(len(h)):
+            h[d] += vector[d]
+    for d in range(len(h)):
+        h[d] *= scale
+
+@machine_code
+def _score(h, weight, bias, z):
+    "Write the logits of a text into `z`."
+    for k in range(len(z)):
+        score, line = bias[k], weight[k]
+        for d in range(len(h)):
+            score += line[d] * h[d]
+        z[k] = score
+
+# %% ../nbs/32_kernels.ipynb #2b9590dc
+@machine_code
+def _move_rows(bag, count, table, weight, g, scale, change):
+    "Take `scale` times the gradient from each of a text's rows."
+    change[:] = 0
+    for k in range(len(g)):
+        slope, line = scale * g[k], weight[k]
+        for d in range(len(change)):
+            change[d] += slope * line[d]
+    for t in range(count):
+        vector = table[bag[t]]
+        for d in range(len(change)):
+            vector[d] -= change[d]
+
+@machine_code
+def _move_top(h, g, rate, weight, bias):
+    "Take `rate` times the gradient from matrix and bias."
+    for k in range(len(g)):
+        slope, line = rate * g[k], weight[k]
+        bias[k] -= slope
+        for d in range(len(h)):
+            line[d] -= slope * h[d]
+
+@machine_code
+def _longest(offsets, order):
+    "Most tokens in a text."
     longest = 0
     for text in order:
         longest = max(longest, offsets[text + 1] - offsets[text])
-    bags, counts = np.empty((batch_size, longest * ngrams),
-                            np.int64), np.empty(batch_size, np.int64)
-    h, change = np.empty((batch_size, width),
-                         np.float32), np.empty(width, np.float32)
-    z, g = np.empty((batch_size, n_classes), np.float32), np.empty(
-        (batch_size, n_classes), np.float32)
+    return longest
+
+# %% ../nbs/32_kernels.ipynb #a31d48d3
+@machine_code
+def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, targets,
+                    alpha, soft, temperature, table, weight, bias, average, skip,
+                    ngrams, buckets, predictions):
+    """Plain SGD in loops: sum of the losses over texts, and the step whose loss
+    is not finite, or -1."""
+    (n_classes, width), first_bucket = weight.shape, len(table) - buckets
+    bags = np.empty((batch_size, _longest(offsets, order) * ngrams), np.int64)
+    counts, change = np.empty(batch_size, np.int64), np.empty(width, np.float32)
+    h = np.empty((batch_size, width), np.float32)
+    z = np.empty((batch_size, n_classes), np.float32)
+    g = np.empty((batch_size, n_classes), np.float32)
     total = 0.0
     for step in range(len(rates)):
-        texts, hard, loss = order[step * batch_size:(step + 1) *
-                                  batch_size], 0, 0.0
+        first, hard, loss = step * batch_size, 0, 0.0
+        texts = order[first:first + batch_size]
         for j in range(len(texts)):
-            bag, hj, text = bags[j], h[j], texts[j]
-            count = _fill_bag(ids[offsets[text]:offsets[text + 1]], rows, skip,
-                              ngrams, first_bucket, buckets, bag)
-            scale = np.float32(1 / (divisor if divisor > 0 else max(count, 1)))
-            hj[:] = 0
-            for t in range(count):
-                vector = table[bag[t]]
-                for d in range(width):
-                    hj[d] += vector[d]
-            for d in range(width):
-                hj[d] *= scale
-            for k in range(n_classes):
-                score, line = bias[k], weight[k]
-                for d in range(width):
-                    score += line[d] * hj[d]
-                z[j, k] = score
-            predictions[step * batch_size + j] = z[j].argmax()
-            counts[j] = count
+            text = texts[j]
+            counts[j] = _fill_bag(ids[offsets[text]:offsets[text + 1]], rows,
+                                  skip, ngrams, first_bucket, buckets, bags[j])
+            _mean(bags[j], counts[j], table, average, h[j])
+            _score(h[j], weight, bias, z[j])
+            predictions[first + j] = z[j].argmax()
             hard += alpha > 0 and labels[text] >= 0
         for j in range(len(texts)):
             label, target = labels[texts[j]], targets[texts[j]]
@@ -177,215 +396,46 @@ def _compiled_steps(ids, offsets, rows, order, batch_size, rates, labels, target
             return loss, step
         total += loss * len(texts)
         for j in range(len(texts)):
-            bag, scale = bags[j], np.float32(
-                rates[step] / (divisor if divisor > 0 else max(counts[j], 1)))
-            change[:] = 0
-            for k in range(n_classes):
-                slope, line = scale * g[j, k], weight[k]
-                for d in range(width):
-                    change[d] += slope * line[d]
-            for t in range(counts[j]):
-                vector = table[bag[t]]
-                for d in range(width):
-                    vector[d] -= change[d]
+            scale = np.float32(rates[step] / _divisor(average, counts[j]))
+            _move_rows(bags[j], counts[j], table, weight, g[j], scale, change)
         for j in range(len(texts)):
-            hj = h[j]
-            for k in range(n_classes):
-                slope, line = rates[step] * g[j, k], weight[k]
-                bias[k] -= slope
-                for d in range(width):
-                    line[d] -= slope * hj[d]
+            _move_top(h[j], g[j], rates[step], weight, bias)
     return total, -1
-
-# %% ../nbs/32_kernels.ipynb #9953e317
-def not_finite(
-    value: float,  # what the loss is
-    epoch: int,  # where it happened
-    step: int,  # in that epoch
-    rate: float,  # learning rate of that step
-    clip: float | None = None,  # largest norm of the gradient
-) -> FloatingPointError:
-    """The error for a loss that is not finite: where it happened and what to
-    change."""
-    return FloatingPointError(
-        f"The loss is {value} in epoch {epoch}, step {step}: lower the learning "
-        "rate "
-        f"(now {rate:g}) or clip the gradients harder (clip={clip})")
-
-# %% ../nbs/32_kernels.ipynb #a014e107
-def check_rows(
-    model,  # a student
-    tokens: Tokens,  # n texts
-    labels: np.ndarray | None = None,  # class ids, -1 where there is none, [n]
-    logits: np.ndarray | None = None,  # the teacher's, [n, K]
-) -> None:
-    """Raise `ValueError` for ids, labels or logits that do not fit: compiled
-    loops would read beyond their arrays."""
-    for name, values in (("labels", labels), ("logits", logits)):
-        if values is not None and len(values) != len(tokens):
-            raise ValueError(
-                f"{len(values):,} {name} for {len(tokens):,} texts: they must "
-                "belong to the same texts, "
-                "row by row")
-    config = model.config
-    known = getattr(config, "tokenizer_size", None) or config.vocab_size
-    ids = tokens.ids[tokens.offsets[0]:tokens.offsets[-1]]
-    if len(ids) and not 0 <= ids.min() <= ids.max() < known:
-        raise ValueError(
-            f"There is a token id {ids.max()}, but the student knows {known:,}: "
-            "build it for "
-            "len(tokenizer) ids")
-    if labels is not None and labels.max(initial=-1) >= config.num_labels:
-        raise ValueError(
-            f"There is a label {labels.max()}, but the student has "
-            f"{config.num_labels} classes, from 0: "
-            f"build it with num_labels={labels.max() + 1}")
-    if logits is not None and logits.shape[1:] != (config.num_labels,):
-        raise ValueError(
-            f"Logits of shape {logits.shape} for {config.num_labels} classes: "
-            "they must be "
-            "[texts, classes]")
-
-# %% ../nbs/32_kernels.ipynb #5b9d18cd
-class _Compiled(NamedTuple):
-    "What the compiled steps know of a loss."
-    alpha: float  # weight of the labels
-    # what is asked of the logits: 0 nothing, 1 the squared difference, 2 the
-    # softened probabilities
-    soft: int
-    temperature: float
-
-def _kind(loss: Loss) -> _Compiled | None:
-    """How the compiled steps compute a loss; None for a loss that they do not
-    know."""
-    # not isinstance: a subclass may compute something else
-    if type(loss) is CrossEntropy:
-        return _Compiled(1.0, 0, 1.0)
-    if type(loss) is LogitMSE:
-        return _Compiled(0.0, 1, 1.0)
-    if type(loss) is SoftCrossEntropy:
-        return _Compiled(0.0, 2, loss.temperature)
-    if type(loss) is Mix and (soft := _kind(loss.soft)):
-        return soft._replace(alpha=loss.alpha)
-    return None
 
 # %% ../nbs/32_kernels.ipynb #d04dfe3c
 def _arrays(model: LinearStudent, tokens: Tokens, labels,
             logits) -> tuple[tuple, tuple]:
     """What compiled steps read: ids, offsets and the row of each id; labels and
     the teacher's logits, zeros for none."""
-    rows = np.arange(
-        model.config.vocab_size,
-        dtype=np.int32) if model.rows is None else model.rows.numpy()
-    targets = np.zeros(
-        (len(tokens),
-         model.config.num_labels), np.float32) if logits is None else logits
-    return ((np.asarray(
-        tokens.ids), np.asarray(tokens.offsets), rows), (np.ascontiguousarray(
-            labels, np.int64), np.ascontiguousarray(targets, np.float32)))
+    config = model.config
+    rows = np.arange(config.vocab_size, dtype=np.int32)
+    if model.rows is not None:
+        rows = model.rows.numpy()
+    if logits is None:
+        logits = np.zeros((len(tokens), config.num_labels), np.float32)
+    texts = np.asarray(tokens.ids), np.asarray(tokens.offsets), rows
+    return texts, (np.ascontiguousarray(labels, np.int64),
+                   np.ascontiguousarray(logits, np.float32))
 
-def _compiled_run(
-    model: LinearStudent,
-    tokens: Tokens,
-    kind: _Compiled,
-    batch_size: int,
-    labels,
-    logits,
-) -> Callable:
+def _compiled_run(model: LinearStudent, tokens: Tokens, kind: _Compiled,
+                  batch_size: int, labels, logits) -> Callable:
     """The compiled steps as a function of order, rates and predictions; they
     write into the model's own memory."""
-    config = model.config
-    parameters = model.embedding.weight, model.classifier.weight, model.classifier.bias
-    table, weight, bias = (parameter.detach().numpy() for parameter in parameters)
-    (ids, offsets, rows), (labels, targets) = _arrays(model, tokens, labels,
-                                                      logits)
-    divisor = config.positions if config.average == "max_length" else 0
-    skip = -1 if model.embedding.padding_idx is None else model.embedding.padding_idx
+    config, top = model.config, model.classifier
+    parts = [weight.detach().numpy()
+             for weight in (model.embedding.weight, top.weight, top.bias)]
+    (ids, offsets, rows), answers = _arrays(model, tokens, labels, logits)
+    average = config.positions if config.average == "max_length" else 0
+    pad = model.embedding.padding_idx
+    skip = -1 if pad is None else pad
 
     def run(order, rates, predictions):
         return _compiled_steps(ids, offsets, rows, order, batch_size, rates,
-                               labels, targets, *kind, table, weight, bias,
-                               divisor, skip, config.ngrams, config.buckets,
-                               predictions)
+                               *answers, *kind, *parts, average, skip,
+                               config.ngrams, config.buckets, predictions)
     return run
 
-# %% ../nbs/32_kernels.ipynb #d1a93713
-def can_sgd(
-    model: LinearStudent,  # a student
-) -> bool:
-    "Whether its steps by hand are written: for a mean, without letters."
-    return model.config.average != "root" and model.embedding.starts is None
-
-def sgd_epoch(
-    model: LinearStudent,  # the student, changed in place
-    tokens: Tokens,  # the texts
-    loss: Loss,  # what the student is told to be
-    order: np.ndarray,  # rows in the order of training, [examples]
-    batch_size: int,  # texts a step
-    rates: np.ndarray,  # learning rate of each step, [steps]
-    labels: np.ndarray,  # class ids, -1 where there is none, [n]
-    logits: np.ndarray | None = None,  # the teacher's logits, [n, K]
-    epoch: int = 0,  # named in the error when the loss is not finite
-    bar: tqdm | None = None,  # moved one a step
-    threads: int = 1,  # above 1: lock-free, faster, and no two runs the same
-    compiled: bool | None = None,  # None: where possible
-) -> tuple[
-        float, np.
-        ndarray]:  # mean loss over texts; the predictions made along the way, [examples]
-    """Plain SGD over `order`, a batch a step.
-
-    Raises `ValueError`, `FloatingPointError` where the loss is not finite."""
-    labels = np.asarray(labels, np.int64)
-    check_rows(model, tokens, labels, logits)
-    if not can_sgd(model):
-        raise ValueError(
-            "These steps are for a student that averages its tokens, and learns "
-            "no letters: train it with "
-            "optimizer='adagrad'")
-    kind = _kind(
-        loss
-    ) if numba is not None and model.device.type == "cpu" and compiled is not False else None
-    if compiled and kind is None:
-        raise ValueError(
-            'The compiled steps need a CPU, a loss that they know (CrossEntropy, '
-            'LogitMSE, '
-            'SoftCrossEntropy or a Mix of them), and numba: pip install '
-            '"distillnb[fast]"'
-        )
-    order, rates = np.asarray(order, np.int64), np.asarray(rates, np.float32)
-    predictions, total = np.empty(len(order), np.int64), 0.0
-    if kind is None:
-        threads = 1
-
-        def run(order, rates, predictions):
-            return _torch_steps(model, tokens, loss, order, batch_size, rates,
-                                labels, logits, predictions)
-    else:
-        run = _compiled_run(model, tokens, kind, batch_size, labels, logits)
-    # that each thread takes between two looks at the bar
-    steps = max(1, (16_384 if kind else 256) // batch_size)
-    starts = range(0, len(rates), steps)
-    parts = [(order[first * batch_size:(first + steps) * batch_size],
-              rates[first:first + steps],
-              predictions[first * batch_size:(first + steps) * batch_size])
-             for first in starts]
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(parts), threads):
-            for part, (value, step) in enumerate(
-                    pool.map(run, *zip(*parts[start:start + threads])), start):
-                if step >= 0:
-                    raise not_finite(value, epoch, starts[part] + step,
-                                     rates[starts[part] + step])
-                total += value
-                if bar is not None:
-                    bar.update(len(parts[part][1]))
-    return total / len(order), predictions
-
 # %% ../nbs/32_kernels.ipynb #ada06a01
-# added to the root of the squares, so that a gradient that is only rounding moves
-# nothing
-SMALL = 1e-6
-
 @machine_code
 def _gather(bag, count, tokens, scale, starts, runs, place, which, share):
     """Write the different rows of a text, letters included, into `which`, how
@@ -408,71 +458,75 @@ def _gather(bag, count, tokens, scale, starts, runs, place, which, share):
 
 # %% ../nbs/32_kernels.ipynb #ada06a02
 @machine_code
+def _weighted_sum(which, share, used, table, h):
+    "Write the sum of a text's rows, each with its share, into `h`."
+    h[:] = 0
+    for u in range(used):
+        vector = table[which[u]]
+        for d in range(len(h)):
+            h[d] += share[u] * vector[d]
+
+@machine_code
+def _adagrad_move(values, squares, factor, direction, rate):
+    "Move a row down `factor` times `direction`, and remember the squares."
+    for d in range(len(values)):
+        slope = factor * direction[d]
+        squares[d] += slope * slope
+        values[d] -= rate * slope / (np.sqrt(squares[d]) + np.float32(SMALL))
+
+@machine_code
+def _adagrad_step(which, share, used, h, g, rate, parts, squares, learns, gh):
+    "One step: the rows that a text uses, then bias and matrix."
+    table, weight, bias = parts
+    table_squares, weight_squares, bias_squares = squares
+    gh[:] = 0
+    for k in range(len(g)):
+        for d in range(len(h)):
+            gh[d] += g[k] * weight[k, d]
+    for u in range(used):
+        row = which[u]
+        _adagrad_move(table[row], table_squares[row], share[u], gh, rate)
+    _adagrad_move(bias, bias_squares, np.float32(1), g, rate)
+    if learns:
+        for k in range(len(g)):
+            _adagrad_move(weight[k], weight_squares[k], g[k], h, rate)
+
+# %% ../nbs/32_kernels.ipynb #ea4e6786
+@machine_code
 def _adagrad_steps(texts, order, rates, answers, kind, parts, squares, shape,
                    letters, predictions):
     """AdaGrad, a text a step: sum of the losses, and the step whose loss is not
     finite, or -1."""
-    (ids, offsets, rows), (labels, targets), (alpha, soft,
-                                              temperature) = texts, answers, kind
-    (table, weight, bias), (table_squares, weight_squares,
-                            bias_squares) = parts, squares
-    (learns, root, ngrams, tokens, buckets), (starts, runs) = shape, letters
-    (n_classes, width), longest, most = weight.shape, 0, 0
-    for text in order:
-        longest = max(longest, offsets[text + 1] - offsets[text])
+    (ids, offsets, rows), (labels, targets) = texts, answers
+    (alpha, soft, temperature), (starts, runs) = kind, letters
+    (table, weight, bias), (n_classes, width) = parts, parts[1].shape
+    learns, root, ngrams, tokens, buckets = shape
+    longest, most, total = _longest(offsets, order), 0, 0.0
     for row in range(tokens):
         most = max(most, starts[row + 1] - starts[row])
-    bag, place = np.empty(longest * ngrams,
-                          np.int64), np.full(len(table), -1, np.int32)
+    bag = np.empty(longest * ngrams, np.int64)
+    place = np.full(len(table), -1, np.int32)
     which = np.empty(longest * (ngrams + most), np.int64)
     share = np.empty(len(which), np.float32)
     h, gh = np.empty(width, np.float32), np.empty(width, np.float32)
-    z, g, total = np.empty(n_classes,
-                           np.float32), np.empty(n_classes, np.float32), 0.0
+    z, g = np.empty(n_classes, np.float32), np.empty(n_classes, np.float32)
     for step in range(len(order)):
         text, rate = order[step], rates[step]
         count = _fill_bag(ids[offsets[text]:offsets[text + 1]], rows, -1, ngrams,
                           tokens, buckets, bag)
-        scale = np.float32(
-            1 / (np.sqrt(max(count, 1)) if root else max(count, 1)))
-        used = _gather(bag, count, tokens, scale, starts, runs, place, which,
-                       share)
-        h[:] = 0
-        for u in range(used):
-            vector = table[which[u]]
-            for d in range(width):
-                h[d] += share[u] * vector[d]
-        for k in range(n_classes):
-            score, line = bias[k], weight[k]
-            for d in range(width):
-                score += line[d] * h[d]
-            z[k] = score
-        predictions[step] = z.argmax()
-        label = labels[text]
-        loss = _logit_gradient(z, label, 1 if alpha > 0 and label >= 0 else 0,
-                               targets[text], soft, alpha, temperature, 1, g)
+        divisor = np.sqrt(max(count, 1)) if root else max(count, 1)
+        used = _gather(bag, count, tokens, np.float32(1 / divisor), starts, runs,
+                       place, which, share)
+        _weighted_sum(which, share, used, table, h)
+        _score(h, weight, bias, z)
+        predictions[step], label = z.argmax(), labels[text]
+        hard = 1 if alpha > 0 and label >= 0 else 0
+        loss = _logit_gradient(z, label, hard, targets[text], soft, alpha,
+                               temperature, 1, g)
         if not abs(loss) < np.inf:
             return loss, step
         total += loss
-        gh[:] = 0
-        for k in range(n_classes):
-            for d in range(width):
-                gh[d] += g[k] * weight[k, d]
-        for u in range(used):
-            vector, past = table[which[u]], table_squares[which[u]]
-            for d in range(width):
-                slope = share[u] * gh[d]
-                past[d] += slope * slope
-                vector[d] -= rate * slope / (np.sqrt(past[d]) + np.float32(SMALL))
-        for k in range(n_classes):
-            bias_squares[k] += g[k] * g[k]
-            bias[k] -= rate * g[k] / (np.sqrt(bias_squares[k]) +
-                                      np.float32(SMALL))
-            for d in range(width if learns else 0):
-                slope = g[k] * h[d]
-                weight_squares[k, d] += slope * slope
-                weight[k, d] -= rate * slope / (np.sqrt(weight_squares[k, d]) +
-                                                np.float32(SMALL))
+        _adagrad_step(which, share, used, h, g, rate, parts, squares, learns, gh)
     return total, -1
 
 # %% ../nbs/32_kernels.ipynb #ada06a04
@@ -482,39 +536,44 @@ def can_adagrad(
 ) -> bool:
     """Whether the compiled steps can train it: a linear student, on a processor,
     with numba, and a loss they know."""
-    known = numba is not None and isinstance(
-        model, LinearStudent) and model.config.average in ("root", "tokens")
+    if numba is None or not isinstance(model, LinearStudent):
+        return False
+    known = model.config.average in ("root", "tokens")
     return known and model.device.type == "cpu" and _kind(loss) is not None
+
+# %% ../nbs/32_kernels.ipynb #496d347e
+def _letters(model: LinearStudent) -> tuple[np.ndarray, np.ndarray]:
+    "Where the runs of letters of each row begin, and the rows of these."
+    size, bag = model.config.vocab_size + 1, model.embedding
+    if bag.starts is None:
+        return np.zeros(size, np.int64), np.zeros(0, np.int64)
+    own = bag.starts.numpy()[:-1]
+    rest = np.full(size - len(own), own[-1])
+    return np.append(own, rest), bag.runs.numpy()
 
 def _adagrad_run(model: LinearStudent, tokens: Tokens, loss: Loss, labels, logits,
                  optimizer) -> Callable:
     "The compiled steps as a function of order, rates and predictions."
-    config, bag = model.config, model.embedding
-    matrix = np.eye(config.num_labels, dtype=np.float32)
-    weights = [
-        bag.weight, None if config.votes else model.classifier.weight,
-        model.classifier.bias
-    ]
+    config, top = model.config, model.classifier
+    matrix = np.eye(config.num_labels, dtype=np.float32)  # of votes: as they are
+    weights = [model.embedding.weight, None if config.votes else top.weight,
+               top.bias]
     parts = tuple(matrix if weight is None else weight.detach().numpy()
                   for weight in weights)
     squares = tuple(
         matrix if weight is None else optimizer.state[weight]["sum"].numpy()
         for weight in weights)
     texts, answers = _arrays(model, tokens, labels, logits)
-    starts, runs = np.zeros(config.vocab_size + 1,
-                            np.int64), np.zeros(0, np.int64)
-    if bag.starts is not None:
-        own = bag.starts.numpy()[:-1]
-        starts, runs = np.append(
-            own, np.full(config.vocab_size + 1 - len(own),
-                         own[-1])), bag.runs.numpy()
-    shape = not config.votes, config.average == "root", config.ngrams, config.vocab_size, config.buckets
+    shape = (not config.votes, config.average == "root", config.ngrams,
+             config.vocab_size, config.buckets)
+    kind, letters = tuple(_kind(loss)), _letters(model)
 
     def run(order, rates, predictions):
-        return _adagrad_steps(texts, order, rates, answers, tuple(_kind(loss)),
-                              parts, squares, shape, (starts, runs), predictions)
+        return _adagrad_steps(texts, order, rates, answers, kind, parts, squares,
+                              shape, letters, predictions)
     return run
 
+# %% ../nbs/32_kernels.ipynb #e1dbc51c
 def adagrad_epoch(
     model: LinearStudent,  # the student, changed in place
     tokens: Tokens,  # the texts
@@ -523,13 +582,10 @@ def adagrad_epoch(
     rates: np.ndarray,  # learning rate of each step, [examples]
     labels: np.ndarray,  # class ids, -1 where there is none, [n]
     logits: np.ndarray | None,  # the teacher's logits, [n, K]
-    # of the student; its sums of squares are changed in place
-    optimizer: torch.optim.Adagrad,
+    optimizer: torch.optim.Adagrad,  # the student's; its squares are changed
     epoch: int = 0,  # named in the error when the loss is not finite
     bar: tqdm | None = None,  # moved one a step
-) -> tuple[
-        float, np.
-        ndarray]:  # mean loss over texts; the predictions made along the way, [examples]
+) -> tuple[float, np.ndarray]:  # mean loss; predictions on the way, [examples]
     """AdaGrad over `order`, a text a step.
 
     Raises `ValueError`, `FloatingPointError` where the loss is not finite."""
@@ -537,13 +593,7 @@ def adagrad_epoch(
     check_rows(model, tokens, labels, logits)
     order, rates = np.asarray(order, np.int64), np.asarray(rates, np.float32)
     run = _adagrad_run(model, tokens, loss, labels, logits, optimizer)
-    predictions, total = np.empty(len(order), np.int64), 0.0
-    for start in range(0, len(order), 4_096):
-        part = slice(start, start + 4_096)
-        value, step = run(order[part], rates[part], predictions[part])
-        if step >= 0:
-            raise not_finite(value, epoch, start + step, rates[start + step])
-        total += value
-        if bar is not None:
-            bar.update(len(order[part]))
+    predictions = np.empty(len(order), np.int64)
+    parts = _parts(order, rates, predictions, batch_size=1, texts=4_096)
+    total = _add_up(run, parts, 1, epoch, bar)
     return total / len(order), predictions

@@ -15,38 +15,39 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from sklearn.utils.class_weight import compute_class_weight
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
-# noqa: F401  the four kinds of students register themselves
-import distillnb.bilstm
-import distillnb.cnn  # noqa: F401
+import distillnb.bilstm  # noqa: F401  the four kinds of students
+import distillnb.cnn  # noqa: F401  register themselves
 import distillnb.ensemble  # noqa: F401
 import distillnb.linear  # noqa: F401
 from .embeddings import start_from, teacher_embeddings
-from .losses import CrossEntropy, LogitMSE, Loss, Mix, SoftBinaryCrossEntropy, SoftCrossEntropy, make_loss
+from .losses import (CrossEntropy, LogitMSE, Loss, Mix,
+                              SoftBinaryCrossEntropy, SoftCrossEntropy, make_loss)
 from .student import Recipe, architecture
 from .teacher import ModelAnswer, Teacher, match_labels
-from .tokens import Tokens, join_tokens, tokenize, tokenizer_fingerprint, train_tokenizer, trim_vocabulary
+from .tokens import (Tokens, join_tokens, tokenize,
+                              tokenizer_fingerprint, train_tokenizer,
+                              trim_vocabulary)
 
 # %% ../nbs/34_lesson.ipynb #ed9dc674
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What a student learns from; row i of tokens, labels, logits and weights is
-    the same text."""
+    """What a student learns from; row i of tokens, labels, logits and weights
+    is the same text."""
     names: list[str]  # class names, in the order of their ids, [K]
     tokens: Tokens  # training texts, labelled or not, [n]
     labels: np.ndarray  # class ids, -1 where there is none, [n]
     # the teacher's, or those of soft labels, [n, K]; None: there are labels only
     logits: np.ndarray | None = None
     loss: Loss = CrossEntropy()  # what the student is told to minimise
-    # how often each text is seen, relative to the others, [n]; None: equally
-    # often
+    # how often a text is seen, beside the others, [n]; None: equally often
     weights: np.ndarray | None = None
     # embeddings to start from, as recipes call them
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
-    # ids that the tokenizer has; None: one more than the largest
-    vocab_size: int | None = None
+    vocab_size: int | None = None  # ids of the tokenizer; None: largest plus one
     # of each token id, as `token_letters` gives them; None: nobody learns letters
     letters: list[str] | None = None
     # rows of a trimmed table, of `trim_vocabulary`; None: made of these texts
@@ -61,50 +62,53 @@ class Lesson:
     def __post_init__(self):
         used = self.tokens.ids[self.tokens.offsets[0]:self.tokens.offsets[-1]]
         size = self.vocab_size or int(used.max(initial=0)) + 1
-        object.__setattr__(self, "vocab_size", size)
-        object.__setattr__(self, "labels", np.asarray(self.labels, np.int64))
+        made = {"vocab_size": size, "labels": np.asarray(self.labels, np.int64)}
         if self.vocabulary is None:
-            object.__setattr__(self, "vocabulary",
-                               trim_vocabulary(self.tokens, size))
+            made["vocabulary"] = trim_vocabulary(self.tokens, size)
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
 
-    def __len__(self) -> int:
-        return len(self.tokens)
+# %% ../nbs/34_lesson.ipynb #391b24a7
+@patch(as_prop=True)
+def labelled(self: Lesson) -> np.ndarray:
+    "Rows of the texts that have a label."
+    return np.flatnonzero(self.labels >= 0)
 
-    def __getitem__(self, rows: np.ndarray) -> "Lesson":
-        "The lesson on some of its texts; vocabulary and start stay those of all."
-        logits = None if self.logits is None else self.logits[rows]
-        weights = None if self.weights is None else self.weights[rows]
-        return replace(self,
-                       tokens=self.tokens[rows],
-                       labels=self.labels[rows],
-                       logits=logits,
-                       weights=weights)
+@patch
+def __len__(self: Lesson) -> int:
+    return len(self.tokens)
 
-    def direct(self) -> "Lesson":
-        "The twin's lesson: the labels alone, with the same vocabulary and start."
-        return replace(self, logits=None, loss=CrossEntropy(), augmented=None)
+# %% ../nbs/34_lesson.ipynb #7c6cdf5c
+@patch
+def __getitem__(self: Lesson, rows: np.ndarray) -> Lesson:
+    "The lesson on some of its texts; vocabulary and start stay those of all."
+    logits = None if self.logits is None else self.logits[rows]
+    weights = None if self.weights is None else self.weights[rows]
+    return replace(self, tokens=self.tokens[rows], labels=self.labels[rows],
+                   logits=logits, weights=weights)
 
-    def with_augmented(self) -> "Lesson":
-        """All texts and their distorted versions, of which an epoch shows as many
-        as before. `ValueError` for none."""
-        if self.augmented is None:
-            raise ValueError(
-                "There are no augmented texts: ask for rounds of augmentation")
-        more = self.augmented
-        weights = None if self.weights is None else np.append(
-            self.weights, np.ones(len(more)))
-        return replace(self,
-                       tokens=join_tokens(self.tokens, more.tokens),
-                       labels=np.append(self.labels, more.labels),
-                       logits=np.concatenate([self.logits, more.logits]),
-                       weights=weights,
-                       augmented=None,
-                       examples=self.examples or len(self))
+# %% ../nbs/34_lesson.ipynb #1359b1fa
+@patch
+def direct(self: Lesson) -> Lesson:
+    "The twin's lesson: the labels alone, with the same vocabulary and start."
+    return replace(self, logits=None, loss=CrossEntropy(), augmented=None)
 
-    @property
-    def labelled(self) -> np.ndarray:
-        "Rows of the texts that have a label."
-        return np.flatnonzero(self.labels >= 0)
+# %% ../nbs/34_lesson.ipynb #f9d99c43
+@patch
+def with_augmented(self: Lesson) -> Lesson:
+    """All texts and their distorted versions, of which an epoch shows as many
+    as before. `ValueError` for none."""
+    if self.augmented is None:
+        raise ValueError(
+            "There are no augmented texts: ask for rounds of augmentation")
+    more, weights = self.augmented, self.weights
+    if weights is not None:
+        weights = np.append(weights, np.ones(len(more)))
+    return replace(self, tokens=join_tokens(self.tokens, more.tokens),
+                   labels=np.append(self.labels, more.labels),
+                   logits=np.concatenate([self.logits, more.logits]),
+                   weights=weights, augmented=None,
+                   examples=self.examples or len(self))
 
 # %% ../nbs/34_lesson.ipynb #ed7eadea
 @dataclass(frozen=True)
@@ -122,13 +126,14 @@ class Way:
 
 WAYS: dict[str, Way] = {}
 
+# %% ../nbs/34_lesson.ipynb #3c93300b
 def register_way(
     name: str,  # "distilled"
     sentence: str,  # what the student learns from, in words
     rows: str = "all",  # "labelled", "all" or "augmented"
     uses_teacher: bool = True,  # whether the teacher's answers are used
     dash: tuple[int, ...] = (1, 0),  # of its line in charts
-) -> Callable:  # a decorator of a function that takes the whole lesson and gives that of this way
+) -> Callable:  # a decorator of a function: the whole lesson -> that of this way
     """Make a way of teaching known.
 
     Raises `ValueError` for texts that there are not."""
@@ -141,6 +146,7 @@ def register_way(
         return lesson
     return register
 
+# %% ../nbs/34_lesson.ipynb #d18795bb
 def way_of_teaching(
     name: str,  # one of `WAYS`
 ) -> Way:
@@ -151,17 +157,13 @@ def way_of_teaching(
     return WAYS[name]
 
 # %% ../nbs/34_lesson.ipynb #02579d51
-@register_way("direct",
-              "the labelled texts and their labels",
-              rows="labelled",
-              uses_teacher=False,
-              dash=(6, 4))
+@register_way("direct", "the labelled texts and their labels", rows="labelled",
+              uses_teacher=False, dash=(6, 4))
 def _direct(lesson: Lesson) -> Lesson:
     return lesson.direct()
 
 @register_way("distilled on the same texts",
-              "the labelled texts and the teacher's logits",
-              "labelled",
+              "the labelled texts and the teacher's logits", "labelled",
               dash=(2, 3))
 def _distilled_on_the_same_texts(lesson: Lesson) -> Lesson:
     return lesson[lesson.labelled]
@@ -170,11 +172,9 @@ def _distilled_on_the_same_texts(lesson: Lesson) -> Lesson:
 def _distilled(lesson: Lesson) -> Lesson:
     return lesson
 
-@register_way(
-    "distilled with augmentation",
-    "all texts, distorted versions of them, and the teacher's logits for both",
-    rows="augmented",
-    dash=(12, 2))
+@register_way("distilled with augmentation", "all texts, distorted versions of "
+              "them, and the teacher's logits for both", rows="augmented",
+              dash=(12, 2))
 def _distilled_with_augmentation(lesson: Lesson) -> Lesson:
     return lesson.with_augmented()
 
@@ -185,21 +185,20 @@ class Run(NamedTuple):
     way: str | None = None  # of teaching it
     seed: int | None = None  # of weights, order and dropout
 
-    @property
-    def model(self) -> str:
-        "The name in words, without the seed."
-        return self.student if self.way is None else f"{self.student} {self.way}"
+# %% ../nbs/34_lesson.ipynb #8c092671
+@patch(as_prop=True)
+def model(self: Run) -> str:
+    "The name in words, without the seed."
+    return self.student if self.way is None else f"{self.student} {self.way}"
 
-    @property
-    def twin(self) -> "Run":
-        "The same student, taught by the labels alone."
-        return self._replace(way="direct")
+@patch(as_prop=True)
+def twin(self: Run) -> Run:
+    "The same student, taught by the labels alone."
+    return self._replace(way="direct")
 
 # %% ../nbs/34_lesson.ipynb #e24bc884
 def default_loss(
-    # "logits" or "probabilities", what the teacher gives; None: there are labels
-    # only
-    gives: str | None,
+    gives: str | None,  # "logits" or "probabilities"; None: there are labels only
     multilabel: bool = False,  # whether the classes are independent of each other
 ) -> Loss:
     "The loss that fits what there is to learn from."
@@ -209,10 +208,9 @@ def default_loss(
         return SoftCrossEntropy(1.0)
     return LogitMSE() if gives == "logits" else SoftBinaryCrossEntropy()
 
+# %% ../nbs/34_lesson.ipynb #38a67e50
 def fitting_loss(
-    # "logits" or "probabilities", what the teacher gives; None: there are labels
-    # only
-    gives: str | None,
+    gives: str | None,  # "logits" or "probabilities"; None: there are labels only
     multilabel: bool = False,  # whether the classes are independent of each other
     # asked for, by its name or as it is; None: the default
     loss: Loss | str | None = None,
@@ -226,33 +224,31 @@ def fitting_loss(
         if gives is None or multilabel:
             raise ValueError(
                 f"alpha={alpha} mixes labels with a teacher: it needs both, and "
-                "one label for each text"
-            )
+                "one label for each text")
         loss = Mix(loss, alpha)
     if loss.needs_teacher and gives is None:
         raise ValueError(
-            f"loss={loss} needs a teacher or soft labels: give one, or leave the "
-            "loss out"
-        )
+            f"loss={loss} needs a teacher or soft labels: give one, or leave "
+            "the loss out")
     return loss
 
 # %% ../nbs/34_lesson.ipynb #301dc313
 def shares_tokenizer(teacher: Teacher | None, tokenizer) -> bool:
-    """Whether this is the teacher's tokenizer, so that its embeddings are for the
-    student's tokens too."""
+    """Whether this is the teacher's tokenizer, so that its embeddings are for
+    the student's tokens too."""
     own = None if teacher is None else teacher.tokenizer
-    return own is not None and (own is tokenizer or tokenizer_fingerprint(own)
-                                == tokenizer_fingerprint(tokenizer))
+    if own is None or own is tokenizer:
+        return own is not None
+    return tokenizer_fingerprint(own) == tokenizer_fingerprint(tokenizer)
 
+# %% ../nbs/34_lesson.ipynb #1def4945
 def tokens_and_answers(
     texts: list[str],  # n texts
     tokenizer,  # the student's
     teacher: Teacher | None,  # who is asked; None: nobody
     names: list[str],  # classes, in the order that the columns shall have
     max_length: int = 128,  # most tokens in a text
-) -> tuple[
-        Tokens, np.ndarray
-        | None]:  # the texts' tokens, and the teacher's logits, float32, [n, K]
+) -> tuple[Tokens, np.ndarray | None]:  # tokens; logits, float32, [n, K]
     """Texts as tokens, and what the teacher says of them.
 
     Raises `ValueError` for a teacher of other classes."""
@@ -260,10 +256,9 @@ def tokens_and_answers(
     if teacher is None:
         return tokens, None
     columns, answer = match_labels(teacher.names, names), teacher.answer
-    if isinstance(
-            answer,
-            ModelAnswer) and answer.max_length == max_length and shares_tokenizer(
-                teacher, tokenizer):
+    same_length = getattr(answer, "max_length", None) == max_length
+    if (isinstance(answer, ModelAnswer) and same_length
+            and shares_tokenizer(teacher, tokenizer)):
         return tokens, answer.label(tokens, columns)
     return tokens, np.ascontiguousarray(teacher.logits(texts)[:, columns])
 
@@ -271,13 +266,16 @@ def tokens_and_answers(
 def start_vectors(teacher: Teacher | None, tokenizer) -> dict[str, np.ndarray]:
     """Embeddings of the teacher, under the name that recipes use, where the
     student's tokens are the teacher's."""
-    there = teacher is not None and teacher.model is not None and shares_tokenizer(
-        teacher, tokenizer)
-    return {"teacher": teacher_embeddings(teacher.model)} if there else {}
+    if teacher is None or teacher.model is None:
+        return {}
+    if not shares_tokenizer(teacher, tokenizer):
+        return {}
+    return {"teacher": teacher_embeddings(teacher.model)}
 
+# %% ../nbs/34_lesson.ipynb #cee8fd89
 def load_tokenizer(
-    # object, folder or hub name, or "own" to train one; None: the teacher's if it
-    # has one, else "own"
+    # object, folder or hub name, or "own" to train one; None: the teacher's if
+    # it has one, else "own"
     tokenizer,
     teacher: Teacher | None,  # whose tokenizer may be shared
     texts: list[str],  # to train an own one on
@@ -295,14 +293,12 @@ def load_tokenizer(
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(
                 f"tokenizer={tokenizer}: cannot be loaded ({reason}): give a "
-                "folder, a hub name, or "
-                "'own'") from None
+                "folder, a hub name, or 'own'") from None
     return tokenizer
 
 # %% ../nbs/34_lesson.ipynb #66622ed8
 def class_weights(
-    # {class: weight}, or "balanced": the rarer the heavier
-    class_weight: dict | str,
+    class_weight: dict | str,  # {class: weight}, or "balanced": rarer is heavier
     labels: np.ndarray,  # class ids, -1 where there is none, [n]
     logits: np.ndarray | None,  # the teacher's, [n, K]
     # values that `class_weight` speaks of, in the order of their ids, [K]
@@ -311,107 +307,98 @@ def class_weights(
     """How often each text is seen, by its class.
 
     Raises `ValueError` for a class that there is not."""
-    ids = labels if logits is None else np.where(labels >= 0, labels,
-                                                 logits.argmax(1))
+    ids = labels
+    if logits is not None:
+        ids = np.where(labels >= 0, labels, logits.argmax(1))
     weights, known = np.ones(len(ids)), ids >= 0
     values = np.asarray(classes)[ids[known]]
     present = np.unique(values)
-    by_class = dict(
-        zip(present.tolist(),
-            compute_class_weight(class_weight, classes=present, y=values)))
+    each = compute_class_weight(class_weight, classes=present, y=values)
+    by_class = dict(zip(present.tolist(), each))
     weights[known] = [by_class[value] for value in values.tolist()]
     return weights
 
 # %% ../nbs/34_lesson.ipynb #2119699c
 def adjusted(
     recipe: Recipe,  # to start from
-    # passes over the texts, at most; None: the recipe's
-    epochs: int | None = None,
-    # learning rate of the first step; None: the recipe's
-    rate: float | None = None,
-    width: int | None = None,  # numbers in a token's vector; None: the recipe's
+    epochs: int | None = None,  # passes over the texts, at most; None: as it says
+    rate: float | None = None,  # of learning, in the first step; None: as it says
+    width: int | None = None,  # numbers in a token's vector; None: as it says
     # "teacher", a file of word vectors, or "noise"; None: the recipe's
     embeddings: str | Path | None = None,
 ) -> Recipe:
     """The recipe with other settings.
 
     Raises `ValueError` for those that cannot be."""
-    changes = {
-        name: value for name, value in (("epochs", epochs), ("rate", rate))
-        if value is not None
-    }
+    changes = {"epochs": epochs, "rate": rate}
+    changes = {name: value for name, value in changes.items()
+               if value is not None}
     if width is not None:
         changes["sizes"] = recipe.sizes | {"width": width}
     if embeddings is not None:
         changes["embeddings"] = None if embeddings == "noise" else embeddings
     return replace(recipe, **changes)
 
+# %% ../nbs/34_lesson.ipynb #25465928
 def possible(
     recipe: Recipe,  # that was asked for
     lesson: Lesson,  # with the embeddings that there are
-) -> tuple[Recipe,
-           str]:  # what can be done, and what had to be left out, in words
+) -> tuple[Recipe, str]:  # what can be done; what had to be left out, in words
     "The recipe with what this lesson allows."
     if recipe.embeddings != "teacher":
         return recipe, ""
     vectors, width = lesson.vectors.get("teacher"), recipe.sizes.get("width")
     if vectors is None:
-        why = f"The teacher has no embeddings, so {recipe.student} starts from noise."
+        why = ("The teacher has no embeddings, so "
+               f"{recipe.student} starts from noise.")
     elif width and vectors.shape[1] < width:
-        why = (
-            f"The teacher's embeddings have {vectors.shape[1]} numbers and those "
-            f"of {recipe.student} {width}, "
-            "so it starts from noise.")
+        why = (f"The teacher's embeddings have {vectors.shape[1]} numbers and "
+               f"those of {recipe.student} {width}, so it starts from noise.")
     else:
         return recipe, ""
     return replace(recipe, embeddings=None), why
 
-def build_student(
-    recipe: Recipe,  # which student, which sizes
-    lesson: Lesson,  # classes, vocabulary, and vectors to start from
-    seed: int = 0,  # of the random weights
-) -> PreTrainedModel:
-    """A fresh student. Raises `ValueError` for vectors that don't fit or are not
-    there."""
-    kind = architecture(recipe.student)
-    torch.manual_seed(seed)
+# %% ../nbs/34_lesson.ipynb #6e828ad2
+def _configured(recipe: Recipe, lesson: Lesson) -> PretrainedConfig:
+    "The configuration of a recipe's student for a lesson."
     sizes = dict(recipe.sizes)
     if sizes.get("positions"):
         sizes["positions"] = lesson.tokens.max_length
     if lesson.multilabel:
         sizes["problem_type"] = "multi_label_classification"
-    names = {
-        "id2label": dict(enumerate(lesson.names)),
-        "label2id": {name: i for i, name in enumerate(lesson.names)}
-    }
-    config = kind.config(vocab_size=lesson.vocab_size,
-                         pad_token_id=lesson.tokens.pad_id,
-                         **names,
-                         **sizes)
-    student = kind.model(config, lesson.vocabulary if recipe.trim else None)
+    ids = {name: i for i, name in enumerate(lesson.names)}
+    return architecture(recipe.student).config(
+        vocab_size=lesson.vocab_size, pad_token_id=lesson.tokens.pad_id,
+        id2label=dict(enumerate(lesson.names)), label2id=ids, **sizes)
+
+# %% ../nbs/34_lesson.ipynb #530aa47e
+def build_student(
+    recipe: Recipe,  # which student, which sizes
+    lesson: Lesson,  # classes, vocabulary, and vectors to start from
+    seed: int = 0,  # of the random weights
+) -> PreTrainedModel:
+    """A fresh student. Raises `ValueError` for vectors that don't fit or are
+    not there."""
+    torch.manual_seed(seed)
+    student = architecture(recipe.student).model(
+        _configured(recipe, lesson), lesson.vocabulary if recipe.trim else None)
     if recipe.letters and lesson.letters is not None:
         student.learn_letters(lesson.letters, recipe.letters)
-    if recipe.embeddings is not None:
-        if (vectors := lesson.vectors.get(str(recipe.embeddings))) is None:
-            raise ValueError(
-                f"embeddings={recipe.embeddings!r}: the lesson has no such "
-                "vectors"
-                f" ({', '.join(lesson.vectors) or 'none at all'}): give them, or "
-                "leave embeddings out"
-            )
-        start_from(student, vectors)
+    if recipe.embeddings is None:
+        return student
+    if (vectors := lesson.vectors.get(str(recipe.embeddings))) is None:
+        there = ", ".join(lesson.vectors) or "none at all"
+        raise ValueError(
+            f"embeddings={recipe.embeddings!r}: the lesson has no such vectors "
+            f"({there}): give them, or leave embeddings out")
+    start_from(student, vectors)
     return student
 
 # %% ../nbs/34_lesson.ipynb #fa7e804c
 _ORIGINAL = {"epochs": 5, "least_examples": 1, "shuffle": False, "trim": False}
 WALKTHROUGH_RECIPES = {
-    "linear": Recipe("linear", {"average": "max_length", "positions": 128},
-                     "sgd",
-                     .5,
-                     .5,
-                     batch_size=1,
-                     **_ORIGINAL),
-    "cnn": Recipe("cnn", {"positions": 128, "initial_std": 1.0},
-                  decay=1.0,
+    "linear": Recipe("linear", {"average": "max_length", "positions": 128}, "sgd",
+                     .5, .5, batch_size=1, **_ORIGINAL),
+    "cnn": Recipe("cnn", {"positions": 128, "initial_std": 1.0}, decay=1.0,
                   **_ORIGINAL),
 }

@@ -29,33 +29,27 @@ def scores(
     if not known.any():
         return {"acc": math.nan, "f1_macro": math.nan}
     labels, predictions = labels[known], predictions[known]
-    f1 = f1_score(labels,
-                  predictions,
-                  labels=range(n_classes),
-                  average="macro",
-                  zero_division=0)
+    f1 = f1_score(labels, predictions, labels=range(n_classes),
+                  average="macro", zero_division=0)
     return {"acc": float((labels == predictions).mean()), "f1_macro": float(f1)}
 
 # %% ../nbs/33_metrics.ipynb #190ba718
 def ordered_scores(
     labels: np.ndarray,  # true class ids, -1 where unknown, [n]
     predictions: np.ndarray,  # predicted class ids, [n]
-) -> dict[
-        str,
-        float]:  # "mae" (classes), "off_by_one" (share), "kappa" (quadratic weights), NaN without labels
-    """Scores for classes whose ids are in their order; kappa is NaN where both
-    always say the same one class."""
+) -> dict[str, float]:  # "mae", "off_by_one", "kappa"; NaN without labels
+    """Scores for classes whose ids are in their order: mean error in classes,
+    share at most one off, and kappa with quadratic weights, which is NaN where
+    both always say the same one class."""
     labels, predictions = labels[labels >= 0], predictions[labels >= 0]
     if not len(labels):
         return {"mae": math.nan, "off_by_one": math.nan, "kappa": math.nan}
     distance = np.abs(labels - predictions)
-    one_class = len(np.union1d(labels, predictions)) == 1
-    agreed = math.nan if one_class else cohen_kappa_score(
-        labels, predictions, weights="quadratic")
-    return {
-        "mae": float(distance.mean()), "off_by_one": float(
-            (distance <= 1).mean()), "kappa": float(agreed)
-    }
+    kappa = math.nan
+    if len(np.union1d(labels, predictions)) > 1:
+        kappa = cohen_kappa_score(labels, predictions, weights="quadratic")
+    return {"mae": float(distance.mean()),
+            "off_by_one": float((distance <= 1).mean()), "kappa": float(kappa)}
 
 # %% ../nbs/33_metrics.ipynb #f71bbee6
 NEEDS = ("any", "one label", "ordered")  # what a metric may ask of a task
@@ -65,11 +59,11 @@ class Metric:
     "A figure for what a model said about texts whose classes are known."
     name: str  # key and name of a column, "f1_macro"
     title: str  # for people, "macro F1"
-    # (truth, probabilities) -> float; truth class ids [n] or zeros and ones [n,
-    # K], probabilities [n, K]
+    # (truth, probabilities) -> float; truth class ids [n] or zeros and ones
+    # [n, K], probabilities [n, K]
     of: Callable
-    # "any"; "one label": not where a text may have several; "ordered": one label,
-    # classes in order
+    # "any"; "one label": not where a text may have several; "ordered": one
+    # label, classes in order
     needs: str = "any"
     form: str = "{:.3f}"  # how a value is printed
 
@@ -80,8 +74,7 @@ class Metric:
         if self.form == self.form.format(.5):
             raise ValueError(
                 f"form={self.form!r} has no place for the value: give one, "
-                f"'{{:.3f}}' say"
-            )
+                "'{:.3f}' say")
 
 METRICS: dict[str, Metric] = {}  # in the order in which tables show them
 
@@ -90,8 +83,7 @@ METRICS: dict[str, Metric] = {}  # in the order in which tables show them
 _TAKEN = ("model", "student", "way", "seed", "texts", "low", "high", "loss")
 
 def register_metric(
-    # the metric; None: the function below the decorator
-    metric: Metric | None = None,
+    metric: Metric | None = None,  # None: the function below the decorator
     *,
     title: str = "",  # for people; by default the function's name
     needs: str = "any",  # "any", "one label" or "ordered"
@@ -102,20 +94,22 @@ def register_metric(
     Raises `ValueError` for a name that something else has."""
     if metric is None:
         def decorator(of: Callable) -> Callable:
+            name = of.__name__
             register_metric(
-                Metric(of.__name__, title or of.__name__.replace("_", " "), of,
-                       needs, form))
+                Metric(name, title or name.replace("_", " "), of, needs, form))
             return of
         return decorator
     old = METRICS.get(metric.name)
-    home = lambda of: (getattr(of, "__module__", None),
-                       getattr(of, "__qualname__", None))
-    if metric.name in _TAKEN or old is not None and home(old.of) != home(
-            metric.of):
+    if metric.name in _TAKEN or old and _home(old.of) != _home(metric.of):
         raise ValueError(
             f"The name {metric.name!r} is taken: choose another for your metric")
     METRICS[metric.name] = metric
     return metric
+
+# %% ../nbs/33_metrics.ipynb #3bfe58cd
+def _home(of: Callable) -> tuple:
+    "Where a function was defined: the same when its cell is run again."
+    return getattr(of, "__module__", None), getattr(of, "__qualname__", None)
 
 # %% ../nbs/33_metrics.ipynb #27a90ebd
 def chosen(
@@ -123,15 +117,17 @@ def chosen(
     several: bool = False,  # whether a text may have several labels
 ) -> np.ndarray:  # class ids [n], or zeros and ones [n, K]
     "What a model says, from how probable it finds each class."
-    return (probabilities
-            >= .5).astype(int) if several else probabilities.argmax(1)
+    if several:
+        return (probabilities >= .5).astype(int)
+    return probabilities.argmax(1)
 
+# %% ../nbs/33_metrics.ipynb #69f2a07d
 def right_answers(
     truth: np.ndarray,  # class ids [n], or zeros and ones [n, K]
     probabilities: np.ndarray,  # [n, K]
 ) -> np.ndarray:  # bool, [n]
-    """On which texts a model is right; with several labels, on which it gets all
-    of them right."""
+    """On which texts a model is right; with several labels, on which it gets
+    all of them right."""
     same = chosen(probabilities, truth.ndim == 2) == truth
     return same.all(1) if truth.ndim == 2 else same
 
@@ -141,8 +137,8 @@ def accuracy(
     truth: np.ndarray,  # class ids [n], or zeros and ones [n, K]
     probabilities: np.ndarray,  # [n, K]
 ) -> float:
-    """Share of right answers; with several labels, share of texts with all labels
-    right."""
+    """Share of right answers; with several labels, share of texts with all
+    labels right."""
     return float(right_answers(truth, probabilities).mean())
 
 @register_metric(title="macro F1")
@@ -150,15 +146,11 @@ def f1_macro(
     truth: np.ndarray,  # class ids [n], or zeros and ones [n, K]
     probabilities: np.ndarray,  # [n, K]
 ) -> float:
-    """Mean over the classes of each one's F1; 0 for a class that neither occurs
-    nor is predicted."""
+    """Mean over the classes of each one's F1; 0 for a class that neither
+    occurs nor is predicted."""
     said = chosen(probabilities, truth.ndim == 2)
-    return float(
-        f1_score(truth,
-                 said,
-                 labels=range(probabilities.shape[1]),
-                 average="macro",
-                 zero_division=0))
+    return float(f1_score(truth, said, labels=range(probabilities.shape[1]),
+                          average="macro", zero_division=0))
 
 # %% ../nbs/33_metrics.ipynb #0a684683
 @register_metric(title="MAE", needs="ordered")
@@ -191,29 +183,30 @@ def check_arrays(
     truth: np.ndarray,  # class ids, [n]
     *arrays: np.ndarray,  # probabilities or logits, [n, K] each
 ) -> None:
-    """Raise `ValueError` unless all are arrays `[n, K]` of one shape, all finite,
-    for `n` class ids."""
+    """Raise `ValueError` unless all are arrays `[n, K]` of one shape, all
+    finite, for `n` class ids."""
     shapes = [np.shape(array) for array in arrays]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or shapes[0][0] != len(truth):
+    first = shapes[0]
+    if len({*shapes}) > 1 or len(first) != 2 or first[0] != len(truth):
         raise ValueError(
             f"{len(truth):,} labels for arrays of shape "
-            f"{', '.join(map(str, shapes))}: "
-            "they must be [texts, classes], row by row the same texts")
+            f"{', '.join(map(str, shapes))}: they must be [texts, classes], "
+            "row by row the same texts")
     if not len(truth):
         raise ValueError("There are no texts to report on: pass at least one")
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError(
-            "There are values that are not finite: check the model that made them"
-        )
+        raise ValueError("There are values that are not finite: check the model "
+                         "that made them")
 
 # %% ../nbs/33_metrics.ipynb #29f77773
 def reliability(
     truth: np.ndarray,  # class ids, [n]
     probabilities: np.ndarray,  # [n, K]
     bins: int = 10,  # bands of equal width
-) -> pd.DataFrame:  # columns low, high, confidence, accuracy, accuracy_low, accuracy_high, n; empty bands left out
+) -> pd.DataFrame:  # a row for each band that is not empty
     """Mean confidence and accuracy, with its 95 % Wilson interval, of the texts
-    in each band of confidence."""
+    in each band of confidence: columns low, high, confidence, accuracy,
+    accuracy_low, accuracy_high, n."""
     check_arrays(truth, probabilities)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
     band, rows = np.minimum((confidence * bins).astype(int), bins - 1), []
@@ -221,12 +214,10 @@ def reliability(
         inside = band == number
         hits, n = int(right[inside].sum()), int(inside.sum())
         low, high = binomtest(hits, n).proportion_ci(method="wilson")
-        rows.append({
-            "low": number / bins, "high": (number + 1) / bins,
-            "confidence": confidence[inside].mean(),
-            "accuracy": right[inside].mean(), "accuracy_low": low,
-            "accuracy_high": high, "n": n
-        })
+        rows.append({"low": number / bins, "high": (number + 1) / bins,
+                     "confidence": confidence[inside].mean(),
+                     "accuracy": right[inside].mean(), "accuracy_low": low,
+                     "accuracy_high": high, "n": n})
     return pd.DataFrame(rows)
 
 # %% ../nbs/33_metrics.ipynb #588ca9ce
@@ -239,10 +230,10 @@ def calibration_error(
     """Expected calibration error of the likeliest class, Naeini et al. 2015
     (AAAI), Guo et al. 2017 (arXiv:1706.04599)."""
     table = reliability(truth, probabilities, bins)
-    return float(
-        (abs(table["confidence"] - table["accuracy"]) * table["n"]).sum() /
-        len(truth))
+    gap = abs(table["confidence"] - table["accuracy"])
+    return float((gap * table["n"]).sum() / len(truth))
 
+# %% ../nbs/33_metrics.ipynb #e0b7c336
 def brier_score(
     truth: np.ndarray,  # class ids, [n]
     probabilities: np.ndarray,  # [n, K]
@@ -250,8 +241,8 @@ def brier_score(
     """Mean over texts of the sum over classes of (probability - truth) squared,
     Brier 1950."""
     check_arrays(truth, probabilities)
-    return float(((probabilities -
-                   np.eye(probabilities.shape[1])[truth])**2).sum(1).mean())
+    wanted = np.eye(probabilities.shape[1])[truth]
+    return float(((probabilities - wanted)**2).sum(1).mean())
 
 # %% ../nbs/33_metrics.ipynb #e82ffd19
 def fitting(
@@ -259,17 +250,14 @@ def fitting(
     ordered: bool,  # whether the classes have an order, and their ids are in it
 ) -> list[Metric]:  # in the order of `METRICS`
     "The metrics that make sense for a task."
-    suits = {
-        "any": True, "one label": not several, "ordered": ordered and not several
-    }
+    suits = {"any": True, "one label": not several,
+             "ordered": ordered and not several}
     return [metric for metric in METRICS.values() if suits[metric.needs]]
 
 # %% ../nbs/33_metrics.ipynb #4d46292d
 def true_classes(
-    # the model to be scored, with its class names in `names`, and `multilabel`
-    classifier,
+    classifier,  # to be scored; its classes in `names`, and `multilabel`
     # class names [n], or zeros and ones [n, K] where a text may have several
-    # labels
     labels: Iterable,
     texts: int,  # how many there have to be
 ) -> np.ndarray:  # class ids [n], or zeros and ones [n, K]
@@ -278,18 +266,16 @@ def true_classes(
     Raises `ValueError` for those that cannot belong to these texts or to this
     model."""
     labels, names = list(labels), classifier.names
-    shape = (texts, len(names)) if classifier.multilabel else (texts,)
+    several = classifier.multilabel
+    shape = (texts, len(names)) if several else (texts,)
     if np.shape(labels) != shape:
-        wanted = f"zeros and ones {list(shape)}" if classifier.multilabel else "one for each"
-        raise ValueError(
-            f"labels of shape {np.shape(labels)} for {texts:,} texts: give "
-            f"{wanted}"
-        )
-    if classifier.multilabel:
+        wanted = f"zeros and ones {list(shape)}" if several else "one for each"
+        raise ValueError(f"labels of shape {np.shape(labels)} for {texts:,} "
+                         f"texts: give {wanted}")
+    if several:
         return np.asarray(labels, int)
     if strangers := {str(label) for label in labels} - {*names}:
         raise ValueError(
             f"The label {sorted(strangers)[0]} is none of the student's "
-            f"({', '.join(names)}): "
-            "rename it, or leave labels out")
+            f"({', '.join(names)}): rename it, or leave labels out")
     return np.array([names.index(str(label)) for label in labels], int)
