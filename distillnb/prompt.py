@@ -49,9 +49,12 @@ class Prompt:
 
     def __post_init__(self):
         if not 2 <= len(self.classes) <= len(LETTERS):
-            raise ValueError(f"{len(self.classes)} classes: give 2 to {len(LETTERS)}, "
-                             "so that each has a letter of its own")
-        strange = [label for _, label in self.examples if label not in self.classes]
+            raise ValueError(
+                f"{len(self.classes)} classes: give 2 to {len(LETTERS)}, "
+                "so that each has a letter of its own")
+        strange = [
+            label for _, label in self.examples if label not in self.classes
+        ]
         if strange:
             raise ValueError(f"An example's class {strange[0]!r} is not among "
                              f"{', '.join(self.classes)}")
@@ -69,8 +72,11 @@ def messages(
     way: str = "logprobs",  # of answering, from `WAYS_OF_ASKING`
 ) -> list[dict[str, str]]:  # as the chat protocol has them
     "The conversation that ends with the question."
-    lines = [f"{letter}: {name}" + f" ({self.classes[name]})" * bool(self.classes[name])
-             for name, letter in self.options.items()]
+    lines = [
+        f"{letter}: {name}" +
+        f" ({self.classes[name]})" * bool(self.classes[name])
+        for name, letter in self.options.items()
+    ]
     head = "\n".join([self.task, "", *lines, "", WAYS_OF_ASKING[way]])
     said = [{"role": "system", "content": head}]
     for example, label in self.examples:
@@ -88,7 +94,8 @@ def few_shot(
 ) -> tuple[tuple[str, str], ...]:  # for `Prompt.examples`
     "Labelled texts as examples, the classes in turn."
     known = frame[frame.label.notna()].astype({"label": str})
-    drawn = known.sample(frac=1, random_state=seed).groupby("label").head(per_class)
+    drawn = known.sample(frac=1,
+                         random_state=seed).groupby("label").head(per_class)
     drawn = drawn.assign(turn=drawn.groupby("label").cumcount())
     drawn = drawn.sort_values(["turn", "label"])
     return tuple(zip(drawn.text, drawn.label))
@@ -105,9 +112,11 @@ def _option(token: str, letters: list[str]) -> str | None:
     return bare if bare in letters else None
 
 def read_logprobs(
-    top: Iterable[tuple[str, float]],  # tokens and natural logarithms of their chances
+    # tokens and natural logarithms of their chances
+    top: Iterable[tuple[str, float]],
     letters: list[str],  # K options
-) -> tuple[np.ndarray, float]:  # probabilities [K], and the mass outside the options
+) -> tuple[np.ndarray,
+           float]:  # probabilities [K], and the mass outside the options
     "Probabilities from the first token's candidates. Raises `Unparsable`."
     mass = dict.fromkeys(letters, 0.)
     for token, logarithm in top:
@@ -136,13 +145,15 @@ def read_stated(text: str, letters: list[str]) -> np.ndarray:  # [K]
         chances = np.array([float(said.get(letter, 0)) for letter in letters])
     except (ValueError, TypeError):
         chances = np.zeros(len(letters))
-    if not (np.isfinite(chances).all() and (chances >= 0).all() and chances.sum() > 0):
+    if not (np.isfinite(chances).all() and
+            (chances >= 0).all() and chances.sum() > 0):
         raise Unparsable(f"said {(text or '')[:40]!r}")
     return chances / chances.sum()
 
 # %% ../nbs/14_prompt.ipynb #3b28f973
 class _Paid:
-    "Answers of one model to one prompt, by the text's digest, in a file of lines."
+    """Answers of one model to one prompt, by the text's digest, in a file of
+    lines."""
 
     def __init__(self, file: Path):
         self.file, self.lock, self.known = file, threading.Lock(), {}
@@ -169,7 +180,8 @@ class _Paid:
             return written.read(1) == b"\n"
 
 def _digest(*parts) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(parts,
+                                     sort_keys=True).encode()).hexdigest()[:32]
 
 # %% ../nbs/14_prompt.ipynb #ff3611f1
 class BudgetSpent(RuntimeError):
@@ -195,7 +207,8 @@ class Budget:
         "Count one more request. Raises `BudgetSpent` where none is left."
         with self.lock:
             if self.max_requests is not None and self.requests >= self.max_requests:
-                raise BudgetSpent(f"{self.requests:,} requests are made, the limit")
+                raise BudgetSpent(
+                    f"{self.requests:,} requests are made, the limit")
             if self.max_cost is not None and self.cost >= self.max_cost:
                 raise BudgetSpent(f"{self.cost:.2f} is spent, the limit is "
                                   f"{self.max_cost:.2f}")
@@ -210,7 +223,8 @@ class Budget:
 # %% ../nbs/14_prompt.ipynb #76356844
 @dataclass(eq=False)
 class PromptAnswer:
-    "Asks a language model about texts, several at a time, and keeps what it said."
+    """Asks a language model about texts, several at a time, and keeps what it
+    said."""
     prompt: Prompt
     model: str  # its name at the endpoint
     base_url: str | None = None  # "http://localhost:8000/v1"; None: OpenAI's
@@ -239,9 +253,12 @@ def _client(self: PromptAnswer):
     openai = optional("openai", "llm", "asking a language model")
     key = os.environ.get("OPENAI_API_KEY") or ("none" if self.base_url else None)
     if key is None:
-        raise ValueError("OPENAI_API_KEY is not set: set it, or name an endpoint of "
-                         "your own with base_url")
-    return openai.OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout,
+        raise ValueError(
+            "OPENAI_API_KEY is not set: set it, or name an endpoint of "
+            "your own with base_url")
+    return openai.OpenAI(base_url=self.base_url,
+                         api_key=key,
+                         timeout=self.timeout,
                          max_retries=self.retries)
 
 @patch
@@ -287,8 +304,10 @@ def _request(self: PromptAnswer, client, text: str, way: str):
                 **_FORMS[way])
             choice = done.choices[0]
             break
-        except (json.JSONDecodeError, AttributeError, IndexError, TypeError) as error:
-            if attempt == self.retries:  # a body that is cut off, or not an answer
+        except (json.JSONDecodeError, AttributeError, IndexError,
+                TypeError) as error:
+            # a body that is cut off, or not an answer
+            if attempt == self.retries:
                 raise ValueError(f"{self._where} does not answer as the protocol "
                                  f"has it ({type(error).__name__})") from error
     self.budget.pay(done.usage)
@@ -367,7 +386,9 @@ def ask(self: PromptAnswer, texts: list[str]) -> pd.DataFrame:
     that fell on other tokens, and `failed`, the reason or "". Raises `BudgetSpent`,
     and `ValueError` for an endpoint that cannot be asked.
     """
-    texts = [self.clean(text) if self.clean else text for text in list_of_texts(texts)]
+    texts = [
+        self.clean(text) if self.clean else text for text in list_of_texts(texts)
+    ]
     wanted = dict.fromkeys([""] * self.prior + texts)
     client = self._client()
     way = self._best_way(client, next(iter(wanted), ""))
@@ -405,8 +426,9 @@ def _told(self: PromptAnswer, error: BaseException, way: str) -> BaseException:
                           "way='samples' or way='stated'")
     if isinstance(error, sys.modules["openai"].OpenAIError):
         reason = " ".join(str(error).split())[:200]
-        return ValueError(f"{self._where} cannot be asked ({type(error).__name__}: "
-                          f"{reason}); {go_on}")
+        return ValueError(
+            f"{self._where} cannot be asked ({type(error).__name__}: "
+            f"{reason}); {go_on}")
     return error
 
 @patch
@@ -420,20 +442,25 @@ def _table(self: PromptAnswer, texts: list[str], way: str) -> pd.DataFrame:
         chances = chances / np.maximum(empty["chances"], 1e-3)
         chances = chances / chances.sum(1, keepdims=True)
     frame = pd.DataFrame(chances, columns=list(self.prompt.classes))
-    return frame.assign(outside=[entry.get("outside", math.nan) for entry in entries],
-                        failed=[entry.get("failed", "") for entry in entries])
+    return frame.assign(
+        outside=[entry.get("outside", math.nan) for entry in entries],
+        failed=[entry.get("failed", "") for entry in entries])
 
 # %% ../nbs/14_prompt.ipynb #e7cc0367
 @patch
 def __call__(self: PromptAnswer, texts: list[str]) -> np.ndarray:  # [n, K]
-    "Probabilities of all texts. Raises `Unanswered` where one has none, as `ask` else."
+    """Probabilities of all texts.
+
+    Raises `Unanswered` where one has none, as `ask` else."""
     frame = self.ask(texts)
     if (lost := np.flatnonzero(frame.failed != "")).size:
         reasons = frame.failed[lost].value_counts()
         said = ", ".join(f"{n:,} {reason}" for reason, n in reasons.items())
         raise Unanswered(
-            f"{self.model} gave no answer for {len(lost):,} of {len(texts):,} texts "
-            f"({said}); the first is text {lost[0]}, {texts[lost[0]][:60]!r}: leave "
+            f"{self.model} gave no answer for {len(lost):,} of {len(texts):,} "
+            "texts "
+            f"({said}); the first is text {lost[0]}, {texts[lost[0]][:60]!r}: "
+            "leave "
             "them out, or ask again with retry_failed=True")
     return frame[list(self.prompt.classes)].to_numpy(np.float32)
 
@@ -445,7 +472,9 @@ def estimate(
 ) -> dict:  # requests, tokens read and written, cost, texts known already
     "What asking would cost, without asking."
     way = self._best or "logprobs"
-    texts = [self.clean(text) if self.clean else text for text in list_of_texts(texts)]
+    texts = [
+        self.clean(text) if self.clean else text for text in list_of_texts(texts)
+    ]
     new = [text for text in dict.fromkeys(texts)
            if _digest(text) not in self._paid(way).known]
     head = sum(len(m["content"]) for m in self.prompt.messages("", way))
@@ -463,7 +492,9 @@ def PromptTeacher(
     model: str,  # its name at the endpoint
     **settings,  # of `PromptAnswer`
 ) -> Teacher:
-    "A language model as a teacher. Raises `ValueError` for settings that cannot be."
+    """A language model as a teacher.
+
+    Raises `ValueError` for settings that cannot be."""
     answer = PromptAnswer(prompt, model, **settings)
     return Teacher(list(prompt.classes), "probabilities", answer,
                    what=f"the language model {model}", block=None)
@@ -486,12 +517,16 @@ def read_prompt(
         raise ValueError(f"{path}: not a TOML file ({error})") from None
     groups = [{name.name for name in fields(kind)}
               for kind in (Prompt, PromptAnswer, Budget)]
-    if strange := [name for name in told if not any(name in group for group in groups)]:
-        raise ValueError(f"{path}: there is no setting {strange[0]!r}: choose from "
-                         f"{', '.join(sorted(set().union(*groups)))}")
+    if strange := [
+            name for name in told if not any(name in group for group in groups)
+    ]:
+        raise ValueError(
+            f"{path}: there is no setting {strange[0]!r}: choose from "
+            f"{', '.join(sorted(set().union(*groups)))}")
     if missing := [name for name in ("model", "classes") if name not in told]:
         raise ValueError(f"{path}: {missing[0]} is missing")
-    examples = tuple((each["text"], each["label"]) for each in told.pop("examples", []))
+    examples = tuple(
+        (each["text"], each["label"]) for each in told.pop("examples", []))
     asked, asking, limits = ({name: told[name] for name in group if name in told}
                              for group in groups)
     prompt = Prompt(**asked | {"examples": examples})
