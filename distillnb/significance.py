@@ -12,43 +12,69 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from fastcore.basics import patch
 from scipy.sparse import csr_array
 from scipy.stats import binomtest, norm
 
 from .metrics import chosen, fitting, right_answers
 
 # %% ../nbs/40_significance.ipynb #dd98ca22
-def _check(y_true,
-           *predictions,
+def _check(y_true, *predictions,
            n_classes: int | None = None) -> tuple[list[np.ndarray], int]:
     """All as int arrays of one length, and the number of classes.
 
     Raises `ValueError` that says what is wrong."""
     arrays = [np.asarray(values) for values in (y_true, *predictions)]
-    if any(array.ndim != 1
-           for array in arrays) or len({len(array) for array in arrays}) > 1:
-        shapes = ", ".join(str(array.shape) for array in arrays)
-        raise ValueError(
-            f"Labels and predictions have shapes {shapes}: give one class id a "
-            "text in each"
-        )
-    if not len(arrays[0]):
-        raise ValueError(
-            "There is nothing to compare: give at least one test text")
-    if any(array.dtype.kind not in "iu" for array in arrays):
-        raise ValueError("Labels and predictions must be ints from 0 to K - 1: "
-                         "take the argmax of logits, or the ids of names")
+    _check_form(arrays)
     seen = max(int(array.max()) for array in arrays) + 1
     k = n_classes or seen
     if min(int(array.min()) for array in arrays) < 0 or seen > k:
         raise ValueError(
             f"Class ids must lie between 0 and {k - 1}: drop texts without a "
-            "label, check n_classes"
-        )
+            "label, check n_classes")
     if k < 2:
-        raise ValueError("There is only one class, so every classifier is right: "
-                         "give texts of at least two, or n_classes")
+        raise ValueError(
+            "There is only one class, so every classifier is right: give texts "
+            "of at least two, or n_classes")
     return [array.astype(np.int64) for array in arrays], k
+
+def _check_form(arrays: list[np.ndarray]) -> None:
+    "`ValueError` unless all are rows of ints, of one length, and not empty."
+    lengths = {len(array) for array in arrays if array.ndim == 1}
+    if any(array.ndim != 1 for array in arrays) or len(lengths) > 1:
+        shapes = ", ".join(str(array.shape) for array in arrays)
+        raise ValueError(
+            f"Labels and predictions have shapes {shapes}: give one class id a "
+            "text in each")
+    if not len(arrays[0]):
+        raise ValueError(
+            "There is nothing to compare: give at least one test text")
+    if any(array.dtype.kind not in "iu" for array in arrays):
+        raise ValueError(
+            "Labels and predictions must be ints from 0 to K - 1: take the "
+            "argmax of logits, or the ids of names")
+
+# %% ../nbs/40_significance.ipynb #703918b5
+def _resampled(value, cells: np.ndarray, n_resamples: int, seed: int,
+               batch: int = 500) -> np.ndarray:
+    """`value` of bootstrap counts over non-empty cells, [n_resamples]; in
+    batches, so that many classes fit in memory."""
+    if n_resamples < 1:
+        raise ValueError(
+            f"n_resamples={n_resamples} must be at least 1; 10,000 is usual")
+    generator, n = np.random.default_rng(seed), int(cells.sum())
+    values = []
+    for done in range(0, n_resamples, batch):
+        size = min(batch, n_resamples - done)
+        values.append(value(generator.multinomial(n, cells / n, size=size)))
+    return np.concatenate(values)
+
+def _mean_samples(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """Mean over resampled texts of a value that each text has, such as 1 where an
+    answer is right; [n_resamples]."""
+    steps, cells = np.unique(values.round(9), return_counts=True)
+    return _resampled(lambda counts: counts @ steps / len(values), cells,
+                      n_resamples, seed)
 
 # %% ../nbs/40_significance.ipynb #073753c8
 _COUNTED = ("accuracy", "f1_macro")  # metrics that follow from counts alone
@@ -65,32 +91,6 @@ def _metric(confusions: np.ndarray, metric: str) -> np.ndarray:
     total = confusions.sum(-1) + confusions.sum(-2)
     return (2 * right / np.where(total > 0, total, 1)).mean(-1)
 
-# %% ../nbs/40_significance.ipynb #703918b5
-def _resampled(value,
-               cells: np.ndarray,
-               n_resamples: int,
-               seed: int,
-               batch: int = 500) -> np.ndarray:
-    """`value` of bootstrap counts over non-empty cells, [n_resamples]; in
-    batches, so that many classes fit in memory."""
-    if n_resamples < 1:
-        raise ValueError(
-            f"n_resamples={n_resamples} must be at least 1; 10,000 is usual")
-    generator, n = np.random.default_rng(seed), int(cells.sum())
-    sizes = [
-        min(batch, n_resamples - done) for done in range(0, n_resamples, batch)
-    ]
-    return np.concatenate(
-        [value(generator.multinomial(n, cells / n, size=size)) for size in sizes])
-
-# %% ../nbs/40_significance.ipynb #a80e1d59
-def _mean_samples(values: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Mean over resampled texts of a value that each text has, such as 1 where an
-    answer is right; [n_resamples]."""
-    steps, cells = np.unique(values.round(9), return_counts=True)
-    return _resampled(lambda counts: counts @ steps / len(values), cells,
-                      n_resamples, seed)
-
 def _confusions(counts: np.ndarray, true: np.ndarray, predicted: np.ndarray,
                 n_classes: int) -> np.ndarray:
     """Confusion matrices [samples, K, K] from counts over cells with these true
@@ -106,28 +106,26 @@ def _samples(y_true, rows: np.ndarray, weights: np.ndarray, metric: str,
     """Weighted sum of the metric of several classifiers on resampled texts;
     `rows` [R, n], `weights` [R]."""
     if metric == "accuracy":
-        return _mean_samples((weights[:, None] * (rows == y_true)).sum(0),
-                             n_resamples, seed)
-    (true, *answers), cells = np.unique(np.vstack([y_true, rows]),
-                                        axis=1,
-                                        return_counts=True)
+        right = weights[:, None] * (rows == y_true)
+        return _mean_samples(right.sum(0), n_resamples, seed)
+    kinds, cells = np.unique(np.vstack([y_true, rows]), axis=1,
+                             return_counts=True)
+    true, *answers = kinds
 
     def value(counts):
-        parts = [
-            _metric(_confusions(counts, true, answer, n_classes), metric)
-            for answer in answers
-        ]
+        parts = [_metric(_confusions(counts, true, answer, n_classes), metric)
+                 for answer in answers]
         return sum(weight * part for weight, part in zip(weights, parts))
     return _resampled(value, cells, n_resamples, seed)
 
-# %% ../nbs/40_significance.ipynb #40cdc487
 def _interval(samples: np.ndarray, confidence: float) -> tuple[float, float]:
     """Percentile interval. Raises `ValueError` if `confidence` does not lie
     between 0 and 1."""
     if not 0 < confidence < 1:
         raise ValueError(
             f"confidence={confidence} must lie between 0 and 1, for example .95")
-    low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
+    ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(samples, ends)
     return float(low), float(high)
 
 # %% ../nbs/40_significance.ipynb #5b35d81f
@@ -152,20 +150,23 @@ def _bootstrap(y_true, a: np.ndarray, b: np.ndarray | None, metric: str,
                n_classes: int, samples: np.ndarray,
                confidence: float) -> Bootstrap:
     "The record for these predictions, [S, n] each, and resampled differences."
-    def scores(rows):
-        counts = [
-            np.bincount(y_true * n_classes + row, minlength=n_classes**2)
-            for row in rows
-        ]
-        return _metric(np.reshape(counts, (-1, n_classes, n_classes)), metric)
-    of_a = scores(a)
-    of_b = np.zeros_like(of_a) if b is None else scores(b)
+    of_a = _each_score(y_true, a, metric, n_classes)
+    of_b = np.zeros_like(of_a)
+    if b is not None:
+        of_b = _each_score(y_true, b, metric, n_classes)
     low, high = _interval(samples, confidence)
     beyond = min((samples <= 0).sum(), (samples >= 0).sum())
     p_value = min(1.0, 2 * (beyond + 1) / (len(samples) + 1))
     return Bootstrap(float(of_a.mean()), float(of_b.mean()),
                      float((of_a - of_b).mean()), low, high, float(p_value),
                      of_a - of_b, samples, metric, confidence)
+
+def _each_score(y_true, rows: np.ndarray, metric: str,
+                n_classes: int) -> np.ndarray:
+    "The metric of each row of predictions, [S]."
+    counts = [np.bincount(y_true * n_classes + row, minlength=n_classes**2)
+              for row in rows]
+    return _metric(np.reshape(counts, (-1, n_classes, n_classes)), metric)
 
 # %% ../nbs/40_significance.ipynb #624ba2ba
 def paired_bootstrap(
@@ -181,11 +182,8 @@ def paired_bootstrap(
     """Resample the texts, both predictions together (Efron & Tibshirani 1993).
 
     `ValueError` for ids that don't fit."""
-    (y_true, pred_a, pred_b), k = _check(y_true,
-                                         pred_a,
-                                         pred_b,
-                                         n_classes=n_classes)
-    rows = np.stack([pred_a, pred_b])
+    (y_true, *preds), k = _check(y_true, pred_a, pred_b, n_classes=n_classes)
+    rows = np.stack(preds)
     samples = _samples(y_true, rows, np.array([1., -1.]), metric, k, n_resamples,
                        seed)
     return _bootstrap(y_true, rows[:1], rows[1:], metric, k, samples, confidence)
@@ -202,9 +200,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:  # lower and upper end
     "Percentile interval of a metric over resampled texts."
     (y_true, pred), k = _check(y_true, pred, n_classes=n_classes)
-    return _interval(
-        _samples(y_true, pred[None], np.ones(1), metric, k, n_resamples, seed),
-        confidence)
+    samples = _samples(y_true, pred[None], np.ones(1), metric, k, n_resamples,
+                       seed)
+    return _interval(samples, confidence)
 
 # %% ../nbs/40_significance.ipynb #45222fe8
 @dataclass(frozen=True)
@@ -223,15 +221,12 @@ def mcnemar(
 ) -> McNemar:
     """McNemar's test with the exact binomial distribution (McNemar 1947). p is 1
     where they never differ."""
-    (y_true, pred_a, pred_b), _ = _check(y_true,
-                                         pred_a,
-                                         pred_b,
-                                         n_classes=n_classes)
-    a_right, b_right = pred_a == y_true, pred_b == y_true
-    only_a, only_b = int((a_right & ~b_right).sum()), int(
-        (b_right & ~a_right).sum())
-    p_value = binomtest(only_a, only_a +
-                        only_b).pvalue if only_a + only_b else 1.0
+    (y_true, *preds), _ = _check(y_true, pred_a, pred_b, n_classes=n_classes)
+    a_right, b_right = (pred == y_true for pred in preds)
+    only_a = int((a_right & ~b_right).sum())
+    only_b = int((b_right & ~a_right).sum())
+    decide = only_a + only_b
+    p_value = binomtest(only_a, decide).pvalue if decide else 1.0
     return McNemar(only_a, only_b, float(p_value))
 
 # %% ../nbs/40_significance.ipynb #7ff62d89
@@ -242,20 +237,18 @@ def confusion_posterior(
     n_samples: int = 10_000,  # draws S
     prior: float | None = None,  # pseudo-count a cell; by default 1 / K
     seed: int = 0,  # of the draws
-) -> np.ndarray:  # joint probabilities of (true, predicted), each draw sums to one, [S, K, K]
+) -> np.ndarray:  # probabilities of (true, predicted), sum 1 a draw, [S, K, K]
     "Draws from the Dirichlet posterior of the confusion matrix (Caelen 2017)."
     (y_true, pred), k = _check(y_true, pred, n_classes=n_classes)
     prior = 1 / k if prior is None else prior
     if not prior > 0:
         raise ValueError(
             f"prior={prior} must be above 0: it is the number of texts invented "
-            "in each cell"
-        )
+            "in each cell")
     counts = np.bincount(y_true * k + pred, minlength=k * k)
-    return np.random.default_rng(seed).dirichlet(counts + prior,
-                                                 n_samples).reshape(-1, k, k)
+    draws = np.random.default_rng(seed).dirichlet(counts + prior, n_samples)
+    return draws.reshape(-1, k, k)
 
-# %% ../nbs/40_significance.ipynb #8b626aa5
 def posterior_metric(
     samples: np.ndarray,  # draws of confusion matrices, [S, K, K]
     metric: str = "accuracy",  # "accuracy" or "f1_macro"
@@ -278,8 +271,8 @@ def probability_better(
     _, k = _check(y_true, pred_a, pred_b, n_classes=n_classes)
     a = confusion_posterior(y_true, pred_a, k, n_samples, seed=2 * seed)
     b = confusion_posterior(y_true, pred_b, k, n_samples, seed=2 * seed + 1)
-    return float((posterior_metric(a, metric) > posterior_metric(b,
-                                                                 metric)).mean())
+    ahead = posterior_metric(a, metric) > posterior_metric(b, metric)
+    return float(ahead.mean())
 
 # %% ../nbs/40_significance.ipynb #4355b26c
 def smallest_detectable_difference(
@@ -290,11 +283,11 @@ def smallest_detectable_difference(
 ) -> float:  # difference of accuracies
     """Difference in accuracy that a paired test of this size detects (normal
     approximation). `ValueError` for n < 1."""
-    if n < 1 or not 0 <= disagreement <= 1 or not 0 < confidence < 1 or not 0 < power < 1:
+    possible = 0 <= disagreement <= 1 and 0 < confidence < 1 and 0 < power < 1
+    if n < 1 or not possible:
         raise ValueError(
             f"n={n}, disagreement={disagreement}, confidence={confidence}, "
-            f"power={power}: "
-            "n counts texts, the rest lie between 0 and 1")
+            f"power={power}: n counts texts, the rest lie between 0 and 1")
     z = norm.ppf((1 + confidence) / 2) + norm.ppf(power)
     return float(min(1.0, z * math.sqrt(disagreement / n)))
 
@@ -314,30 +307,41 @@ def pooled_bootstrap(
 ) -> Bootstrap:
     """Bootstrap over texts plus Student's t over seeds; with one seed, texts
     alone. `ValueError` for ids that don't fit."""
-    both = [
-        np.atleast_2d(preds) for preds in (preds_a, preds_b) if preds is not None
-    ]
-    seeds = len(both[0])
-    if not seeds or len(both[-1]) != seeds:
-        raise ValueError(
-            f"{seeds} seeds against {len(both[-1])}: "
-            "give both methods the same seeds, in the same order, and at least "
-            "one"
-        )
-    (y_true, *rows), k = _check(y_true,
-                                *(row for preds in both for row in preds),
-                                n_classes=n_classes)
+    both = _same_seeds(preds_a, preds_b)
+    seeds, flat = len(both[0]), (row for preds in both for row in preds)
+    (y_true, *rows), k = _check(y_true, *flat, n_classes=n_classes)
     rows = np.stack(rows)
+    of_b = rows[seeds:] if len(both) > 1 else None
     weights = np.repeat([1., -1.][:len(both)], seeds) / seeds
     samples = _samples(y_true, rows, weights, metric, k, n_resamples, seed)
-    of_b = rows[seeds:] if len(both) > 1 else None
-    if seeds > 1:
-        per_seed = _bootstrap(y_true, rows[:seeds], of_b, metric, k, samples,
-                              confidence).per_seed
-        draws = np.random.default_rng([seed,
-                                       seeds]).standard_t(seeds - 1, n_resamples)
-        samples = samples + draws * per_seed.std(ddof=1) / math.sqrt(seeds)
-    return _bootstrap(y_true, rows[:seeds], of_b, metric, k, samples, confidence)
+    record = lambda samples: _bootstrap(y_true, rows[:seeds], of_b, metric, k,
+                                        samples, confidence)
+    result = record(samples)
+    if seeds == 1:
+        return result
+    error = result.per_seed.std(ddof=1) / math.sqrt(seeds)
+    generator = np.random.default_rng([seed, seeds])
+    return record(samples + generator.standard_t(seeds - 1, n_resamples) * error)
+
+# %% ../nbs/40_significance.ipynb #886ad8ca
+def _same_seeds(preds_a, preds_b) -> list[np.ndarray]:
+    "Predictions as [S, n]; `ValueError` unless both have the same seeds."
+    given = [preds for preds in (preds_a, preds_b) if preds is not None]
+    both = [np.atleast_2d(preds) for preds in given]
+    if not len(both[0]) or len(both[-1]) != len(both[0]):
+        raise ValueError(
+            f"{len(both[0])} seeds against {len(both[-1])}: give both methods "
+            "the same seeds, in the same order, and at least one")
+    return both
+
+# %% ../nbs/40_significance.ipynb #63c6e82e
+def _word(accuracy: Bootstrap, exact: McNemar | None) -> str:
+    """The one rule: the interval excludes zero and, where there is one seed,
+    McNemar's test agrees."""
+    agrees = exact is None or exact.p_value < 1 - accuracy.confidence
+    if agrees and accuracy.low > 0:
+        return "helps"
+    return "hurts" if agrees and accuracy.high < 0 else "inconclusive"
 
 # %% ../nbs/40_significance.ipynb #2c0b0fdc
 @dataclass(frozen=True)
@@ -358,96 +362,12 @@ class Verdict:
     smallest_detectable_difference: float | None = None
     twins: bool = True  # whether the two differ only in how they were taught
 
-    @property
-    def per_seed(self) -> np.ndarray:
-        "The difference in accuracy for each seed, [S]."
-        return self.accuracy.per_seed
-
-    @property
-    def conclusion(self) -> str:
-        """The word as the end of a sentence; of two models other than twins,
-        which is better."""
-        if self.word == "inconclusive":
-            return self.word
-        if not self.twins:
-            return "better" if self.word == "helps" else "worse"
-        return self.word if len(
-            self.per_seed) > 1 else f"distillation {self.word}"
-
-    @property
-    def sentence(self) -> str:
-        "The verdict in words."
-        return _in_words(self)
-
-    def row(self) -> dict:
-        """All figures, flat, for a table; what is not known for several seeds is
-        left out."""
-        figures = {
-            "a": self.name_a, "b": self.name_b, "word": self.word, "n": self.n,
-            "seeds": len(self.per_seed)
-        }
-        figures |= {
-            "accuracy_a": self.accuracy.a, "accuracy_b": self.accuracy.b,
-            "difference": self.accuracy.difference, "low": self.accuracy.low,
-            "high": self.accuracy.high, "p_bootstrap": self.accuracy.p_value,
-            "per_seed": " ".join(f"{value:+.4f}" for value in self.per_seed)
-        }
-        if self.mcnemar is None:
-            return figures
-        return figures | {
-            "p_mcnemar": self.mcnemar.p_value,
-            "only_a_right": self.mcnemar.only_a_right,
-            "only_b_right": self.mcnemar.only_b_right,
-            "probability_better": self.probability_better,
-            "f1_difference": self.f1_macro.difference,
-            "f1_low": self.f1_macro.low, "f1_high": self.f1_macro.high,
-            "f1_p_bootstrap": self.f1_macro.p_value,
-            "smallest_detectable_difference": self.smallest_detectable_difference
-        }
-
-# %% ../nbs/40_significance.ipynb #29cea07b
-def _p(value: float) -> str:
-    "A p-value as papers print it."
-    return "< .001" if value < .001 else f"= {value:.3f}".replace("0.", ".", 1)
-
-def _probability(value: float) -> str:
-    "A probability that never pretends to be certain."
-    return "> .999" if value > .999 else _p(value)
-
-def _in_words(verdict: Verdict) -> str:
-    """The sentence of a verdict, with the figures that count for one seed or for
-    several."""
-    accuracy, points, seeds = verdict.accuracy, 100 * verdict.accuracy.difference, len(
-        verdict.per_seed)
-    open_ = "is ahead of" if points > 0 else "is behind" if points < 0 else "ties with"
-    relation = {"helps": "beats", "hurts": "trails"}.get(verdict.word, open_)
-    size = f"by {abs(points):.1f} points of accuracy" if points else "in accuracy"
-    begin = (
-        f"{verdict.name_a} {relation} {verdict.name_b} {size} "
-        f"[{100 * accuracy.low:+.1f}, {100 * accuracy.high:+.1f}] on "
-        f"{verdict.n:,} texts"
-    )
-    if seeds > 1:
-        each = ", ".join(f"{100 * value:+.1f}" for value in verdict.per_seed)
-        return f"{begin} and {seeds} seeds (p {_p(accuracy.p_value)}, seed by seed {each}): {verdict.conclusion}."
-    tests = (
-        f"bootstrap p {_p(accuracy.p_value)}, McNemar p "
-        f"{_p(verdict.mcnemar.p_value)}, "
-        f"P(better) {_probability(verdict.probability_better)}")
-    if verdict.word == "inconclusive":
-        least = 100 * verdict.smallest_detectable_difference
-        return f"{begin} ({tests}): inconclusive; this test could have shown a difference of about {least:.1f} points."
-    return f"{begin} ({tests}): {verdict.conclusion}."
+@patch(as_prop=True)
+def per_seed(self: Verdict) -> np.ndarray:
+    "The difference in accuracy for each seed, [S]."
+    return self.accuracy.per_seed
 
 # %% ../nbs/40_significance.ipynb #84e49d32
-def _word(accuracy: Bootstrap, exact: McNemar | None) -> str:
-    """The one rule: the interval excludes zero and, where there is one seed,
-    McNemar's test agrees."""
-    agrees = exact is None or exact.p_value < 1 - accuracy.confidence
-    if agrees and accuracy.low > 0:
-        return "helps"
-    return "hurts" if agrees and accuracy.high < 0 else "inconclusive"
-
 def verdict(
     y_true: np.ndarray,  # true class ids, [n]
     # class ids predicted by the distilled student, [n]; or [S, n], a row a seed
@@ -464,26 +384,93 @@ def verdict(
     """'helps' or 'hurts' where interval and, for one seed, McNemar's test agree.
     `ValueError` for ids that don't fit."""
     settings = {"confidence": confidence, "n_classes": n_classes, "seed": seed}
-    accuracy, n = pooled_bootstrap(y_true, preds_a, preds_b,
-                                   **settings), len(y_true)
+    accuracy = pooled_bootstrap(y_true, preds_a, preds_b, **settings)
+    names, n = (name_a, name_b), len(y_true)
     if len(accuracy.per_seed) > 1:
-        return Verdict(name_a,
-                       name_b,
-                       _word(accuracy, None),
-                       n,
-                       accuracy,
-                       twins=twins)
-    (y_true, a, b), k = _check(y_true,
-                               np.ravel(preds_a),
-                               np.ravel(preds_b),
-                               n_classes=n_classes)
+        word = _word(accuracy, None)
+        return Verdict(*names, word, n, accuracy, twins=twins)
+    preds = np.ravel(preds_a), np.ravel(preds_b)
+    (y_true, a, b), k = _check(y_true, *preds, n_classes=n_classes)
     f1_macro = pooled_bootstrap(y_true, a, b, "f1_macro", **settings)
     exact = mcnemar(y_true, a, b, k)
     share = max(exact.only_a_right + exact.only_b_right, 1) / n
-    return Verdict(name_a, name_b, _word(accuracy, exact), n, accuracy, f1_macro,
-                   exact,
+    return Verdict(*names, _word(accuracy, exact), n, accuracy, f1_macro, exact,
                    probability_better(y_true, a, b, "accuracy", k, seed=seed),
                    smallest_detectable_difference(n, share, confidence), twins)
+
+# %% ../nbs/40_significance.ipynb #47650483
+@patch(as_prop=True)
+def conclusion(self: Verdict) -> str:
+    """The word as the end of a sentence; of two models other than twins,
+    which is better."""
+    if self.word == "inconclusive":
+        return self.word
+    if not self.twins:
+        return "better" if self.word == "helps" else "worse"
+    return self.word if len(self.per_seed) > 1 else f"distillation {self.word}"
+
+# %% ../nbs/40_significance.ipynb #29cea07b
+def _p(value: float) -> str:
+    "A p-value as papers print it."
+    return "< .001" if value < .001 else f"= {value:.3f}".replace("0.", ".", 1)
+
+def _probability(value: float) -> str:
+    "A probability that never pretends to be certain."
+    return "> .999" if value > .999 else _p(value)
+
+def _opening(verdict: Verdict) -> str:
+    "Who is ahead, by how much, on how many texts."
+    points, low, high = (100 * value for value in (
+        verdict.accuracy.difference, verdict.accuracy.low, verdict.accuracy.high))
+    relation = {"helps": "beats", "hurts": "trails"}.get(verdict.word)
+    if relation is None:
+        relation = ("is ahead of" if points > 0 else "is behind" if points < 0
+                    else "ties with")
+    size = f"by {abs(points):.1f} points of accuracy" if points else "in accuracy"
+    return (f"{verdict.name_a} {relation} {verdict.name_b} {size} "
+            f"[{low:+.1f}, {high:+.1f}] on {verdict.n:,} texts")
+
+# %% ../nbs/40_significance.ipynb #6c58411e
+@patch(as_prop=True)
+def sentence(self: Verdict) -> str:
+    "The verdict in words."
+    p, seeds = _p(self.accuracy.p_value), len(self.per_seed)
+    if seeds > 1:
+        each = ", ".join(f"{100 * value:+.1f}" for value in self.per_seed)
+        return (f"{_opening(self)} and {seeds} seeds (p {p}, seed by seed "
+                f"{each}): {self.conclusion}.")
+    tests = (f"bootstrap p {p}, McNemar p {_p(self.mcnemar.p_value)}, "
+             f"P(better) {_probability(self.probability_better)}")
+    end = self.conclusion
+    if self.word == "inconclusive":
+        least = 100 * self.smallest_detectable_difference
+        end += ("; this test could have shown a difference of about "
+                f"{least:.1f} points")
+    return f"{_opening(self)} ({tests}): {end}."
+
+# %% ../nbs/40_significance.ipynb #72f8b74e
+@patch
+def row(self: Verdict) -> dict:
+    """All figures, flat, for a table; what is not known for several seeds is
+    left out."""
+    accuracy, f1_macro = self.accuracy, self.f1_macro
+    figures = {
+        "a": self.name_a, "b": self.name_b, "word": self.word, "n": self.n,
+        "seeds": len(self.per_seed), "accuracy_a": accuracy.a,
+        "accuracy_b": accuracy.b, "difference": accuracy.difference,
+        "low": accuracy.low, "high": accuracy.high,
+        "p_bootstrap": accuracy.p_value,
+        "per_seed": " ".join(f"{value:+.4f}" for value in self.per_seed)}
+    if self.mcnemar is None:
+        return figures
+    return figures | {
+        "p_mcnemar": self.mcnemar.p_value,
+        "only_a_right": self.mcnemar.only_a_right,
+        "only_b_right": self.mcnemar.only_b_right,
+        "probability_better": self.probability_better,
+        "f1_difference": f1_macro.difference, "f1_low": f1_macro.low,
+        "f1_high": f1_macro.high, "f1_p_bootstrap": f1_macro.p_value,
+        "smallest_detectable_difference": self.smallest_detectable_difference}
 
 # %% ../nbs/40_significance.ipynb #d6f51971
 @dataclass(frozen=True)
@@ -497,12 +484,11 @@ class Score:
     high: float  # upper end
     values: dict[str, float]  # every metric that fits, by name, accuracy too
 
-    def row(self) -> dict:
-        "All figures, flat, for a table."
-        return {
-            "model": self.model, "texts": self.texts, "accuracy": self.accuracy,
-            "low": self.low, "high": self.high, **self.values
-        }
+@patch
+def row(self: Score) -> dict:
+    "All figures, flat, for a table."
+    return {"model": self.model, "texts": self.texts, "accuracy": self.accuracy,
+            "low": self.low, "high": self.high, **self.values}
 
 # %% ../nbs/40_significance.ipynb #0805da00
 def _fitted(truth, probabilities) -> tuple[np.ndarray, np.ndarray]:
@@ -510,22 +496,19 @@ def _fitted(truth, probabilities) -> tuple[np.ndarray, np.ndarray]:
 
     Raises `ValueError` that says what is wrong."""
     truth, probabilities = np.asarray(truth), np.asarray(probabilities)
-    several, shape = truth.ndim == 2, probabilities.shape
-    if len(shape) != 2 or not truth.size or truth.shape not in (shape, shape[:1]):
+    shape = probabilities.shape
+    fits = len(shape) == 2 and truth.size and truth.shape in (shape, shape[:1])
+    if not fits:
         raise ValueError(
-            f"Labels of shape {truth.shape} for answers of shape "
-            f"{probabilities.shape}: "
-            "give one row for each text, and at least one")
+            f"Labels of shape {truth.shape} for answers of shape {shape}: give "
+            "one row for each text, and at least one")
     if not np.isfinite(probabilities).all():
         row = int(np.argwhere(~np.isfinite(probabilities))[0, 0])
         raise ValueError(
             f"The answer for text {row} is not finite: check the model that made "
-            "it"
-        )
-    if not several:
-        (truth, _), _ = _check(truth,
-                               chosen(probabilities),
-                               n_classes=probabilities.shape[1])
+            "it")
+    if truth.ndim == 1:
+        (truth, _), _ = _check(truth, chosen(probabilities), n_classes=shape[1])
     elif not np.isin(truth, (0, 1)).all():
         raise ValueError(
             "Where a text may have several labels, they must be zeros and ones")
@@ -544,10 +527,8 @@ def score(
 
     `ValueError` for shapes or ids that don't fit, and for no texts."""
     truth, probabilities = _fitted(truth, probabilities)
-    right = right_answers(truth, probabilities)
-    low, high = _interval(_mean_samples(right.astype(float), 10_000, seed=0), .95)
-    values = {
-        metric.name: float(metric.of(truth, probabilities))
-        for metric in fitting(truth.ndim == 2, ordered)
-    }
+    right = right_answers(truth, probabilities).astype(float)
+    low, high = _interval(_mean_samples(right, 10_000, seed=0), .95)
+    values = {metric.name: float(metric.of(truth, probabilities))
+              for metric in fitting(truth.ndim == 2, ordered)}
     return Score(model, len(truth), float(right.mean()), low, high, values)
