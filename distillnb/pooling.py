@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 from torch import nn
 from transformers import (AutoConfig, AutoModel,
                           AutoModelForSequenceClassification, PretrainedConfig,
@@ -24,12 +25,13 @@ def pools_by_mean(
     """Whether the files beside an encoder say that it was trained on the mean of
     its tokens' vectors."""
     try:
-        file = cached_file(str(source),
-                           "1_Pooling/config.json",
+        file = cached_file(str(source), "1_Pooling/config.json",
                            _raise_exceptions_for_missing_entries=False,
                            _raise_exceptions_for_connection_errors=False)
-        return file is not None and bool(
-            json.loads(Path(file).read_text()).get("pooling_mode_mean_tokens"))
+        if file is None:
+            return False
+        content = json.loads(Path(file).read_text())
+        return bool(content.get("pooling_mode_mean_tokens"))
     # no such folder, or a file that says nothing
     except (OSError, ValueError, AttributeError):
         return False
@@ -61,8 +63,8 @@ class PooledClassifier(PreTrainedModel):
 
     def __init__(self, config: PooledConfig):
         super().__init__(config)
-        self.encoder = AutoModel.from_config(
-            AutoConfig.for_model(**config.encoder))
+        encoder = AutoConfig.for_model(**config.encoder)
+        self.encoder = AutoModel.from_config(encoder)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -75,31 +77,38 @@ class PooledClassifier(PreTrainedModel):
     def get_input_embeddings(self):
         return self.encoder.get_input_embeddings()
 
-    def forward(
-        self,
-        input_ids: torch.Tensor,  # token ids, [B, T]
-        # one where there is a token, [B, T]; None: everywhere
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,  # class ids, [B]
-        **kwargs,  # what other models need, ignored
-    ) -> SequenceClassifierOutput:  # logits [B, K], and the loss if there are labels
-        "Logits, and the cross entropy if there are labels."
-        mask = torch.ones_like(
-            input_ids) if attention_mask is None else attention_mask.long()
-        # (B, T, D)
-        vectors = self.encoder(input_ids=input_ids,
-                               attention_mask=mask).last_hidden_state
-        share = mask / mask.sum(1, keepdim=True).clamp(min=1)
-        logits = self.classifier(
-            self.dropout((vectors * share[..., None].to(vectors.dtype)).sum(1)))
-        loss = None if labels is None else nn.functional.cross_entropy(
-            logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+# %% ../nbs/09_pooling.ipynb #bc81299a
+def _mean(vectors: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    "Mean of each text's vectors `[B, T, D]` where the mask `[B, T]` is one"
+    share = mask / mask.sum(1, keepdim=True).clamp(min=1)
+    return (vectors * share[..., None].to(vectors.dtype)).sum(1)
+
+# %% ../nbs/09_pooling.ipynb #c0ccb5f0
+@patch
+def forward(
+    self: PooledClassifier,
+    input_ids: torch.Tensor,  # token ids, [B, T]
+    # one where there is a token, [B, T]; None: everywhere
+    attention_mask: torch.Tensor | None = None,
+    labels: torch.Tensor | None = None,  # class ids, [B]
+    **kwargs,  # what other models need, ignored
+) -> SequenceClassifierOutput:  # logits [B, K], and the loss if there are labels
+    "Logits, and the cross entropy if there are labels."
+    if attention_mask is None:
+        mask = torch.ones_like(input_ids)
+    else:
+        mask = attention_mask.long()
+    output = self.encoder(input_ids=input_ids, attention_mask=mask)
+    mean = _mean(output.last_hidden_state, mask)  # (B, D)
+    logits = self.classifier(self.dropout(mean))  # (B, K)
+    loss = None
+    if labels is not None:
+        loss = nn.functional.cross_entropy(logits, labels)
+    return SequenceClassifierOutput(loss=loss, logits=logits)
 
 # %% ../nbs/09_pooling.ipynb #dedd7649
 AutoConfig.register(PooledConfig.model_type, PooledConfig, exist_ok=True)
-AutoModelForSequenceClassification.register(PooledConfig,
-                                            PooledClassifier,
+AutoModelForSequenceClassification.register(PooledConfig, PooledClassifier,
                                             exist_ok=True)
 
 # %% ../nbs/09_pooling.ipynb #ffc6a914
@@ -110,8 +119,7 @@ def pooled_classifier(
     """A classifier on the mean of an encoder's vectors, its matrix new.
 
     Raises what transformers raises."""
-    encoder = AutoModel.from_pretrained(source,
-                                        use_safetensors=True,
+    encoder = AutoModel.from_pretrained(source, use_safetensors=True,
                                         trust_remote_code=False,
                                         dtype=torch.float32)
     model = PooledClassifier(PooledConfig(encoder.config.to_dict(), **head))

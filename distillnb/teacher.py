@@ -30,9 +30,12 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from sklearn.metrics import accuracy_score
 from tqdm import tqdm
+
+# %% ../nbs/10_teacher.ipynb #57d49723
 from transformers import (AutoModelForSequenceClassification, AutoTokenizer,
                           DataCollatorWithPadding, PretrainedConfig,
                           PreTrainedModel, Trainer, TrainerCallback,
@@ -42,10 +45,12 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from .data import align_labels, label_ids, label_names
-from .machine import check_seal, file_digest, pick_device, seal, written_whole
+from .machine import (check_seal, file_digest, pick_device, seal,
+                               written_whole)
 from .pooling import pooled_classifier, pools_by_mean
 from .tables import list_of_texts
-from .tokens import Tokens, batches, refuse_no_text, tokenize, tokenizer_fingerprint, vocabulary_size
+from .tokens import (Tokens, batches, refuse_no_text, tokenize,
+                              tokenizer_fingerprint, vocabulary_size)
 
 # %% ../nbs/10_teacher.ipynb #03c4d717
 GIVES = ("probabilities", "logits")
@@ -55,13 +60,15 @@ _LEAST = 1e-4  # probability of what a teacher calls impossible
 def to_logits(
     probabilities: np.ndarray,  # [n, K]
     multilabel: bool = False,  # whether the classes are independent of each other
-) -> np.ndarray:  # float32, [n, K]; their softmax, or sigmoid, gives the probabilities, but for the smallest ones
+) -> np.ndarray:  # float32, [n, K]; softmax, or sigmoid, leads back to them
     """Logits that mean the same as these probabilities; none is taken to be below
     one in ten thousand."""
-    p = np.clip(np.asarray(probabilities, np.float64), _LEAST,
-                1 - _LEAST if multilabel else 1)
-    logits = np.log(p) - np.log1p(-p) if multilabel else np.log(p) - np.log(
-        p).mean(1, keepdims=True)
+    most = 1 - _LEAST if multilabel else 1
+    p = np.clip(np.asarray(probabilities, np.float64), _LEAST, most)
+    if multilabel:
+        logits = np.log(p) - np.log1p(-p)
+    else:
+        logits = np.log(p) - np.log(p).mean(1, keepdims=True)
     return logits.astype(np.float32)
 
 # %% ../nbs/10_teacher.ipynb #4262ba50
@@ -75,6 +82,38 @@ def to_probabilities(
         return (.5 * np.tanh(.5 * logits) + .5).astype(np.float32)
     power = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
     return (power / power.sum(1, keepdims=True)).astype(np.float32)
+
+# %% ../nbs/10_teacher.ipynb #b8ea8958
+def _checked_probabilities(answers: np.ndarray, multilabel: bool,
+                           where: str) -> np.ndarray:
+    """Rows of numbers between 0 and 1, which sum to 1 unless there may be several
+    labels"""
+    outside = ((answers < 0) | (answers > 1 + 1e-6)).any(1)
+    if len(bad := np.flatnonzero(outside)):
+        raise ValueError(
+            f"{where}: the answer for text {bad[0]} is "
+            f"{answers[bad[0]].round(4).tolist()}, and probabilities lie between "
+            "0 and 1: if these are logits, say gives='logits'")
+    if not multilabel:
+        sums = answers.sum(1)
+        if len(bad := np.flatnonzero(abs(sums - 1) > .01)):
+            raise ValueError(
+                f"{where}: the probabilities of text {bad[0]}, "
+                f"{answers[bad[0]].round(4).tolist()}, sum to "
+                f"{sums[bad[0]]:.3f}, not to 1: normalise them, or say "
+                "multilabel=True if the classes do not exclude each other")
+        answers = answers / sums[:, None]
+    return answers.clip(0, 1).astype(np.float32)
+
+def _checked_logits(answers: np.ndarray, multilabel: bool,
+                    where: str) -> np.ndarray:
+    "Logits that are not probabilities by mistake"
+    if len(answers) > 1 and not multilabel and answers.min() >= 0:
+        if abs(answers.sum(1) - 1).max() < 1e-3:
+            raise ValueError(
+                f"{where}: these logits are probabilities, their rows sum to "
+                "one: say gives='probabilities'")
+    return answers.astype(np.float32)
 
 # %% ../nbs/10_teacher.ipynb #867554b1
 def check_answers(
@@ -94,52 +133,20 @@ def check_answers(
             answers = answers.detach().cpu().double()
         answers = np.asarray(answers, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(
-            f"{where}: the answers are not a table of numbers: give an array "
-            "[texts, classes]"
-        ) from None
+        raise ValueError(f"{where}: the answers are not a table of numbers: give "
+                         "an array [texts, classes]") from None
     if answers.shape != (n, n_classes):
         raise ValueError(
             f"{where}: answers of shape {answers.shape} for {n:,} texts and "
-            f"{n_classes} classes: they "
-            f"must be [{n}, {n_classes}], one row a text, one column a class")
+            f"{n_classes} classes: they must be [{n}, {n_classes}], one row a "
+            "text, one column a class")
     if len(bad := np.flatnonzero(~np.isfinite(answers).all(1))):
         raise ValueError(
             f"{where}: the answer for text {bad[0]} is "
-            f"{answers[bad[0]].tolist()}, which has NaN or "
-            "infinity in it: drop that text, or ask again")
-    if gives == "logits":
-        if n > 1 and not multilabel and answers.min() >= 0 and abs(
-                answers.sum(1) - 1).max() < 1e-3:
-            raise ValueError(
-                f"{where}: these logits are probabilities, their rows sum to "
-                "one: say "
-                "gives='probabilities'")
-        return answers.astype(np.float32)
-    return _checked_probabilities(answers, multilabel, where)
-
-def _checked_probabilities(answers: np.ndarray, multilabel: bool,
-                           where: str) -> np.ndarray:
-    """Rows of numbers between 0 and 1, which sum to 1 unless there may be several
-    labels"""
-    if len(bad := np.flatnonzero(((answers < 0) | (answers > 1 + 1e-6)).any(1))):
-        raise ValueError(
-            f"{where}: the answer for text {bad[0]} is "
-            f"{answers[bad[0]].round(4).tolist()}, and "
-            "probabilities lie between 0 and 1: if these are logits, say "
-            "gives='logits'"
-        )
-    if not multilabel:
-        sums = answers.sum(1)
-        if len(bad := np.flatnonzero(abs(sums - 1) > .01)):
-            raise ValueError(
-                f"{where}: the probabilities of text {bad[0]}, "
-                f"{answers[bad[0]].round(4).tolist()}, sum "
-                f"to {sums[bad[0]]:.3f}, not to 1: normalise them, or say "
-                "multilabel=True if the classes "
-                "do not exclude each other")
-        answers = answers / sums[:, None]
-    return answers.clip(0, 1).astype(np.float32)
+            f"{answers[bad[0]].tolist()}, which has NaN or infinity in it: drop "
+            "that text, or ask again")
+    check = _checked_logits if gives == "logits" else _checked_probabilities
+    return check(answers, multilabel, where)
 
 # %% ../nbs/10_teacher.ipynb #9d58a574
 def _check_names(names, multilabel: bool, what: str) -> None:
@@ -148,35 +155,17 @@ def _check_names(names, multilabel: bool, what: str) -> None:
             isinstance(name, str) for name in names):
         raise ValueError(
             f"The names of {what}, {str(names)[:60]!r}, are not a list of "
-            "strings: give one for each "
-            "class")
-    if twice := [
-            name for name in dict.fromkeys(names) if list(names).count(name) > 1
-    ]:
+            "strings: give one for each class")
+    different = dict.fromkeys(names)
+    if twice := [name for name in different if list(names).count(name) > 1]:
         raise ValueError(
             f"Of {what} several outputs are called {twice[0]!r}: give "
-            "names=[...], each different, in the "
-            "order of the outputs")
+            "names=[...], each different, in the order of the outputs")
     if len(names) < (1 if multilabel else 2):
         raise ValueError(
             f"There is nothing to choose from for {what}, its classes are "
-            f"{list(names)}: wrap it in a "
-            "function that gives two columns, [1 - p, p], and name both")
-
-def _in_order(answers, names: list[str], where: str):
-    """A frame's columns in the order of the names, everything else as it is.
-
-    Raises `ValueError` where they differ."""
-    if not isinstance(answers, pd.DataFrame) or isinstance(
-            answers.columns, pd.RangeIndex):
-        return answers
-    columns = [str(column) for column in answers.columns]
-    if sorted(columns) != sorted(names):
-        raise ValueError(
-            f"{where}: the answers have the columns {', '.join(columns)}, and "
-            "the classes are "
-            f"{', '.join(names)}: name the columns after the classes")
-    return answers.iloc[:, [columns.index(name) for name in names]].to_numpy()
+            f"{list(names)}: wrap it in a function that gives two columns, "
+            "[1 - p, p], and name both")
 
 # %% ../nbs/10_teacher.ipynb #0c1272ef
 @dataclass(eq=False)
@@ -213,60 +202,85 @@ class Teacher:
         refuse_no_text(texts)
         if not texts:
             return np.empty((0, len(self.names)), np.float32)
-        block = self.block or len(texts)
-        if len(texts) <= block:
-            return self._asked(texts, 0)
-        parts = []
-        with tqdm(total=len(texts),
-                  desc="Asking the teacher",
-                  unit=" texts",
-                  leave=False,
-                  delay=2) as bar:
-            for start in range(0, len(texts), block):
-                parts.append(self._asked(texts[start:start + block], start))
-                bar.update(len(parts[-1]))
-        return np.concatenate(parts)
+        return self._in_blocks(texts, self.block or len(texts))
 
-    def _asked(self, texts: list[str], start: int) -> np.ndarray:
-        """The checked answers for one block; `start` is the number of its first
-        text"""
-        where = self.what + (f", from text {start}" if start else "")
-        answers = _in_order(self.answer(texts), self.names, where)
-        return check_answers(answers, len(texts), len(self.names), self.gives,
-                             self.multilabel, where)
+# %% ../nbs/10_teacher.ipynb #51207d3d
+def _in_order(answers, names: list[str], where: str):
+    """A frame's columns in the order of the names, everything else as it is.
 
-    @property
-    def identity(self) -> str:
-        """What decides its answers, as a key; empty where nobody can know, as for
-        a function."""
-        return getattr(self.answer, "identity", "")
+    Raises `ValueError` where they differ."""
+    if not isinstance(answers, pd.DataFrame) or isinstance(
+            answers.columns, pd.RangeIndex):
+        return answers
+    columns = [str(column) for column in answers.columns]
+    if sorted(columns) != sorted(names):
+        raise ValueError(
+            f"{where}: the answers have the columns {', '.join(columns)}, and "
+            f"the classes are {', '.join(names)}: name the columns after the "
+            "classes")
+    return answers.iloc[:, [columns.index(name) for name in names]].to_numpy()
 
-    def probabilities(self, texts: Iterable[str]) -> np.ndarray:
-        "Its probabilities for each text, float32 `[n, K]`."
-        answers = self(texts)
-        return answers if self.gives == "probabilities" else to_probabilities(
-            answers, self.multilabel)
+# %% ../nbs/10_teacher.ipynb #b522dfb1
+@patch
+def _asked(self: Teacher, texts: list[str], start: int) -> np.ndarray:
+    """The checked answers for one block; `start` is the number of its first
+    text"""
+    where = self.what + (f", from text {start}" if start else "")
+    answers = _in_order(self.answer(texts), self.names, where)
+    return check_answers(answers, len(texts), len(self.names), self.gives,
+                         self.multilabel, where)
 
-    def logits(self, texts: Iterable[str]) -> np.ndarray:
-        """Its logits for each text, float32 `[n, K]`; logarithms where it gives
-        probabilities."""
-        answers = self(texts)
-        return answers if self.gives == "logits" else to_logits(
-            answers, self.multilabel)
+@patch
+def _in_blocks(self: Teacher, texts: list[str], block: int) -> np.ndarray:
+    "The answers for one or more texts, asked `block` at a time"
+    if len(texts) <= block:
+        return self._asked(texts, 0)
+    parts = []
+    with tqdm(total=len(texts), desc="Asking the teacher", unit=" texts",
+              leave=False, delay=2) as bar:
+        for start in range(0, len(texts), block):
+            parts.append(self._asked(texts[start:start + block], start))
+            bar.update(len(parts[-1]))
+    return np.concatenate(parts)
 
-    def __sklearn_clone__(self):
-        return self
+# %% ../nbs/10_teacher.ipynb #a5b850d2
+@patch
+def probabilities(self: Teacher, texts: Iterable[str]) -> np.ndarray:
+    "Its probabilities for each text, float32 `[n, K]`."
+    answers = self(texts)
+    if self.gives == "probabilities":
+        return answers
+    return to_probabilities(answers, self.multilabel)
+
+@patch
+def logits(self: Teacher, texts: Iterable[str]) -> np.ndarray:
+    """Its logits for each text, float32 `[n, K]`; logarithms where it gives
+    probabilities."""
+    answers = self(texts)
+    if self.gives == "logits":
+        return answers
+    return to_logits(answers, self.multilabel)
+
+# %% ../nbs/10_teacher.ipynb #4d7ff19d
+@patch(as_prop=True)
+def identity(self: Teacher) -> str:
+    """What decides its answers, as a key; empty where nobody can know, as for
+    a function."""
+    return getattr(self.answer, "identity", "")
+
+@patch
+def __sklearn_clone__(self: Teacher):
+    return self
 
 # %% ../nbs/10_teacher.ipynb #2c423132
 @contextmanager
 def quiet_transformers():
     """No loading bars, no notes on every retry, and no report on the new
     classifier head, which is new on purpose."""
-    loggers = [
-        logging.getLogger(name) for name in ("transformers", "huggingface_hub")
-    ]
-    levels, bars = [logger.level for logger in loggers
-                    ], transformers_logging.is_progress_bar_enabled()
+    loggers = [logging.getLogger(name)
+               for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     if bars:
@@ -283,7 +297,8 @@ def quiet_transformers():
 def _know_student(source: str | Path) -> None:
     """Import our module that defines the model, if the model is one of our
     students"""
-    kind = PretrainedConfig.get_config_dict(source)[0].get("model_type") or ""
+    config, _ = PretrainedConfig.get_config_dict(source)
+    kind = config.get("model_type") or ""
     name = kind.removeprefix("distillnb-")
     if name != kind and name.isidentifier() and find_spec(f"distillnb.{name}"):
         import_module(f"distillnb.{name}")
@@ -292,20 +307,34 @@ def _why_not(source: str | Path, error: Exception) -> str:
     "What is wrong with a source that could not be loaded, in words"
     folder = Path(source)
     if not folder.exists():
-        return "there is no such folder here, and the model hub has no such model or cannot be reached"
+        return ("there is no such folder here, and the model hub has no such "
+                "model or cannot be reached")
     if not any(folder.glob("*.safetensors")):
-        return "the folder has no .safetensors file, and other weight formats are refused"
+        return ("the folder has no .safetensors file, and other weight formats "
+                "are refused")
     if "ignore_mismatched_sizes" in str(error):
-        return "its config.json does not fit its weights: check the sizes and the number of classes there (id2label)"
+        return ("its config.json does not fit its weights: check the sizes and "
+                "the number of classes there (id2label)")
     if isinstance(error, (AttributeError, TypeError, KeyError)):
         return f"a file in it is damaged ({type(error).__name__}: {error})"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
+# %% ../nbs/10_teacher.ipynb #2950437d
+def _loaded(source: str | Path, new_head: bool, pooled: bool,
+            options: dict) -> tuple[PreTrainedModel, list[str]]:
+    "A classifier, float32, and the names of weights that its files lack"
+    if pooled:
+        return pooled_classifier(source, **options), []
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        source, use_safetensors=True, trust_remote_code=False,
+        dtype=torch.float32, ignore_mismatched_sizes=new_head,
+        output_loading_info=True, **options)
+    return model, sorted(info["missing_keys"])
+
 # %% ../nbs/10_teacher.ipynb #e2d4787a
 def load_classifier(
     source: str | Path,  # a folder, or a model's name on the hub
-    # whether weights may be missing, because they will be trained
-    new_head: bool = False,
+    new_head: bool = False,  # whether weights may lack, as they will be trained
     # whether the new head reads the mean of the tokens' vectors, not what the
     # model's own reads
     pooled: bool = False,
@@ -318,30 +347,16 @@ def load_classifier(
     try:
         with quiet_transformers():
             _know_student(source)
-            if pooled:
-                model, info = pooled_classifier(source,
-                                                **options), {"missing_keys": []}
-            else:
-                model, info = AutoModelForSequenceClassification.from_pretrained(
-                    source,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    dtype=torch.float32,
-                    ignore_mismatched_sizes=new_head,
-                    output_loading_info=True,
-                    **options)
+            model, missing = _loaded(source, new_head, pooled, options)
             tokenizer = AutoTokenizer.from_pretrained(source,
                                                       trust_remote_code=False)
     except Exception as error:
+        raise ValueError(f"Cannot load a classifier from {source}: "
+                         f"{_why_not(source, error)}") from error
+    if missing and not new_head:
         raise ValueError(
-            f"Cannot load a classifier from {source}: {_why_not(source, error)}"
-        ) from error
-    if info["missing_keys"] and not new_head:
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise ValueError(
-            f"{source} has no trained weights for {missing}: it is not a "
-            "finished classifier, so "
-            "fine-tune it first")
+            f"{source} has no trained weights for {', '.join(missing[:3])}: it "
+            "is not a finished classifier, so fine-tune it first")
     return model, tokenizer
 
 # %% ../nbs/10_teacher.ipynb #b4e41ac0
@@ -355,11 +370,35 @@ def match_labels(
     if sorted(teacher_names) != sorted(names):
         raise ValueError(
             f"The teacher's labels ({', '.join(teacher_names)}) are not the "
-            f"data's ({', '.join(names)}): "
-            "rename the data's labels, or give the names of the teacher's "
-            "outputs in order"
-        )
+            f"data's ({', '.join(names)}): rename the data's labels, or give the "
+            "names of the teacher's outputs in order")
     return [teacher_names.index(name) for name in names]
+
+# %% ../nbs/10_teacher.ipynb #737059af
+@dataclass(frozen=True)
+class FineTuning:
+    "How a teacher is fine-tuned."
+    epochs: int = 3  # passes over the labelled texts
+    batch_size: int = 32  # texts a step
+    learning_rate: float = 2e-4  # peak of the linear schedule
+    # embeddings and this many lower layers keep their weights; 0: all learn
+    freeze_layers: int = 3
+    max_length: int = 128  # most tokens in a text
+    seed: int = 42  # of the new head, the order of the texts, and dropout
+    # "mean" of the tokens' vectors, "model": as its own head; None: as it was
+    # trained
+    pooling: str | None = None
+
+    def __post_init__(self):
+        for name, least in (("epochs", 1), ("batch_size", 1),
+                            ("freeze_layers", 0), ("max_length", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: give a whole "
+                                 f"number of {least} or more")
+        if self.pooling not in (None, "mean", "model"):
+            raise ValueError(
+                f"pooling={self.pooling!r}: choose 'mean', 'model', or None for "
+                "what the encoder was trained with")
 
 # %% ../nbs/10_teacher.ipynb #15a4cfa4
 def _freeze(model: PreTrainedModel, layers: int) -> None:
@@ -367,16 +406,14 @@ def _freeze(model: PreTrainedModel, layers: int) -> None:
     learning."""
     if layers == 0:
         return
-    stacks = [
-        module for module in model.base_model.modules()
-        if isinstance(module, torch.nn.ModuleList)
-    ]
+    base = model.base_model
+    stacks = [module for module in base.modules()
+              if isinstance(module, torch.nn.ModuleList)]
     if not stacks or layers > len(stacks[0]):
         there = len(stacks[0]) if stacks else "no stack of"
         raise ValueError(
             f"Cannot freeze {layers} layers: the model has {there} layers")
-    embeddings = getattr(model.base_model, "embeddings",
-                         model.get_input_embeddings())
+    embeddings = getattr(base, "embeddings", model.get_input_embeddings())
     for module in (embeddings, *stacks[0][:layers]):
         module.requires_grad_(False)
 
@@ -385,10 +422,8 @@ class _Bar(TrainerCallback):
     "One progress bar for the whole fine-tuning, the latest loss beside it"
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = tqdm(total=state.max_steps,
-                        initial=state.global_step,
-                        desc="Fine-tuning the teacher",
-                        unit=" steps",
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step,
+                        desc="Fine-tuning the teacher", unit=" steps",
                         leave=False)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -413,10 +448,8 @@ class _Rows(torch.utils.data.Dataset):
         return len(self.tokens)
 
     def __getitem__(self, row):
-        return {
-            "input_ids": self.tokens[int(row)].tolist(),
-            "labels": int(self.labels[row])
-        }
+        return {"input_ids": self.tokens[int(row)].tolist(),
+                "labels": int(self.labels[row])}
 
 # %% ../nbs/10_teacher.ipynb #fd574f71
 def _longest(model: PreTrainedModel) -> int:
@@ -432,53 +465,22 @@ def _longest(model: PreTrainedModel) -> int:
 def _check_lengths(most: int, tokens: Tokens) -> None:
     "Raise `ValueError` for texts of more tokens than the model takes."
     if (longest := int(tokens.lengths.max())) > most:
-        raise ValueError(
-            f"There are texts of {longest} tokens, but the teacher takes {most}: "
-            f"use max_length={most}"
-        )
+        raise ValueError(f"There are texts of {longest} tokens, but the teacher "
+                         f"takes {most}: use max_length={most}")
 
 # %% ../nbs/10_teacher.ipynb #f1ed2b4a
 def _source_key(base: str | Path) -> str:
     """Fingerprint of a model folder's configuration and weights; of a hub model,
     its name"""
-    if not Path(base).is_dir():
+    folder = Path(base)
+    if not folder.is_dir():
         return str(base)
     digest = hashlib.sha256()
-    for path in sorted(
-        [*Path(base).glob("*.safetensors"), *Path(base).glob("*.json")]):
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.json")]
+    for path in sorted(files):
         digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()
 
-# %% ../nbs/10_teacher.ipynb #737059af
-@dataclass(frozen=True)
-class FineTuning:
-    "How a teacher is fine-tuned."
-    epochs: int = 3  # passes over the labelled texts
-    batch_size: int = 32  # texts a step
-    learning_rate: float = 2e-4  # peak of the linear schedule
-    # embeddings and this many lower layers keep their weights; 0: all learn
-    freeze_layers: int = 3
-    max_length: int = 128  # most tokens in a text
-    seed: int = 42  # of the new head, the order of the texts, and dropout
-    # "mean" of the tokens' vectors, "model": as its own head; None: as it was
-    # trained
-    pooling: str | None = None
-
-    def __post_init__(self):
-        for name, least in (("epochs", 1), ("batch_size", 1),
-                            ("freeze_layers", 0), ("max_length", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name}={getattr(self, name)}: give a whole number of "
-                    f"{least} or more"
-                )
-        if self.pooling not in (None, "mean", "model"):
-            raise ValueError(
-                f"pooling={self.pooling!r}: choose 'mean', 'model', or None for "
-                "what the encoder was "
-                "trained with")
-
-# %% ../nbs/10_teacher.ipynb #4ff6978a
 def _content_key(base: str | Path, train: pd.DataFrame, validation: pd.DataFrame,
                  settings: FineTuning) -> str:
     "Fingerprint of all that decides what a fine-tuning gives"
@@ -522,47 +524,102 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 # %% ../nbs/10_teacher.ipynb #6cee819a
+def _arguments(steps: int, judged: bool, folder: Path, settings: FineTuning,
+               device) -> TrainingArguments:
+    "What the `Trainer` is told; `judged` where validation texts choose the epoch"
+    on_gpu = device.type == "cuda"
+    bf16 = on_gpu and torch.cuda.is_bf16_supported()
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=64,
+        learning_rate=settings.learning_rate,
+        warmup_steps=steps // 10,
+        seed=settings.seed,
+        train_sampling_strategy="group_by_length",
+        bf16=bf16,
+        fp16=on_gpu and not bf16,
+        use_cpu=device.type == "cpu",
+        eval_strategy="epoch" if judged else "no",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=judged,
+        metric_for_best_model="accuracy",
+        logging_steps=10,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=on_gpu)
+
+# %% ../nbs/10_teacher.ipynb #35a5b6d7
+def _accuracy(result) -> dict:
+    "What chooses the epoch"
+    guesses = result.predictions.argmax(1)
+    return {"accuracy": accuracy_score(result.label_ids, guesses)}
+
 def _trainer(model: PreTrainedModel, tokenizer, rows: list, folder: Path,
              settings: FineTuning, device) -> Trainer:
     """The `Trainer` of transformers for training and validation rows; the latter
     may be None"""
-    on_gpu, bf16 = device.type == "cuda", device.type == "cuda" and torch.cuda.is_bf16_supported(
-    )
-    steps = -(-len(rows[0]) // settings.batch_size) * settings.epochs
-    judged = rows[1] is not None
-    arguments = TrainingArguments(output_dir=str(folder),
-                                  num_train_epochs=settings.epochs,
-                                  per_device_train_batch_size=settings.batch_size,
-                                  per_device_eval_batch_size=64,
-                                  learning_rate=settings.learning_rate,
-                                  warmup_steps=steps // 10,
-                                  seed=settings.seed,
-                                  train_sampling_strategy="group_by_length",
-                                  bf16=bf16,
-                                  fp16=on_gpu and not bf16,
-                                  use_cpu=device.type == "cpu",
-                                  eval_strategy="epoch" if judged else "no",
-                                  save_strategy="epoch",
-                                  save_total_limit=1,
-                                  load_best_model_at_end=judged,
-                                  metric_for_best_model="accuracy",
-                                  logging_steps=10,
-                                  report_to="none",
-                                  disable_tqdm=True,
-                                  dataloader_pin_memory=on_gpu)
-    trainer = Trainer(model,
-                      arguments,
-                      train_dataset=rows[0],
-                      eval_dataset=rows[1],
-                      processing_class=tokenizer,
+    train, validation = rows
+    steps = -(-len(train) // settings.batch_size) * settings.epochs
+    judged = validation is not None
+    arguments = _arguments(steps, judged, folder, settings, device)
+    trainer = Trainer(model, arguments, train_dataset=train,
+                      eval_dataset=validation, processing_class=tokenizer,
                       data_collator=DataCollatorWithPadding(tokenizer),
-                      callbacks=[_Bar()],
-                      compute_metrics=lambda result: {
-                          "accuracy": accuracy_score(result.label_ids,
-                                                     result.predictions.argmax(1))
-                      })
+                      callbacks=[_Bar()], compute_metrics=_accuracy)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+# %% ../nbs/10_teacher.ipynb #819562d2
+def _fresh(base, names: list[str],
+           settings: FineTuning) -> tuple[PreTrainedModel, object]:
+    "The model to fine-tune, with a new head for these classes, and its tokenizer"
+    torch.manual_seed(settings.seed)
+    if settings.pooling is None:
+        pooled = pools_by_mean(base)
+    else:
+        pooled = settings.pooling == "mean"
+    ids = {name: i for i, name in enumerate(names)}
+    model, tokenizer = load_classifier(
+        base, new_head=True, pooled=pooled, num_labels=len(names),
+        id2label=dict(enumerate(names)), label2id=ids)
+    _freeze(model, settings.freeze_layers)
+    return model, tokenizer
+
+def _rows(frame: pd.DataFrame, model: PreTrainedModel, tokenizer,
+          max_length: int) -> _Rows | None:
+    "A frame's texts and labels for the `Trainer`; None where there are none"
+    if not len(frame):
+        return None
+    rows = _Rows(tokenize(frame.text, tokenizer, max_length), label_ids(frame))
+    _check_lengths(_longest(model), rows.tokens)
+    return rows
+
+# %% ../nbs/10_teacher.ipynb #a85d6f06
+def _fine_tune(base, train, validation, folder: Path, settings: FineTuning,
+               device: torch.device) -> Path:
+    "`fine_tune`, while nobody else is at this folder"
+    unfinished, names = _unfinished(folder), label_names(train)
+    key = _content_key(base, train, validation, settings)
+    validation = align_labels(validation, names, "validation")
+    model, tokenizer = _fresh(base, names, settings)
+    rows = [_rows(frame, model, tokenizer, settings.max_length)
+            for frame in (train, validation)]
+    with quiet_transformers():
+        trainer = _trainer(model, tokenizer, rows, unfinished, settings, device)
+        trainer.train(resume_from_checkpoint=_resumable(unfinished, key))
+        if not all(weights.isfinite().all() for weights in model.parameters()):
+            shutil.rmtree(unfinished)
+            raise FloatingPointError(
+                "The teacher's weights are not finite after fine-tuning: lower "
+                f"learning_rate (now {settings.learning_rate:g})")
+        trainer.save_model(str(unfinished / "finished"))
+    seal(unfinished / "finished")
+    os.replace(unfinished / "finished", folder)
+    shutil.rmtree(unfinished)
+    return folder
 
 # %% ../nbs/10_teacher.ipynb #c735e6b1
 def fine_tune(
@@ -572,8 +629,7 @@ def fine_tune(
     validation: pd.DataFrame,
     # where the teacher goes; checkpoints go beside it while it learns
     folder: str | Path,
-    # "cuda", "mps", "cpu", or None for the best there is
-    device: str | None = None,
+    device: str | None = None,  # "cuda", "mps", "cpu"; None: the best there is
     **settings,  # of `FineTuning`
 ) -> Path:  # the folder
     """Fine-tune with transformers' `Trainer` and save the best epoch.
@@ -581,57 +637,14 @@ def fine_tune(
     Raises `ValueError`, `FloatingPointError`."""
     folder = Path(folder)
     if folder.exists():
-        raise ValueError(
-            f"{folder} exists: choose another folder for the teacher, or delete "
-            "that one"
-        )
+        raise ValueError(f"{folder} exists: choose another folder for the "
+                         "teacher, or delete that one")
     with _alone(folder):
         if folder.exists():
-            raise ValueError(
-                f"{folder} has been made by another process meanwhile: use it, "
-                "or choose another folder"
-            )
+            raise ValueError(f"{folder} has been made by another process "
+                             "meanwhile: use it, or choose another folder")
         return _fine_tune(base, train, validation, folder, FineTuning(**settings),
                           pick_device(device))
-
-def _fine_tune(base, train, validation, folder: Path, settings: FineTuning,
-               device: torch.device) -> Path:
-    "`fine_tune`, while nobody else is at this folder"
-    unfinished, names = _unfinished(folder), label_names(train)
-    key = _content_key(base, train, validation, settings)
-    validation = align_labels(validation, names, "validation")
-    ids = {name: i for i, name in enumerate(names)}
-    head = {
-        "num_labels": len(names), "id2label": dict(enumerate(names)),
-        "label2id": ids
-    }
-    torch.manual_seed(settings.seed)
-    pooled = pools_by_mean(
-        base) if settings.pooling is None else settings.pooling == "mean"
-    model, tokenizer = load_classifier(base, new_head=True, pooled=pooled, **head)
-    _freeze(model, settings.freeze_layers)
-    rows = [
-        _Rows(tokenize(frame.text, tokenizer, settings.max_length),
-              label_ids(frame)) if len(frame) else None
-        for frame in (train, validation)
-    ]
-    for part in filter(None, rows):
-        _check_lengths(_longest(model), part.tokens)
-    with quiet_transformers():
-        trainer = _trainer(model, tokenizer, rows, unfinished, settings, device)
-        trainer.train(resume_from_checkpoint=_resumable(unfinished, key))
-        if not all(parameter.isfinite().all()
-                   for parameter in model.parameters()):
-            shutil.rmtree(unfinished)
-            raise FloatingPointError(
-                "The teacher's weights are not finite after fine-tuning: lower "
-                "learning_rate "
-                f"(now {settings.learning_rate:g})")
-        trainer.save_model(str(unfinished / "finished"))
-    seal(unfinished / "finished")
-    os.replace(unfinished / "finished", folder)
-    shutil.rmtree(unfinished)
-    return folder
 
 # %% ../nbs/10_teacher.ipynb #2a65e3fc
 def _is_intact(folder: Path) -> bool:
@@ -649,15 +662,14 @@ def cached_fine_tune(
     validation: pd.DataFrame,  # labelled texts that choose the epoch
     # the teacher goes to `cache/teachers/<key>`
     cache: str | Path = "runs/cache",
-    # "cuda", "mps", "cpu", or None for the best there is
-    device: str | None = None,
+    device: str | None = None,  # "cuda", "mps", "cpu"; None: the best there is
     **settings,  # of `FineTuning`
 ) -> Path:  # folder of the teacher
     """The teacher for this content: from the cache if it is there and whole, else
     made as by `fine_tune` and kept."""
     settings = FineTuning(**settings)
-    folder = Path(cache) / "teachers" / _content_key(base, train, validation,
-                                                     settings)
+    key = _content_key(base, train, validation, settings)
+    folder = Path(cache) / "teachers" / key
     if _is_intact(folder):
         # of a process that was killed at its very end
         shutil.rmtree(_unfinished(folder), ignore_errors=True)
@@ -680,14 +692,11 @@ def pick_precision(
 
     Raises `ValueError` for one that the device does not have."""
     kind = pick_device(device).type
+    more = {"cpu": "int8", "cuda": "float16"}.get(kind)
     precision = precision or ("float16" if kind == "cuda" else "float32")
-    if precision not in {
-            "cpu": ("float32", "int8"), "cuda": ("float32", "float16")
-    }.get(kind, ("float32", )):
-        raise ValueError(
-            f"There is no precision {precision!r} on {kind}: choose float32, or "
-            "float16 on cuda, or int8 "
-            "on cpu")
+    if precision not in ("float32", more):
+        raise ValueError(f"There is no precision {precision!r} on {kind}: choose "
+                         "float32, or float16 on cuda, or int8 on cpu")
     return precision
 
 # %% ../nbs/10_teacher.ipynb #c8b51d0f
@@ -698,13 +707,19 @@ def _chunks(lengths: np.ndarray, chunk: int):
     longest first"""
     for start in range(0, len(lengths), _WINDOW):
         window = lengths[start:start + _WINDOW]
-        for rows in reversed(
-                batches(window, batch_size=None, max_tokens=chunk, bucket=None)):
+        parts = batches(window, batch_size=None, max_tokens=chunk, bucket=None)
+        for rows in reversed(parts):
             yield start + rows
 
 # %% ../nbs/10_teacher.ipynb #80c83328
 class _NotFinite(Exception):
     "A row of a chunk has logits that are not finite"
+
+def _groups(lengths: np.ndarray, mixed: bool) -> list[np.ndarray]:
+    "Rows that may share a batch: all, or those of one length each"
+    if mixed:
+        return [np.arange(len(lengths))]
+    return [np.flatnonzero(lengths == one) for one in np.unique(lengths)]
 
 # %% ../nbs/10_teacher.ipynb #b7302105
 @torch.inference_mode()
@@ -714,19 +729,12 @@ def _label_chunk(tokens: Tokens, model: PreTrainedModel, precision: str,
     `mixed` lengths share a batch"""
     result = np.empty((len(tokens), model.config.num_labels), dtype=np.float32)
     device, lengths = model.device, tokens.lengths
-    groups = [np.arange(len(lengths))] if mixed else [
-        np.flatnonzero(lengths == one) for one in np.unique(lengths)
-    ]
-    for order in groups:
-        for rows in batches(lengths,
-                            order,
-                            batch_size=None,
-                            max_tokens=max_tokens,
-                            bucket=None):
+    for order in _groups(lengths, mixed):
+        for rows in batches(lengths, order, batch_size=None,
+                            max_tokens=max_tokens, bucket=None):
             input_ids, attention_mask = (torch.from_numpy(array).to(device)
                                          for array in tokens.padded(rows))
-            with torch.autocast(device.type,
-                                dtype=torch.float16,
+            with torch.autocast(device.type, dtype=torch.float16,
                                 enabled=precision == "float16"):
                 logits = model(input_ids=input_ids,
                                attention_mask=attention_mask.long()).logits
@@ -734,16 +742,6 @@ def _label_chunk(tokens: Tokens, model: PreTrainedModel, precision: str,
     if not np.isfinite(result).all():  # before it gets into the cache
         raise _NotFinite(int(np.argwhere(~np.isfinite(result))[0, 0]))
     return result
-
-# %% ../nbs/10_teacher.ipynb #4f06a936
-def _int8(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with the matrices of its linear layers as 8-bit integers;
-    activations are rounded as they come"""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(copy.deepcopy(model),
-                                                      {torch.nn.Linear},
-                                                      torch.qint8)
 
 # %% ../nbs/10_teacher.ipynb #11d91582
 def _kept(file: Path, key: str, shape: tuple[int, int]) -> np.ndarray | None:
@@ -767,6 +765,50 @@ def _keep(file: Path, key: str, logits: np.ndarray) -> None:
     with written_whole(file) as new:
         new.write_bytes(content + hashlib.sha256(key.encode() + content).digest())
 
+# %% ../nbs/10_teacher.ipynb #eff01c69
+def _weights_digest(model: PreTrainedModel) -> str:
+    "SHA-256 of all weights and their names"
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        flat = tensor.cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+# %% ../nbs/10_teacher.ipynb #e5adf53d
+def check_vocabulary(model: PreTrainedModel, tokenizer, what: str) -> None:
+    """Raise `ValueError` for a tokenizer that does not belong to the model,
+    `TypeError` for a slow one."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer: "
+                        "load it with AutoTokenizer.from_pretrained")
+    try:
+        rows = getattr(model.config, "tokenizer_size", None) or len(
+            model.get_input_embeddings().weight)
+    # a model without a table of embeddings
+    except (AttributeError, NotImplementedError, TypeError):
+        return
+    known, size = len(tokenizer), vocabulary_size(tokenizer)
+    markers = len(set(tokenizer.all_special_ids))
+    if known <= markers or known < 200 and known * 50 < rows:
+        raise ValueError(
+            f"The tokenizer of {what} knows {known} tokens, and the model "
+            f"{rows:,}: its files are missing, so every word would be unknown: "
+            "save the tokenizer that the model was trained with into its folder")
+    if size > rows:
+        raise ValueError(
+            f"The tokenizer of {what} gives ids up to {size - 1:,}, and the "
+            f"model has {rows:,} embeddings: use the tokenizer that it was "
+            "trained with, or model.resize_token_embeddings, and train")
+
+# %% ../nbs/10_teacher.ipynb #8adbead9
+def _test_texts(tokenizer) -> list[str]:
+    "A short text and a longer one, of words that the tokenizer knows"
+    special = set(tokenizer.all_special_ids)
+    ids = [i for i in sorted(tokenizer.get_vocab().values()) if i not in special]
+    words = [tokenizer.decode([i]) for i in ids[-1::-max(1, len(ids) // 12)]]
+    return [words[0], " ".join(words)]
+
 # %% ../nbs/10_teacher.ipynb #6e93d316
 class _Weights:
     """A model with what is made of its weights once, and again when they have
@@ -780,255 +822,154 @@ class _Weights:
     def __reduce__(self):
         return _Weights, (self.model,)
 
-    def _state(self) -> object:
-        "What shows cheaply whether weights have changed"
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        if any(tensor.is_inference() for tensor in tensors):
-            # changes are not counted, so nothing is the same as this
-            return object()
-        marks = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-        if marks != self.marks:
-            parts = [
-                tensor.detach().flatten()[::max(1,
-                                                tensor.numel() // 8)]
-                for tensor in tensors
-            ]
-            self.marks, self.samples = marks, parts
-        return marks, torch.cat(self.samples).cpu().numpy().tobytes()
+@patch
+def once(self: _Weights, make: Callable):
+    "What `make` makes of the model."
+    with self.lock:
+        state = self._state()
+        if make not in self.made or self.made[make][0] != state:
+            self.made[make] = state, make(self.model)
+        return self.made[make][1]
 
-    def once(self, make: Callable):
-        "What `make` makes of the model"
-        with self.lock:
-            state = self._state()
-            if make not in self.made or self.made[make][0] != state:
-                self.made[make] = state, make(self.model)
-            return self.made[make][1]
+# %% ../nbs/10_teacher.ipynb #1b4f918e
+@patch
+def _state(self: _Weights) -> object:
+    "What shows cheaply whether weights have changed"
+    tensors = [*self.model.parameters(), *self.model.buffers()]
+    if any(tensor.is_inference() for tensor in tensors):
+        return object()  # changes are not counted: nothing is the same as this
+    marks = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+    if marks != self.marks:
+        flat = [tensor.detach().flatten() for tensor in tensors]
+        self.marks = marks
+        self.samples = [one[::max(1, one.numel() // 8)] for one in flat]
+    return marks, torch.cat(self.samples).cpu().numpy().tobytes()
 
-    def ready(self, device: torch.device) -> PreTrainedModel:
-        "The model on that device, not learning"
-        with self.lock:
-            if self.model.training:
-                self.model.eval()
-            here = self.model.device
-            if here.type != device.type or device.index not in (None, here.index):
-                self.model.to(device)
-        return self.model
-
-def _weights_digest(model: PreTrainedModel) -> str:
-    "SHA-256 of all weights and their names"
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(
-            torch.uint8).numpy())
-    return digest.hexdigest()
-
-# %% ../nbs/10_teacher.ipynb #e5adf53d
-def check_vocabulary(model: PreTrainedModel, tokenizer, what: str) -> None:
-    """Raise `ValueError` for a tokenizer that does not belong to the model,
-    `TypeError` for a slow one."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise TypeError(
-            f"{type(tokenizer).__name__} is not a fast tokenizer: load it with "
-            "AutoTokenizer.from_pretrained")
-    try:
-        rows = getattr(model.config, "tokenizer_size", None) or len(
-            model.get_input_embeddings().weight)
-    # a model without a table of embeddings
-    except (AttributeError, NotImplementedError, TypeError):
-        return
-    known, size = len(tokenizer), vocabulary_size(tokenizer)
-    if known <= len(set(
-            tokenizer.all_special_ids)) or known < 200 and known * 50 < rows:
-        raise ValueError(
-            f"The tokenizer of {what} knows {known} tokens, and the model "
-            f"{rows:,}: its files are "
-            "missing, so every word would be unknown: save the tokenizer that "
-            "the model was trained with "
-            "into its folder")
-    if size > rows:
-        raise ValueError(
-            f"The tokenizer of {what} gives ids up to {size - 1:,}, and the "
-            f"model has {rows:,} "
-            "embeddings: use the tokenizer that it was trained with, or "
-            "model.resize_token_embeddings, "
-            "and train")
-
-def _test_texts(tokenizer) -> list[str]:
-    "A short text and a longer one, of words that the tokenizer knows"
-    special = set(tokenizer.all_special_ids)
-    ids = [i for i in sorted(tokenizer.get_vocab().values()) if i not in special]
-    words = [tokenizer.decode([i]) for i in ids[-1::-max(1, len(ids) // 12)]]
-    return [words[0], " ".join(words)]
+# %% ../nbs/10_teacher.ipynb #0e2b836e
+@patch
+def ready(self: _Weights, device: torch.device) -> PreTrainedModel:
+    "The model on that device, not learning."
+    with self.lock:
+        if self.model.training:
+            self.model.eval()
+        here = self.model.device
+        if here.type != device.type or device.index not in (None, here.index):
+            self.model.to(device)
+    return self.model
 
 # %% ../nbs/10_teacher.ipynb #024ac98e
-class _Pair:
-    """A sequence classifier and its tokenizer, asked about rows of a store of
-    tokens."""
-    weights: "_Weights"  # the model's
-    tokenizer: object  # a fast tokenizer of transformers
-    fill: int = 0  # the id that pads
-    mixed: bool = True  # whether texts of different lengths share a batch
+class _Reader:
+    """A sequence classifier and its tokenizer, tried together, with what was
+    found out about the two."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer,
+                 what: str = "the teacher"):
+        check_vocabulary(model, tokenizer, what)
+        self.weights = _Weights(model.eval())
+        self.tokenizer = tokenizer  # a fast tokenizer of transformers
+        self.longest = _longest(model)
+        self.fill = 0  # the id that pads
+        self.mixed = True  # whether texts of different lengths share a batch
+        self._try_padding(what)
 
     @property
     def model(self) -> PreTrainedModel:
         return self.weights.model
 
-    @property
-    def key(self) -> str:
-        """Fingerprint of weights, configuration and tokenizer: another teacher
-        has another key."""
-        ignored = ("_name_or_path", "transformers_version", "architectures",
-                   "dtype")
-        config = {
-            name: value for name, value in self.model.config.to_dict().items()
-            if name not in ignored
-        }
-        digest = hashlib.sha256(
-            json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(tokenizer_fingerprint(self.tokenizer).encode())
-        digest.update(self.weights.once(_weights_digest).encode())
-        return digest.hexdigest()
+@patch
+def _batch(self: _Reader, tokens: Tokens, rows: list[int]) -> torch.Tensor:
+    "Logits of these rows, asked in one batch"
+    arrays = replace(tokens, pad_id=self.fill).padded(rows)
+    ids, mask = (torch.from_numpy(array).to(self.model.device)
+                 for array in arrays)
+    with torch.inference_mode():
+        answer = self.model(input_ids=ids, attention_mask=mask.long())
+        return answer.logits.float().cpu()
 
-    @torch.inference_mode()
-    def _batch(self, tokens: Tokens, rows: list[int]) -> torch.Tensor:
-        "Logits of these rows, asked in one batch"
-        arrays = replace(tokens, pad_id=self.fill).padded(rows)
-        ids, mask = (torch.from_numpy(array).to(self.model.device)
-                     for array in arrays)
-        return self.model(input_ids=ids,
-                          attention_mask=mask.long()).logits.float().cpu()
+# %% ../nbs/10_teacher.ipynb #340deef9
+@patch
+def _same(self: _Reader, tokens: Tokens, alone: torch.Tensor,
+          rows: list[int]) -> bool:
+    "Whether these rows are answered in one batch as each of them alone"
+    try:
+        together = self._batch(tokens, rows)
+    except Exception:  # each model has its own way to say that it cannot
+        return False
+    most = 1e-6 + 1e-3 * float(alone.nan_to_num().abs().max())
+    return torch.allclose(together, alone[rows], rtol=0, atol=most,
+                          equal_nan=True)
 
-    def _same(self, tokens: Tokens, alone: torch.Tensor, rows: list[int]) -> bool:
-        "Whether these rows are answered in one batch as each of them alone"
-        try:
-            together = self._batch(tokens, rows)
-        except Exception:  # each model has its own way to say that it cannot
-            return False
-        most = 1e-6 + 1e-3 * float(alone.nan_to_num().abs().max())
-        return torch.allclose(together,
-                              alone[rows],
-                              rtol=0,
-                              atol=most,
-                              equal_nan=True)
+@patch
+def _answers_alone(self: _Reader, tokens: Tokens, what: str) -> torch.Tensor:
+    "Logits of the two test texts, each in a batch of its own"
+    try:
+        return torch.cat([self._batch(tokens, [row]) for row in (0, 1)])
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"Two test texts cannot be answered by {what}: {reason}") from error
 
 # %% ../nbs/10_teacher.ipynb #17f3d8bb
-class _Reader(_Pair):
-    "The same, tried together, with what was found out about the two."
+@patch
+def _try_padding(self: _Reader, what: str) -> None:
+    """Settle which id pads, and whether lengths may be mixed.
 
-    def __init__(self,
-                 model: PreTrainedModel,
-                 tokenizer,
-                 what: str = "the teacher"):
-        check_vocabulary(model, tokenizer, what)
-        self.weights, self.tokenizer, self.longest = _Weights(
-            model.eval()), tokenizer, _longest(model)
-        self._try_padding(what)
-
-    def _try_padding(self, what: str) -> None:
-        """Settle which id pads, and whether lengths may be mixed.
-
-        Raises `ValueError` where a batch changes answers."""
-        tokens = tokenize(_test_texts(self.tokenizer), self.tokenizer,
-                          min(self.longest, 32))
-        try:
-            alone = torch.cat([self._batch(tokens, [row]) for row in (0, 1)])
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"Two test texts cannot be answered by {what}: {reason}"
-            ) from error
-        config, special = self.model.config.get_text_config(), self.tokenizer
-        own, candidates = config.pad_token_id, (special.pad_token_id,
-                                                special.eos_token_id,
-                                                special.bos_token_id)
-        valid = isinstance(own, int) and 0 <= own < config.vocab_size
-        self.fill = own if valid else next(
-            (i for i in candidates if i is not None), 0)
+    Raises `ValueError` where a batch changes answers."""
+    known = self.tokenizer
+    tokens = tokenize(_test_texts(known), known, min(self.longest, 32))
+    alone = self._answers_alone(tokens, what)
+    config = self.model.config.get_text_config()
+    own = config.pad_token_id
+    candidates = (known.pad_token_id, known.eos_token_id, known.bos_token_id)
+    valid = isinstance(own, int) and 0 <= own < config.vocab_size
+    first = next((i for i in candidates if i is not None), 0)
+    self.fill = own if valid else first
+    if self._same(tokens, alone, [0, 1]):
+        return
+    if not valid and self.fill in candidates:
+        config.pad_token_id = self.fill  # in memory alone
         if self._same(tokens, alone, [0, 1]):
             return
-        if not valid and self.fill in candidates:
-            config.pad_token_id = self.fill  # in memory alone
-            if self._same(tokens, alone, [0, 1]):
-                return
-            config.pad_token_id = own
-        self.mixed = False
-        if not self._same(tokens, alone, [1, 1]):
-            raise ValueError(
-                f"In a batch {what} answers otherwise than text by text: tell it "
-                "which id pads, with "
-                "tokenizer.pad_token = tokenizer.eos_token and "
-                "model.config.pad_token_id = "
-                "tokenizer.pad_token_id, and save both")
+        config.pad_token_id = own
+    self.mixed = False
+    if not self._same(tokens, alone, [1, 1]):
+        raise ValueError(
+            f"In a batch {what} answers otherwise than text by text: tell it "
+            "which id pads, with tokenizer.pad_token = tokenizer.eos_token and "
+            "model.config.pad_token_id = tokenizer.pad_token_id, and save both")
+
+# %% ../nbs/10_teacher.ipynb #45d5c4a6
+@patch(as_prop=True)
+def key(self: _Reader) -> str:
+    """Fingerprint of weights, configuration and tokenizer: another teacher has
+    another key."""
+    ignored = ("_name_or_path", "transformers_version", "architectures", "dtype")
+    config = {name: value for name, value in self.model.config.to_dict().items()
+              if name not in ignored}
+    text = json.dumps(config, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode())
+    digest.update(tokenizer_fingerprint(self.tokenizer).encode())
+    digest.update(self.weights.once(_weights_digest).encode())
+    return digest.hexdigest()
 
 # %% ../nbs/10_teacher.ipynb #fa6fef3c
 @dataclass(eq=False)
-class _Asking:
-    "How a transformers classifier is asked."
+class ModelAnswer:
+    """Answers of a transformers classifier: a list of texts, or their tokens, to
+    logits. Safe from several threads."""
     reader: _Reader  # model and tokenizer
     max_length: int = 128  # most tokens in a text
-    # folder for finished chunks; None: keep nothing
-    cache: str | Path | None = None
+    cache: str | Path | None = None  # folder for finished chunks; None: keep none
     # "float32"; "float16" (mixed, CUDA); "int8" (CPU); None: what suits the
     # device
     precision: str | None = None
     # is told once what int8 changes; left behind when pickled
     report: Callable | None = None
-    # "cuda", "mps", "cpu", or None for the best there is
-    device: str | None = None
+    device: str | None = None  # "cuda", "mps", "cpu"; None: the best there is
     chunk: int = 32_768  # tokens labelled between two writes to the cache
     # most cells in a batch's rectangle; None: 2,048 on a processor, 16,384
     # elsewhere
     max_tokens: int | None = None
-
-    def _from_cache(self, ask: Callable, part: Tokens, model, key: str | None,
-                    rows: np.ndarray) -> np.ndarray:
-        "Logits of one chunk, computed if they are not there"
-        try:
-            if key is None:
-                return ask(part, model)
-            key = hashlib.sha256(f"{part.fingerprint} {key}".encode()).hexdigest()
-            file = Path(self.cache) / "logits" / f"{key}.npy"
-            logits = _kept(file, key, (len(part), model.config.num_labels))
-            if logits is None:
-                logits = ask(part, model)
-                _keep(file, key, logits)
-            return logits
-        except _NotFinite as error:
-            raise ValueError(
-                f"The teacher's logits for text {rows[error.args[0]]} are not "
-                "finite: check the teacher's "
-                "weights, or use precision='float32'") from None
-
-    def _say_what_changes(self, ask: Callable, tokens: Tokens, exact,
-                          rounded) -> None:
-        "Report once by how much int8 moves the logits of a sample"
-        report, self.report = self.report, None
-        if report is None:
-            return
-        sample = tokens[np.linspace(0,
-                                    len(tokens) - 1, min(len(tokens),
-                                                         256)).astype(int)]
-        a, b = ask(sample, exact), ask(sample, rounded)
-        report(
-            f"int8 moves the logits of {len(sample)} texts by "
-            f"{abs(a - b).mean():.3f} on average and "
-            f"{abs(a - b).max():.3f} at most (their spread is {a.std():.2f}); "
-            f"{(a.argmax(1) == b.argmax(1)).mean():.1%} keep their class.")
-
-# %% ../nbs/10_teacher.ipynb #53809d6c
-class ModelAnswer(_Asking):
-    """Answers of a transformers classifier: a list of texts, or their tokens, to
-    logits. Safe from several threads."""
-
-    def __getstate__(self):
-        return self.__dict__ | {"report": None}
-
-    @property
-    def identity(self) -> str:
-        """What decides its answers: weights, tokenizer, length limit and
-        precision."""
-        return f"{self.reader.key} {self.max_length} {pick_precision(self.precision, self.device)}"
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Logits of the texts, float32 `[n, K]`.
@@ -1036,47 +977,96 @@ class ModelAnswer(_Asking):
         Raises `ValueError` for too long texts and answers that are not finite."""
         return self.label(tokenize(texts, self.reader.tokenizer, self.max_length))
 
-    def label(
-        self,
-        tokens: Tokens,  # the texts, tokenised with this tokenizer
-        # the model's outputs in the order wanted; None: as they are
-        columns: list[int] | None = None,
-        # where to write the logits; None: a new array
-        into: np.ndarray | None = None,
-    ) -> np.ndarray:  # float32, [n, K]
-        """Logits of texts that are tokenised already, chunk by chunk, from the
-        cache where they are there."""
-        reader, device = self.reader, pick_device(self.device)
-        precision = pick_precision(self.precision, device)
-        _check_lengths(reader.longest, tokens)
-        model, most = reader.weights.ready(device), self.max_tokens or (
-            2_048 if device.type == "cpu" else 16_384)
-        key = None if self.cache is None else f"{reader.key} {precision}"
-        ask = partial(_label_chunk,
-                      precision=precision,
-                      max_tokens=most,
-                      mixed=reader.mixed)
-        if tokens.pad_id != reader.fill:
-            tokens = replace(tokens, pad_id=reader.fill)
-        if precision == "int8":
-            exact, model = model, reader.weights.once(_int8)
-            self._say_what_changes(ask, tokens, exact, model)
-        width = model.config.num_labels
-        logits = np.empty(
-            (len(tokens), width), np.float32) if into is None else into
-        bar = tqdm(total=int(tokens.lengths.sum()),
-                   desc="Asking the teacher",
-                   unit=" tokens",
-                   unit_scale=True,
-                   leave=False,
-                   delay=1)
-        with bar:
-            for rows in _chunks(tokens.lengths, self.chunk):
-                part = tokens[rows]
-                answers = self._from_cache(ask, part, model, key, rows)
-                logits[rows] = answers if columns is None else answers[:, columns]
-                bar.update(len(part.ids))
+    def __getstate__(self):
+        return self.__dict__ | {"report": None}
+
+# %% ../nbs/10_teacher.ipynb #8d1316ee
+@patch
+def _from_cache(self: ModelAnswer, ask: Callable, part: Tokens, model,
+                key: str | None, rows: np.ndarray) -> np.ndarray:
+    "Logits of one chunk, computed if they are not there"
+    try:
+        if key is None:
+            return ask(part, model)
+        key = hashlib.sha256(f"{part.fingerprint} {key}".encode()).hexdigest()
+        file = Path(self.cache) / "logits" / f"{key}.npy"
+        logits = _kept(file, key, (len(part), model.config.num_labels))
+        if logits is None:
+            logits = ask(part, model)
+            _keep(file, key, logits)
         return logits
+    except _NotFinite as error:
+        raise ValueError(
+            f"The teacher's logits for text {rows[error.args[0]]} are not "
+            "finite: check the teacher's weights, or use precision='float32'"
+        ) from None
+
+# %% ../nbs/10_teacher.ipynb #4f06a936
+def _int8(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with the matrices of its linear layers as 8-bit integers;
+    activations are rounded as they come"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(
+            copy.deepcopy(model), {torch.nn.Linear}, torch.qint8)
+
+@patch
+def _say_what_changes(self: ModelAnswer, ask: Callable, tokens: Tokens, exact,
+                      rounded) -> None:
+    "Report once by how much int8 moves the logits of a sample"
+    report, self.report = self.report, None
+    if report is None:
+        return
+    places = np.linspace(0, len(tokens) - 1, min(len(tokens), 256))
+    sample = tokens[places.astype(int)]
+    a, b = ask(sample, exact), ask(sample, rounded)
+    report(f"int8 moves the logits of {len(sample)} texts by "
+           f"{abs(a - b).mean():.3f} on average and {abs(a - b).max():.3f} at "
+           f"most (their spread is {a.std():.2f}); "
+           f"{(a.argmax(1) == b.argmax(1)).mean():.1%} keep their class.")
+
+# %% ../nbs/10_teacher.ipynb #53809d6c
+@patch
+def label(
+    self: ModelAnswer,
+    tokens: Tokens,  # the texts, tokenised with this tokenizer
+    # the model's outputs in the order wanted; None: as they are
+    columns: list[int] | None = None,
+    into: np.ndarray | None = None,  # where to write; None: a new array
+) -> np.ndarray:  # float32, [n, K]
+    """Logits of texts that are tokenised already, chunk by chunk, from the
+    cache where they are there."""
+    reader, device = self.reader, pick_device(self.device)
+    precision = pick_precision(self.precision, device)
+    _check_lengths(reader.longest, tokens)
+    model = reader.weights.ready(device)
+    most = self.max_tokens or (2_048 if device.type == "cpu" else 16_384)
+    ask = partial(_label_chunk, precision=precision, max_tokens=most,
+                  mixed=reader.mixed)
+    key = None if self.cache is None else f"{reader.key} {precision}"
+    if tokens.pad_id != reader.fill:
+        tokens = replace(tokens, pad_id=reader.fill)
+    if precision == "int8":
+        exact, model = model, reader.weights.once(_int8)
+        self._say_what_changes(ask, tokens, exact, model)
+    if into is None:
+        into = np.empty((len(tokens), model.config.num_labels), np.float32)
+    with tqdm(total=int(tokens.lengths.sum()), desc="Asking the teacher",
+              unit=" tokens", unit_scale=True, leave=False, delay=1) as bar:
+        for rows in _chunks(tokens.lengths, self.chunk):
+            part = tokens[rows]
+            answers = self._from_cache(ask, part, model, key, rows)
+            into[rows] = answers if columns is None else answers[:, columns]
+            bar.update(len(part.ids))
+    return into
+
+# %% ../nbs/10_teacher.ipynb #48e52661
+@patch(as_prop=True)
+def identity(self: ModelAnswer) -> str:
+    """What decides its answers: weights, tokenizer, length limit and
+    precision."""
+    precision = pick_precision(self.precision, self.device)
+    return f"{self.reader.key} {self.max_length} {precision}"
 
 # %% ../nbs/10_teacher.ipynb #f7c7769b
 def model_teacher(
@@ -1087,51 +1077,39 @@ def model_teacher(
     # whether the classes are independent; None: as the model's config says
     multilabel: bool | None = None,
     what: str = "the teacher",  # named in errors and cards
-    # of `ModelAnswer`: max_length, cache, precision, report, device, ...
-    **asking,
+    **asking,  # of `ModelAnswer`: max_length, cache, precision, report, device...
 ) -> Teacher:
     """A transformers classifier as a teacher.
 
     Raises `ValueError` where model, tokenizer and names don't fit each other."""
     config = model.config
-    own = [
-        str(config.id2label.get(i, f"LABEL_{i}"))
-        for i in range(config.num_labels)
-    ]
+    own = [str(config.id2label.get(i, f"LABEL_{i}"))
+           for i in range(config.num_labels)]
     if len(own) == 1 or config.problem_type == "regression":
         raise ValueError(
             f"What {what} gives for {', '.join(own)} is a number, not a choice "
-            "between classes: wrap it "
-            "in a function that gives two columns, [1 - p, p], and name both "
-            "with any_teacher(function, "
-            "names)")
+            "between classes: wrap it in a function that gives two columns, "
+            "[1 - p, p], and name both with any_teacher(function, names)")
     if names is not None and len(names) != len(own):
         raise ValueError(
             f"{len(names)} names given, but {what} has {len(own)} outputs "
-            f"({', '.join(own)}): name each "
-            "output once")
+            f"({', '.join(own)}): name each output once")
     if multilabel is None:
         multilabel = config.problem_type == "multi_label_classification"
     names = own if names is None else list(names)
     _check_names(names, multilabel, what)
     answer = ModelAnswer(_Reader(model, tokenizer, what), **asking)
-    return Teacher(names,
-                   "logits",
-                   answer,
-                   multilabel,
-                   tokenizer,
-                   model,
-                   what,
+    return Teacher(names, "logits", answer, multilabel, tokenizer, model, what,
                    block=None)
 
+# %% ../nbs/10_teacher.ipynb #03aec408
 def load_teacher(
     source: str | Path,  # a folder, or a model's name on the hub
     # names of the outputs in order, where the model's config lacks them
     names: list[str] | None = None,
     # whether the classes are independent; None: as the model's config says
     multilabel: bool | None = None,
-    # of `ModelAnswer`: max_length, cache, precision, report, device, ...
-    **asking,
+    **asking,  # of `ModelAnswer`: max_length, cache, precision, report, device...
 ) -> Teacher:
     """Load a fine-tuned classifier as a teacher.
 
@@ -1140,7 +1118,9 @@ def load_teacher(
     what = Path(source).name
     # the cache's name for it says nothing to people
     if re.fullmatch("[0-9a-f]{32}", what):
-        what = f"a fine-tuned {model.config.model_type} of {model.num_parameters() / 1e6:.0f}M parameters"
+        millions = model.num_parameters() / 1e6
+        kind = model.config.model_type
+        what = f"a fine-tuned {kind} of {millions:.0f}M parameters"
     return model_teacher(model, tokenizer, names, multilabel, what, **asking)
 
 # %% ../nbs/10_teacher.ipynb #7d108b99
@@ -1159,30 +1139,16 @@ def teacher_logits(
     max_tokens: int | None = None,
     # a .npy file for the logits, returned memory-mapped; None: in memory
     file: str | Path | None = None,
-    # "cuda", "mps", "cpu", or None for the best there is
-    device: str | None = None,
+    device: str | None = None,  # "cuda", "mps", "cpu"; None: the best there is
     report: Callable | None = print,  # is told what int8 changes
 ) -> np.ndarray:  # logits, float32, [n, K], row i belongs to text i
     """The teacher's logits for every text, computed once for each content.
 
     Raises `ValueError` for other labels."""
     columns = match_labels(teacher.names, names)
-    if not isinstance(teacher.answer, ModelAnswer):
-        raise TypeError(
-            f"{teacher.what} does not read tokens: ask it about the texts, with "
-            "teacher.logits(texts)"
-        )
-    if tokens.tokenizer_key != tokenizer_fingerprint(teacher.tokenizer):
-        raise ValueError(
-            "The texts were tokenised with another tokenizer than the teacher's: "
-            "use "
-            "tokenize(texts, teacher.tokenizer)")
-    answer = replace(teacher.answer,
-                     cache=cache,
-                     precision=precision,
-                     chunk=chunk,
-                     max_tokens=max_tokens,
-                     device=device,
+    _check_reads(teacher, tokens)
+    answer = replace(teacher.answer, cache=cache, precision=precision,
+                     chunk=chunk, max_tokens=max_tokens, device=device,
                      report=report)
     if file is None:
         return answer.label(tokens, columns)
@@ -1193,3 +1159,15 @@ def teacher_logits(
         logits.flush()
         del logits  # Windows renames no file that is open
     return np.load(file, mmap_mode="r")
+
+# %% ../nbs/10_teacher.ipynb #7c4898bf
+def _check_reads(teacher: Teacher, tokens: Tokens) -> None:
+    """Raise `TypeError` for a teacher that reads no tokens, `ValueError` for
+    another tokenizer's."""
+    if not isinstance(teacher.answer, ModelAnswer):
+        raise TypeError(f"{teacher.what} does not read tokens: ask it about the "
+                        "texts, with teacher.logits(texts)")
+    if tokens.tokenizer_key != tokenizer_fingerprint(teacher.tokenizer):
+        raise ValueError(
+            "The texts were tokenised with another tokenizer than the teacher's: "
+            "use tokenize(texts, teacher.tokenizer)")
