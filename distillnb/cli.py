@@ -82,12 +82,29 @@ def _parameters(function: ast.FunctionDef) -> list[tuple]:
             for argument, default in zip(named + only, defaults)]
 
 def _comments(lines: list[str], first: int, last: int) -> dict[int, str]:
-    "Comments by the number of their line, from the first to the last."
+    """Comments by the number of the line that they belong to: their own, or the
+    next that holds code."""
     tokens = tokenize.generate_tokens(iter(lines[first - 1:last]).__next__)
-    return {
-        first - 1 + token.start[0]: token.string.lstrip("# ") for token in tokens
-        if token.type == tokenize.COMMENT
-    }
+    found = {first - 1 + token.start[0]: token.string.lstrip("# ")
+             for token in tokens if token.type == tokenize.COMMENT}
+    above, placed = [], {}
+    for number in range(first, last + 1):
+        if lines[number - 1].lstrip().startswith("#"):
+            above.append(found[number])
+        else:
+            beside = [found[number]] if number in found else []
+            placed[number] = " ".join(above + beside)
+            above = []
+    return placed
+
+def _dataclass_fields(name: str, module: dict[str, ast.stmt]) -> list[ast.AnnAssign]:
+    "The fields of a dataclass, those of its bases in the same module first."
+    node = module[name]
+    inherited = [field for base in reversed(node.bases)
+                 if getattr(base, "id", "") in module
+                 for field in _dataclass_fields(base.id, module)]
+    return inherited + [part for part in node.body
+                        if isinstance(part, ast.AnnAssign)]
 
 # %% ../nbs/90_cli.ipynb #f4c188f9
 @cache
@@ -100,25 +117,21 @@ def documented(
     module, name = thing.split(".")
     source = find_spec(f"distillnb.{module}").loader.get_source(
         f"distillnb.{module}")
-    node = _maker(
-        name,
-        {getattr(part, "name", ""): part for part in ast.parse(source).body})
+    parts = {getattr(part, "name", ""): part for part in ast.parse(source).body}
+    node, lines = _maker(name, parts), source.splitlines(True)
     if isinstance(node, ast.ClassDef):
         found = [(part.target.id, part.annotation, part.value)
-                 for part in node.body if isinstance(part, ast.AnnAssign)]
-        first, last = found[0][1].lineno, (found[-1][2]
-                                           or found[-1][1]).end_lineno
+                 for part in _dataclass_fields(node.name, parts)]
     else:
-        found, first, last = _parameters(
-            node), node.lineno, node.body[0].lineno - 1
-    comments, settings = _comments(source.splitlines(True), first, last), {}
+        found = _parameters(node)
+    comments, settings = _comments(lines, 1, len(lines)), {}
     for name, annotation, default in found:
         written = "" if annotation is None else ast.unparse(annotation)
-        line = max((part.end_lineno
-                    for part in (annotation, default) if part is not None),
-                   default=0)
+        places = [part for part in (annotation, default) if part is not None]
+        says = [comments.get(line, "") for part in places
+                for line in {part.lineno, part.end_lineno}]
         settings[name] = Setting(name, written, _value(default),
-                                 comments.get(line, ""))
+                                 next(filter(None, says), ""))
     return settings
 
 # %% ../nbs/90_cli.ipynb #9fa2886c
