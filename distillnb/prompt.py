@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from .labelling import Unanswered, register_teacher
 from .machine import optional
-from .tables import ending, list_of_texts
+from .tables import list_of_texts
 from .teacher import Teacher
 
 # %% ../nbs/14_prompt.ipynb #ecee696b

@@ -118,6 +118,7 @@ def test_estimators(fitted):
         any_teacher(teacher, names=["good", "ugly"])
 
 
+@settings(deadline=None)
 @given(st.permutations(range(6)), st.lists(st.integers(0, 5), max_size=12))
 def test_a_table_is_joined_by_text_whatever_the_order(order, asked):
     texts, p = [f"text {i}" for i in range(6)], np.linspace(0, 1, 6)

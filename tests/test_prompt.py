@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillnb.labelling import Unanswered, any_teacher, label_texts
@@ -199,6 +199,7 @@ def test_prompts_in_files(endpoint, tmp_path):
 tokens = st.tuples(st.text(max_size=4) | st.sampled_from(["A", " A", "b", "B."]), st.floats(-30, 0))
 
 
+@settings(deadline=None)
 @given(st.lists(tokens, max_size=20))
 def test_log_probabilities_give_probabilities_or_a_reason(top):
     try:
@@ -208,6 +209,7 @@ def test_log_probabilities_give_probabilities_or_a_reason(top):
     assert abs(chances.sum() - 1) < 1e-9 and (chances >= 0).all() and 0 <= outside <= 1
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60) | st.none())
 def test_any_answer_is_read_or_refused(text):
     for read in (read_letter, read_stated):
