@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from .machine import optional, written_whole
 
@@ -41,6 +42,7 @@ def ending(
     path = Path(str(path).lower())
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
+# %% ../nbs/01_tables.ipynb #a75148e4
 def _is_packed(path: Path) -> bool:
     "Whether the file is compressed, by its ending."
     return path.suffix.lower() == ".gz"
@@ -59,70 +61,30 @@ def no_damage(
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise ValueError(
             f"{path}: not a whole gzip file: download it again, or drop .gz if "
-            "it is plain text"
-        ) from None
+            "it is plain text") from None
 
 # %% ../nbs/01_tables.ipynb #f578515e
-_MARKS = {
-    b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32",
-    b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"
-}
-_OTHER = {
-    b"PK\x03\x04": "a spreadsheet or a zip file",
-    b"\x1f\x8b": "compressed with gzip: give it the ending .gz",
-    b"PAR1": "a Parquet file: give it the ending .parquet"
-}
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig",
+          b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32",
+          b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_OTHER = {b"PK\x03\x04": "a spreadsheet or a zip file",
+          b"\x1f\x8b": "compressed with gzip: give it the ending .gz",
+          b"PAR1": "a Parquet file: give it the ending .parquet"}
 _CHARACTER = re.compile(
-    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
-)
+    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}"
+    rb"|[\xf0-\xf4][\x80-\xbf]{3}")
 _UNDEFINED = [0x81, 0x8d, 0x8f, 0x90, 0x9d]  # what cp1252 does not use
 _CONTROL = [byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b"]
 
-class _Look(NamedTuple):
-    "How the bytes of a file are to be taken"
-    encoding: str
-    newline: str  # "\n", or "\r" for a file of an old Macintosh
-    # whether the encoding is a guess that people should be told of
-    detected: bool
+# %% ../nbs/01_tables.ipynb #b3ce7136
+class _Bytes(NamedTuple):
+    "What the bytes of a file are like."
+    start: bytes
+    counts: np.ndarray  # how often each byte occurs, int64, [256]
+    in_characters: int  # bytes in characters of UTF-8; 0 where all of them are
+    valid: bool  # whether all of it is UTF-8
 
-def _look(path: Path, encoding: str | None) -> _Look:
-    """Read a file once to see what it is.
-
-    Raises `ValueError` for one that is empty, or not text."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    counts, in_characters, valid, start = np.zeros(256, np.int64), 0, True, b""
-    with _opened(path) as file:
-        while chunk := file.read(1 << 20):
-            start = start or chunk[:64]
-            counts += np.bincount(np.frombuffer(chunk, np.uint8), minlength=256)
-            valid = valid and _is_valid(decoder, chunk)
-            in_characters += 0 if valid else sum(
-                map(len, _CHARACTER.findall(chunk)))
-    valid = valid and _is_valid(decoder, b"", True)
-    mark = next((mark for mark in _MARKS if start.startswith(mark)), b"")
-    if counts.sum() - len(mark) <= counts[list(b" \t\n\v\f\r")].sum():
-        raise ValueError(
-            f"{path}: the file is empty: check the download or the export that "
-            "made it"
-        )
-    newline = "\r" if counts[0x0d] and not counts[0x0a] else "\n"
-    if encoding is not None:
-        return _Look(_known(encoding), newline, False)
-    if mark:
-        return _Look(_MARKS[mark], newline, _MARKS[mark] != "utf-8-sig")
-    if not any(start[::2]) or not any(start[1:8:2]) and len(start) > 8:
-        raise ValueError(
-            f"{path}: every other byte is NUL, so it is not a UTF-8 text file: "
-            "if it is UTF-16 without "
-            'its mark, say encoding="utf-16-le", or save it as UTF-8')
-    if valid:
-        return _Look("utf-8", newline, False)
-    guess = _guess(path, start, counts, in_characters)
-    return _Look(guess, newline, guess == "cp1252")
-
-# %% ../nbs/01_tables.ipynb #527d6e05
-def _is_valid(decoder: codecs.IncrementalDecoder,
-              chunk: bytes,
+def _is_valid(decoder: codecs.IncrementalDecoder, chunk: bytes,
               last: bool = False) -> bool:
     "Whether the decoder takes these bytes."
     try:
@@ -131,6 +93,21 @@ def _is_valid(decoder: codecs.IncrementalDecoder,
     except UnicodeDecodeError:
         return False
 
+def _counted(path: Path) -> _Bytes:
+    "Read a file once, a piece at a time."
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    counts, in_characters, valid, start = np.zeros(256, np.int64), 0, True, b""
+    with _opened(path) as file:
+        while chunk := file.read(1 << 20):
+            start = start or chunk[:64]
+            counts += np.bincount(np.frombuffer(chunk, np.uint8), minlength=256)
+            valid = valid and _is_valid(decoder, chunk)
+            if not valid:
+                in_characters += sum(map(len, _CHARACTER.findall(chunk)))
+    valid = valid and _is_valid(decoder, b"", True)
+    return _Bytes(start, counts, in_characters, valid)
+
+# %% ../nbs/01_tables.ipynb #527d6e05
 def _known(encoding: str) -> str:
     """The encoding as Python calls it.
 
@@ -141,26 +118,55 @@ def _known(encoding: str) -> str:
     except (LookupError, UnicodeError, TypeError, ValueError):
         raise ValueError(
             f"encoding={encoding!r} is not an encoding of texts that Python "
-            "knows: "
-            "write utf-8, cp1252, utf-16, ...") from None
+            "knows: write utf-8, cp1252, utf-16, ...") from None
     return "utf-8-sig" if name == "utf-8" else name
 
-def _guess(path: Path, start: bytes, counts: np.ndarray,
-           in_characters: int) -> str:
+def _guess(path: Path, found: _Bytes) -> str:
     "The encoding of what is not UTF-8. Raises `ValueError` for what is not text."
-    high = counts[128:].sum() - in_characters
+    counts = found.counts
+    high = counts[128:].sum() - found.in_characters
     share_of_control = counts[_CONTROL].sum() / counts.sum()
     if share_of_control > .1 or high > .3 * counts.sum():
-        other = next(
-            (what for begin, what in _OTHER.items() if start.startswith(begin)),
-            None)
-        raise ValueError(f"{path}: not a UTF-8 text file" + (
-            f", it seems to be {other}" if other else
+        other = next((what for begin, what in _OTHER.items()
+                      if found.start.startswith(begin)), None)
+        what = f", it seems to be {other}" if other else (
             ": save it as UTF-8, say how it is encoded with encoding=..., or "
-            "give it its right ending"
-        ))
-    western = not counts[_UNDEFINED].any() and in_characters <= .1 * high
+            "give it its right ending")
+        raise ValueError(f"{path}: not a UTF-8 text file{what}")
+    western = not counts[_UNDEFINED].any() and found.in_characters <= .1 * high
     return "cp1252" if western else "utf-8-sig"
+
+# %% ../nbs/01_tables.ipynb #aae54572
+class _Look(NamedTuple):
+    "How the bytes of a file are to be taken"
+    encoding: str
+    newline: str  # "\n", or "\r" for a file of an old Macintosh
+    detected: bool  # whether it is a guess that people should be told of
+
+def _look(path: Path, encoding: str | None) -> _Look:
+    """Read a file once to see what it is.
+
+    Raises `ValueError` for one that is empty, or not text."""
+    found = _counted(path)
+    start, counts = found.start, found.counts
+    mark = next((mark for mark in _MARKS if start.startswith(mark)), b"")
+    if counts.sum() - len(mark) <= counts[list(b" \t\n\v\f\r")].sum():
+        raise ValueError(f"{path}: the file is empty: check the download or the "
+                         "export that made it")
+    newline = "\r" if counts[0x0d] and not counts[0x0a] else "\n"
+    if encoding is not None:
+        return _Look(_known(encoding), newline, False)
+    if mark:
+        return _Look(_MARKS[mark], newline, _MARKS[mark] != "utf-8-sig")
+    if not any(start[::2]) or not any(start[1:8:2]) and len(start) > 8:
+        raise ValueError(
+            f"{path}: every other byte is NUL, so it is not a UTF-8 text file: "
+            'if it is UTF-16 without its mark, say encoding="utf-16-le", or save '
+            "it as UTF-8")
+    if found.valid:
+        return _Look("utf-8", newline, False)
+    guess = _guess(path, found)
+    return _Look(guess, newline, guess == "cp1252")
 
 # %% ../nbs/01_tables.ipynb #852f69e8
 _MARK, _RETURN = "\udfff", "\udffe"  # half a surrogate pair stands in no file
@@ -184,11 +190,9 @@ def _lines(path: Path, look: _Look, counts: Counter) -> Iterator[str]:
     except (UnicodeError, LookupError) as error:
         raise ValueError(
             f"{path}: cannot be read as {look.encoding} ({error}): say another "
-            "encoding="
-        ) from None
+            "encoding=") from None
 
 # %% ../nbs/01_tables.ipynb #640b5f08
-csv.field_size_limit(2**31 - 1)  # Python's own limit is 131,072 characters
 SEPARATORS = ",;\t|"
 
 def _separator(header: str) -> str:
@@ -196,6 +200,9 @@ def _separator(header: str) -> str:
     outside quotes."""
     plain = re.sub(r'"[^"]*("|$)', "", header)
     return max(SEPARATORS, key=plain.count)  # the first one where none is there
+
+# %% ../nbs/01_tables.ipynb #e712c93d
+csv.field_size_limit(2**31 - 1)  # Python's own limit is 131,072 characters
 
 class _Row(NamedTuple):
     lines: int  # that it took
@@ -205,12 +212,13 @@ class _Row(NamedTuple):
 def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[_Row]:
     "Records of a CSV file."
     taken = []
+
     def fed():
         for line in lines:
             taken.append(line)
             yield re.sub(r"\r(?!\n|\Z)", _RETURN, line) if "\r" in line else line
-    reader = csv.reader(fed(), delimiter=separator, strict=True)
-    before = 0
+
+    reader, before = csv.reader(fed(), delimiter=separator, strict=True), 0
     while True:
         try:
             fields = [field.replace(_RETURN, "\r") for field in next(reader)]
@@ -241,15 +249,16 @@ def _unquoted(field: str, separator: str) -> str:
     quotes."""
     inner = field[1:-1]
     needed = separator in inner or '""' in inner
-    return inner.replace(
-        '""', '"') if needed and re.fullmatch(r'"(?:[^"]|"")*"', field) else field
+    if needed and re.fullmatch(r'"(?:[^"]|"")*"', field):
+        return inner.replace('""', '"')
+    return field
 
 def _tsv_rows(lines: Iterator[str], separator: str) -> Iterator[_Row]:
     "Records of a .tsv file, one a line."
     width = None
     for line in lines:
-        fields = _tsv_fields(
-            line.removesuffix("\n").removesuffix("\r"), separator, width)
+        bare = line.removesuffix("\n").removesuffix("\r")
+        fields = _tsv_fields(bare, separator, width)
         yield _Row(1, fields, line)
         width = width or len(fields)
 
@@ -257,41 +266,40 @@ def _tsv_rows(lines: Iterator[str], separator: str) -> Iterator[_Row]:
 @dataclass
 class Table:
     "What `read_table` has read."
-    # fields of text files are strings as they stand, empty ones ""
-    frame: pd.DataFrame
+    frame: pd.DataFrame  # fields of text files are strings, empty ones ""
     unreadable: int = 0  # lines that are not a row of this table
-    # the row that the first of them would have been
-    first_unreadable: int | None = None
-    # lines with bytes that are not of the encoding, now shown as U+FFFD
-    undecodable: int = 0
-    # repetitions of the header, as in files that were joined; left out
-    headers: int = 0
-    # what was detected, in words; "" for UTF-8 with the usual separator
-    read_as: str = ""
+    first_unreadable: int | None = None  # the row that the first would have been
+    undecodable: int = 0  # lines with bytes not of the encoding, now U+FFFD
+    headers: int = 0  # repetitions of the header, as in joined files; left out
+    read_as: str = ""  # what was detected, in words; "" for what is usual
 
+# %% ../nbs/01_tables.ipynb #89102fe4
 class _Options(NamedTuple):
-    # names of columns -> those that are wanted; None among them is skipped
-    choose: Callable
+    choose: Callable  # names of columns -> those wanted; None is skipped
     separator: str | None
-    # whether a line that is not a row stays in the table, as a row of None
-    keep_all: bool
+    keep_all: bool  # whether a line that is not a row stays, as a row of None
 
 class _Rows:
     "Rows of a table as they come, and the counts of those that are none"
     def __init__(self, columns: list, keep_all: bool, counts: Counter):
-        self.columns, self.keep_all, self.counts, self.kept, self.bad = columns, keep_all, counts, [], None
+        self.columns, self.keep_all, self.counts = columns, keep_all, counts
+        self.kept, self.bad = [], None
 
-    def lose(self, lines: int = 1) -> None:
-        self.bad = len(self.kept) if self.bad is None else self.bad
-        self.counts["unreadable"] += lines
-        if self.keep_all:
-            self.kept.append([None] * len(self.columns))
+@patch
+def lose(self: _Rows, lines: int = 1) -> None:
+    "Count what is not a row."
+    self.bad = len(self.kept) if self.bad is None else self.bad
+    self.counts["unreadable"] += lines
+    if self.keep_all:
+        self.kept.append([None] * len(self.columns))
 
-    def table(self, read_as: str = "") -> Table:
-        frame = pd.DataFrame(self.kept, columns=self.columns, dtype=object)
-        n = self.counts
-        return Table(frame, n["unreadable"], self.bad, n["undecodable"],
-                     n["headers"], read_as)
+@patch
+def table(self: _Rows, read_as: str = "") -> Table:
+    "The rows as a frame, with the counts."
+    frame = pd.DataFrame(self.kept, columns=self.columns, dtype=object)
+    n = self.counts
+    return Table(frame, n["unreadable"], self.bad, n["undecodable"], n["headers"],
+                 read_as)
 
 # %% ../nbs/01_tables.ipynb #f26e5b38
 def _told(separator: str) -> str:
@@ -311,55 +319,58 @@ def _header(path: Path, rows: Iterator[_Row]) -> tuple[list[str], str]:
     row = next((row for row in rows
                 if row.fields is None or any(map(str.strip, row.fields))), None)
     if row is None or row.fields is None:
-        raise ValueError(
-            f"{path}: the header is broken, it has a quote that is not closed: "
-            "mend the first line"
-        )
-    quoted = [
-        name != name.strip() and '"' + name.replace('"', '""') + '"' in row.raw
-        for name in row.fields
-    ]
-    return [
-        name if exact else name.strip()
-        for name, exact in zip(row.fields, quoted)
-    ], _bare(row.raw)
+        raise ValueError(f"{path}: the header is broken, it has a quote that is "
+                         "not closed: mend the first line")
+    names = []
+    for name in row.fields:
+        quoted = '"' + name.replace('"', '""') + '"' in row.raw
+        names.append(name if quoted else name.strip())
+    return names, _bare(row.raw)
 
 def _bare(line: str) -> str:
     "A line without its end, and without a byte order mark"
     return line.removesuffix("\n").removesuffix("\r").removeprefix("\ufeff")
 
+# %% ../nbs/01_tables.ipynb #4f87e9bb
+def _gathered(rows: Iterator[_Row], header: tuple[list[str], str],
+              options: _Options, counts: Counter) -> _Rows:
+    "The wanted columns of the rows below the header."
+    names, header_line = header
+    wanted = [column for column in options.choose(names) if column is not None]
+    positions = range(len(names))
+    if wanted != names:
+        positions = [names.index(column) for column in wanted]
+    found = _Rows(wanted, options.keep_all, counts)
+    for row in rows:
+        if row.fields in ([], [""]) and (len(names) > 1 or not row.raw.strip()
+                                         and not options.keep_all):
+            continue
+        if row.fields is None or len(row.fields or [""]) != len(names):
+            found.lose(row.lines)
+        elif row.lines == 1 and _bare(row.raw) == header_line:
+            counts["headers"] += 1
+        else:
+            fields = row.fields or [""]
+            found.kept.append([fields[position] for position in positions])
+    return found
+
+# %% ../nbs/01_tables.ipynb #76a96fe6
 def _read_delimited(path: Path, look: _Look, options: _Options,
                     counts: Counter) -> Table:
     """A .csv file (ordinary quoting) or a .tsv file (see above); its first line
     names the columns."""
-    lines = _lines(path, look, counts)
+    lines, is_csv = _lines(path, look, counts), ending(path) == ".csv"
     first = next((line for line in lines if line.strip()), "")
     said = re.fullmatch(r"sep=(.)\s*", first)  # how spreadsheets tell each other
-    usual = "," if ending(path) == ".csv" else "\t"
-    found = said[1] if said else _separator(first) if usual == "," else usual
+    usual = "," if is_csv else "\t"
+    found = said[1] if said else _separator(first) if is_csv else usual
     separator = found if options.separator is None else _told(options.separator)
-    read = _csv_rows if usual == "," else _tsv_rows
-    rows = read(lines if said else chain([first], lines), separator)
-    header, header_line = _header(path, rows)
-    wanted = [column for column in options.choose(header) if column is not None]
-    positions = [*range(len(header))] if wanted == header else [
-        header.index(column) for column in wanted
-    ]
-    table = _Rows(wanted, options.keep_all, counts)
-    for row in rows:
-        if row.fields in ([], [""]) and (len(header) > 1 or not row.raw.strip()
-                                         and not options.keep_all):
-            continue
-        if row.fields is None or len(row.fields or [""]) != len(header):
-            table.lose(row.lines)
-        elif row.lines == 1 and _bare(row.raw) == header_line:
-            counts["headers"] += 1
-        else:
-            table.kept.append([(row.fields or [""])[position]
-                               for position in positions])
-    name = {"\t": "tabs"}.get(separator, separator)
+    lines = lines if said else chain([first], lines)
+    rows = (_csv_rows if is_csv else _tsv_rows)(lines, separator)
+    table = _gathered(rows, _header(path, rows), options, counts)
     parts = [look.encoding] if look.detected else []
     if separator != usual and options.separator is None:
+        name = "tabs" if separator == "\t" else separator
         parts.append(f"separated by {name}")
     return table.table(", ".join(parts))
 
@@ -373,6 +384,7 @@ def whole_text(
         return value
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
+# %% ../nbs/01_tables.ipynb #b23cc80f
 def _parse(line: str):
     "What a line of JSON holds, None if it is broken."
     try:
@@ -385,18 +397,16 @@ def _read_json(path: Path, look: _Look, options: _Options,
     "A file with one JSON object a line, or with one array of them."
     lines = (line for line in _lines(path, look, counts) if line.strip())
     first = next(lines, "")
-    is_array = first.lstrip().startswith("[")
-    rows = iter(_parse(first + "".join(lines)) or []) if is_array else map(
-        _parse, chain([first], lines))
+    if first.lstrip().startswith("["):
+        rows = iter(_parse(first + "".join(lines)) or [])
+    else:
+        rows = map(_parse, chain([first], lines))
     head = list(islice(rows, 1000))
-    columns = list(
-        dict.fromkeys(key for row in head if isinstance(row, dict)
-                      for key in row))
+    columns = list(dict.fromkeys(
+        key for row in head if isinstance(row, dict) for key in row))
     if not columns:
-        raise ValueError(
-            f"{path}: no JSON objects found: write one object a line, or one "
-            "array of objects"
-        )
+        raise ValueError(f"{path}: no JSON objects found: write one object a "
+                         "line, or one array of objects")
     wanted = [column for column in options.choose(columns) if column is not None]
     found = _Rows(wanted, options.keep_all, counts)
     for row in chain(head, rows):
@@ -415,22 +425,20 @@ def _read_lines(path: Path, look: _Look, options: _Options,
                 counts: Counter) -> Table:
     """Examples of a .txt file, one a line: `label text`, or `__label__x text` as
     fastText has it."""
-    columns = [
-        column for column in options.choose(["text", "label"])
-        if column is not None
-    ]
+    columns = [column for column in options.choose(["text", "label"])
+               if column is not None]
     found = _Rows(columns, options.keep_all, counts)
     for line in map(str.strip, _lines(path, look, counts)):
         if not line and not options.keep_all:
             continue
-        has_label = len(columns) == 2 or line.startswith("__label__")
-        label, text = [*line.split(None, 1), "", ""][:2] if has_label else ("",
-                                                                            line)
+        label, text = "", line
+        if len(columns) == 2 or line.startswith("__label__"):
+            label, text = [*line.split(None, 1), "", ""][:2]
         if text.startswith("__label__"):  # several labels, which is another task
             found.lose()
         else:
-            found.kept.append([text,
-                               label.removeprefix("__label__")][:len(columns)])
+            row = [text, label.removeprefix("__label__")]
+            found.kept.append(row[:len(columns)])
     return found.table(look.encoding if look.detected else "")
 
 def has_fasttext_labels(
@@ -442,9 +450,10 @@ def has_fasttext_labels(
     path = Path(path)
     with no_damage(path):
         lines = _lines(path, _look(path, encoding), Counter())
-        return next(filter(None, map(str.strip, lines)),
-                    "").startswith("__label__")
+        first = next(filter(None, map(str.strip, lines)), "")
+        return first.startswith("__label__")
 
+# %% ../nbs/01_tables.ipynb #78d39384
 def _read_parquet(path: Path, options: _Options) -> Table:
     """The chosen columns of a Parquet file, which is read whole or not at all.
 
@@ -456,8 +465,7 @@ def _read_parquet(path: Path, options: _Options) -> Table:
     except Exception:
         raise ValueError(
             f"{path}: not a Parquet file: download it again, or give the file "
-            "its right ending"
-        ) from None
+            "its right ending") from None
     wanted = [column for column in options.choose(names) if column is not None]
     try:
         return Table(pd.read_parquet(path, columns=wanted))
@@ -466,15 +474,12 @@ def _read_parquet(path: Path, options: _Options) -> Table:
             f"{path}: a damaged Parquet file: download it again") from None
 
 # %% ../nbs/01_tables.ipynb #44b98c2e
-_READERS = {
-    ".tsv": _read_delimited, ".csv": _read_delimited, ".jsonl": _read_json,
-    ".json": _read_json, ".txt": _read_lines
-}
+_READERS = {".tsv": _read_delimited, ".csv": _read_delimited,
+            ".jsonl": _read_json, ".json": _read_json, ".txt": _read_lines}
 
 def read_table(
     path: str | Path,  # of a file with one of `ENDINGS`, `.gz` or not
-    # takes the names of the columns, returns those that are wanted
-    choose: Callable = list,
+    choose: Callable = list,  # names of the columns -> those that are wanted
     *,
     encoding: str | None = None,  # of a text file; None: detected
     separator: str | None = None,  # of a .csv or .tsv file; None: detected
@@ -482,23 +487,24 @@ def read_table(
     # rows
     keep_all: bool = False,
 ) -> Table:
-    """Read any table as it stands. A .txt file has the columns `text` and `label`; with `text` alone a line is a text.
+    """Read any table as it stands. A .txt file has the columns `text` and
+    `label`; with `text` alone a line is a text.
 
-    Raises `FileNotFoundError`, or `ValueError` for a file that is empty, damaged or of an unknown kind."""
+    Raises `FileNotFoundError`, or `ValueError` for a file that is empty, damaged
+    or of an unknown kind."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file: check the path")
     if ending(path) not in ENDINGS:
         raise ValueError(
             f"{path}: unknown kind of file: use {', '.join(ENDINGS)}, the text "
-            "formats also with .gz"
-        )
+            "formats also with .gz")
     options = _Options(choose, separator, keep_all)
     if ending(path) == ".parquet":
         return _read_parquet(path, options)
+    read = _READERS[ending(path)]
     with no_damage(path):
-        return _READERS[ending(path)](path, _look(path, encoding), options,
-                                      Counter())
+        return read(path, _look(path, encoding), options, Counter())
 
 # %% ../nbs/01_tables.ipynb #b2982584
 _ROW_NUMBERS = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
@@ -510,9 +516,8 @@ def _number(value) -> float | None:
         return np.nan
     if isinstance(value, str):
         value = value.strip() or "nan"
-        # where 0,5 is a half
-        value = value.replace(",", ".") if re.fullmatch(r"[+-]?\d*,\d+",
-                                                        value) else value
+        if re.fullmatch(r"[+-]?\d*,\d+", value):  # where 0,5 is a half
+            value = value.replace(",", ".")
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -520,39 +525,9 @@ def _number(value) -> float | None:
 
 def _is_row_numbers(name, values: list) -> bool:
     "Whether this column is what pandas saves of a frame's index."
-    return bool(_ROW_NUMBERS.fullmatch(
-        str(name))) and [*map(str, values)] == [*map(str, range(len(values)))]
-
-def with_numbers(
-    frame: pd.DataFrame,  # a table of answers
-    key: str,  # column that says what a row is about; left as it is
-    # columns that must be numbers; None: those with a number in them
-    names: list | None = None,
-    where: str = "the table",  # named in the error
-) -> pd.DataFrame:  # the same rows; the columns of numbers are float64, columns of row numbers are left out
-    """A table with numbers for what are numbers.
-
-    Raises `ValueError` that names row and column where one is missing."""
-    columns = list(map(str, frame.columns))
-    if twice := [name for name, n in Counter(columns).items() if n > 1]:
-        raise ValueError(
-            f"{where}: there are two columns {twice[0]!r}: rename or drop one")
-    made = {}
-    for column in frame.columns:
-        values = frame[column].tolist()
-        told = names is not None and column in names
-        if column == key or names is not None and not told:
-            made[column] = frame[column]
-            continue
-        numbers = [_number(value) for value in values]
-        if not told and _is_row_numbers(column, values):
-            continue
-        if not told and not any(number is not None and number == number
-                                for number in numbers):
-            made[column] = frame[column]
-            continue
-        made[column] = _all_there(numbers, values, column, frame.get(key), where)
-    return pd.DataFrame(made, index=frame.index)
+    if not _ROW_NUMBERS.fullmatch(str(name)):
+        return False
+    return [*map(str, values)] == [*map(str, range(len(values)))]
 
 def _all_there(numbers: list, values: list, column, key: pd.Series | None,
                where: str) -> np.ndarray:
@@ -564,12 +539,43 @@ def _all_there(numbers: list, values: list, column, key: pd.Series | None,
             what, mend = "is missing", "fill it in, or leave the row out"
             if number is None:
                 what = f"is {values[row]!r}, which is not a number"
-                mend = "mend it, or say with names=[...] which columns are numbers"
-            raise ValueError(
-                f"{where}: the number in row {row}{of} and column {column!r} "
-                f"{what}: {mend}"
-            )
+                mend = ("mend it, or say with names=[...] which columns are "
+                        "numbers")
+            raise ValueError(f"{where}: the number in row {row}{of} and column "
+                             f"{column!r} {what}: {mend}")
     return np.array(numbers, np.float64)
+
+# %% ../nbs/01_tables.ipynb #b6c501a7
+def with_numbers(
+    frame: pd.DataFrame,  # a table of answers
+    key: str,  # column that says what a row is about; left as it is
+    names: list | None = None,  # columns of numbers; None: any that holds one
+    where: str = "the table",  # named in the error
+) -> pd.DataFrame:  # the same rows; numbers are float64, row numbers left out
+    """A table with numbers for what are numbers.
+
+    Raises `ValueError` that names row and column where one is missing."""
+    columns = list(map(str, frame.columns))
+    if twice := [name for name, n in Counter(columns).items() if n > 1]:
+        raise ValueError(
+            f"{where}: there are two columns {twice[0]!r}: rename or drop one")
+    made = {}
+    for column in frame.columns:
+        told = names is not None and column in names
+        if column == key or names is not None and not told:
+            made[column] = frame[column]
+            continue
+        values = frame[column].tolist()
+        if not told and _is_row_numbers(column, values):
+            continue
+        numbers = [_number(value) for value in values]
+        holds_one = any(number is not None and number == number
+                        for number in numbers)
+        made[column] = frame[column]
+        if told or holds_one:
+            made[column] = _all_there(numbers, values, column, frame.get(key),
+                                      where)
+    return pd.DataFrame(made, index=frame.index)
 
 # %% ../nbs/01_tables.ipynb #ecbbe987
 def column_names(
@@ -587,25 +593,25 @@ def refuse_no_list(
 ) -> None:
     """Raise `TypeError` for a single text, for what has no order, and for a
     table, whose column it asks for."""
+    kind = type(texts).__name__
     if isinstance(texts, (str, bytes)):
         raise TypeError("Give a list of texts, [text] for a single one")
-    if isinstance(texts,
-                  (set, frozenset)) or not hasattr(texts, "__iter__") or getattr(
-                      texts, "ndim", 1) == 0:
-        raise TypeError(
-            f"A {type(texts).__name__} is not a list of texts, it has no order: "
-            "give a list"
-        )
+    unordered = isinstance(texts, (set, frozenset))
+    if unordered or not hasattr(texts, "__iter__") or getattr(
+            texts, "ndim", 1) == 0:
+        raise TypeError(f"A {kind} is not a list of texts, it has no order: give "
+                        "a list")
     if (columns := column_names(texts)) is not None:
         names = [name[:40] for name in columns[:10]]
         best = next((name for name in names
                      if name.lower() in ("text", "review_body", "review")), None)
-        give = f"table[{best!r}]" if best else f"one of its columns ({', '.join(names)})"
+        give = f"one of its columns ({', '.join(names)})"
+        if best:
+            give = f"table[{best!r}]"
         raise TypeError(
-            f"A {type(texts).__name__} is a table, not a list of texts: give "
-            f"{give}"
-        )
+            f"A {kind} is a table, not a list of texts: give {give}")
 
+# %% ../nbs/01_tables.ipynb #a3c1caeb
 def list_of_texts(
     texts: Iterable[str],  # any number of them: a list, an array, a column
 ) -> list:  # of what is in it, which is not looked at
@@ -630,10 +636,15 @@ def _quoted(field: str) -> str:
 def _csv_line(fields: list, header: str | None) -> str:
     "A row of a .csv file."
     fields = ["" if field is None else str(field) for field in fields]
-    line = ",".join(
-        _quoted(field) if _TO_QUOTE.search(field) else field for field in fields)
+    line = ",".join(_quoted(field) if _TO_QUOTE.search(field) else field
+                    for field in fields)
     return ",".join(map(_quoted, fields)) if line == header else line
 
+def _json_line(fields: list, header: list | None) -> str:
+    "A row of a .jsonl file."
+    return json.dumps(dict(zip(header, fields)), ensure_ascii=False)
+
+# %% ../nbs/01_tables.ipynb #fdecd31c
 def _tsv_line(fields: list, header: str | None) -> str:
     """A row of a .tsv file.
 
@@ -642,22 +653,17 @@ def _tsv_line(fields: list, header: str | None) -> str:
     broken = any("\n" in field or field.endswith("\r") for field in fields)
     if broken or header is None and fields != [*map(str.strip, fields)]:
         raise ValueError("has a line break, or a name with blanks around it")
-    needed = any("\t" in field for field in fields)
-    looks = [
-        needed and '"' in field or "\t" in field
-        or field != _unquoted(field, "\t") for field in fields
-    ]
-    line = "\t".join(
-        _quoted(field) if quoted else field
-        for field, quoted in zip(fields, looks))
+    has_tab = any("\t" in field for field in fields)
+    shown = []
+    for field in fields:
+        quotes = "\t" in field or has_tab and '"' in field
+        quotes = quotes or field != _unquoted(field, "\t")
+        shown.append(_quoted(field) if quotes else field)
+    line = "\t".join(shown)
     if not line or line.startswith("\ufeff") and header is None:
         raise ValueError(
             "is empty, or has a name that begins with a byte order mark")
     return line
-
-def _json_line(fields: list, header: list | None) -> str:
-    "A row of a .jsonl file."
-    return json.dumps(dict(zip(header, fields)), ensure_ascii=False)
 
 # %% ../nbs/01_tables.ipynb #6b36fc52
 _LINES = {".csv": _csv_line, ".tsv": _tsv_line}
@@ -673,38 +679,32 @@ def _written(frame: pd.DataFrame, path: Path, with_header: bool) -> bytes:
         raise ValueError(
             f"{path}: two columns have one name ({', '.join(names)}): rename one")
     row_line, header = _LINES.get(ending(path), _json_line), names
-    row = "the header"
+    place = "the header"
     try:
         if ending(path) != ".jsonl":
             header = row_line(names, None)
             lines += [header] * with_header
         for row, values in enumerate(rows):
+            place = f"row {row}"
             line = row_line([_field(value) for value in values], header)
             if _bare(line) == header:
                 raise ValueError("looks like the header")
             lines.append(line)
-        row = "some row"
+        place = "some row"
         return "".join(f"{line}\n" for line in lines).encode()
     except UnicodeEncodeError:
-        raise ValueError(
-            f"{path}: half an emoji (a lone surrogate) cannot be written: give "
-            "whole_text(text)"
-        ) from None
+        raise ValueError(f"{path}: half an emoji (a lone surrogate) cannot be "
+                         "written: give whole_text(text)") from None
     except ValueError as error:
-        what = row if isinstance(row, str) else f"row {row}"
-        raise ValueError(
-            f"{path}: {what} {error}, which {ending(path)} cannot hold: write a "
-            ".csv or .jsonl"
-        ) from None
+        raise ValueError(f"{path}: {place} {error}, which {ending(path)} cannot "
+                         "hold: write a .csv or .jsonl") from None
 
+# %% ../nbs/01_tables.ipynb #28e2baf6
 def write_table(
-    # columns with names of their own; numbers, strings, or missing values
-    frame: pd.DataFrame,
+    frame: pd.DataFrame,  # numbers, strings or missing values, named columns
     path: str | Path,  # ending in one of `WRITTEN`, `.gz` or not
-    # whether the rows are added to a file that begins with this header
-    append: bool = False,
-    # whether to write nothing, and only say what could not be written
-    dry: bool = False,
+    append: bool = False,  # to a file that begins with this header
+    dry: bool = False,  # write nothing, only say what could not be written
 ) -> None:
     """Write a table that `read_table` reads back.
 
@@ -713,8 +713,7 @@ def write_table(
     if ending(path) not in WRITTEN:
         raise ValueError(
             f"{path}: tables are written as {', '.join(WRITTEN)}, with .gz or "
-            "not: choose such an ending"
-        )
+            "not: choose such an ending")
     content = _written(frame, path, not append)
     if dry:
         return
@@ -738,9 +737,8 @@ def _notes(path: Path) -> Path:
 def _note(path: Path, start: int, data: bytes, begin: str | None = None) -> None:
     """Note what stands in a table from some byte on, if notes are taken; `begin`
     to take them, and say whose it is."""
-    line = json.dumps(
-        [start, start + len(data),
-         hashlib.sha256(data).hexdigest()])
+    digest = hashlib.sha256(data).hexdigest()
+    line = json.dumps([start, start + len(data), digest])
     if begin is not None:
         with written_whole(_notes(path)) as new:
             new.write_text(json.dumps(begin) + f"\n{line}\n")
@@ -755,46 +753,58 @@ def _entry(line: bytes) -> list | str | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    is_part = isinstance(entry, list) and [*map(type, entry)] == [
-        int, int, str
-    ] and 0 <= entry[0] <= entry[1] < 1 << 60
-    return entry if is_part or isinstance(entry, str) else None
+    if isinstance(entry, str):
+        return entry
+    is_part = isinstance(entry, list) and [*map(type, entry)] == [int, int, str]
+    fits = is_part and 0 <= entry[0] <= entry[1] < 1 << 60
+    return entry if fits else None
 
+# %% ../nbs/01_tables.ipynb #3519544d
+def _entries(path: Path, of: str | None) -> Iterator[list]:
+    """The noted parts of a table, one after the other.
+
+    Raises `ValueError` for a damaged note, and for rows that are not `of` those
+    asked for."""
+    for line in _notes(path).read_bytes().splitlines(keepends=True):
+        entry = _entry(line)
+        # the last one was being written
+        if entry is None and not line.endswith(b"\n"):
+            return
+        if entry is None:
+            raise ValueError(_changed(path))
+        if isinstance(entry, list):
+            yield entry
+        elif of and entry and entry != of:
+            raise ValueError(
+                f"{path} was begun with another teacher, or with other settings: "
+                "choose another file, or delete it")
+
+def _changed(path: Path) -> str:
+    "What is said of a table that is not what was written."
+    return (f"{path} has changed since it was written: if that was on purpose, "
+            f"delete {_notes(path).name} beside it")
+
+# %% ../nbs/01_tables.ipynb #24ffc986
 def _sound(path: Path, of: str | None = None) -> int:
     """How much of the beginning is as it was written: all of it, unless the end
     was lost, or was still being written."""
     size, noted = path.stat().st_size, 0
     if not _notes(path).is_file():
         return size
-    changed = f"{path} has changed since it was written: if that was on purpose, delete {_notes(path).name} beside it"
     with path.open("rb") as file:
-        for line in _notes(path).read_bytes().splitlines(keepends=True):
-            entry = _entry(line)
-            # the last one was being written
-            if entry is None and not line.endswith(b"\n"):
-                break
-            if entry is None:
-                raise ValueError(changed)
-            if isinstance(entry, str):
-                if of and entry and entry != of:
-                    raise ValueError(
-                        f"{path} was begun with another teacher, or with other "
-                        "settings: choose another "
-                        "file, or delete it")
-                continue
-            start, end, digest = entry
+        for start, end, digest in _entries(path, of):
             file.seek(start)
             data = file.read(end - start)
             if start + len(data) < end:
                 return start
             if hashlib.sha256(data).hexdigest() != digest:
-                raise ValueError(changed)
+                raise ValueError(_changed(path))
             noted = end
     if noted == size:
         return size
     written = _readable(path)
-    return size if _is_whole(path) and _complete(ending(path),
-                                                 written) == written else noted
+    whole = _is_whole(path) and _complete(ending(path), written) == written
+    return size if whole else noted
 
 # %% ../nbs/01_tables.ipynb #n0te0004
 def check_written(
@@ -806,8 +816,7 @@ def check_written(
     if path.is_file() and _sound(path) < path.stat().st_size:
         raise ValueError(
             f"{path} is not whole: go on writing it, or, if it was cut on "
-            "purpose, delete "
-            f"{_notes(path).name} beside it")
+            f"purpose, delete {_notes(path).name} beside it")
 
 # %% ../nbs/01_tables.ipynb #67fe3abd
 def _readable(path: Path) -> bytes:
@@ -835,6 +844,7 @@ def _is_whole(path: Path) -> bool:
         return False
     return True
 
+# %% ../nbs/01_tables.ipynb #cfe30469
 def _complete(kind: str, data: bytes) -> bytes:
     "The rows that are whole, at the beginning of what was written."
     lines = io.BytesIO(data).readlines()
@@ -849,51 +859,6 @@ def _complete(kind: str, data: bytes) -> bytes:
     return b"".join(lines[:start]) if broken else data
 
 # %% ../nbs/01_tables.ipynb #f013f487
-def begun_table(
-    # of a file that is written with `write_table(..., append=True)`, and need not
-    # be there
-    path: str | Path,
-    columns: list[str],  # its columns
-    of: str = "",  # whose rows it has; another's are not mixed with them
-) -> pd.DataFrame:  # the rows that are there, as `read_table` gives them
-    """Begin a table, or go on with one: what is not whole at its end is cut off.
-
-    Raises `ValueError` for a file with other columns or with rows of somebody else, and for one that has changed."""
-    path = Path(path)
-    sound = _sound(path, of) if path.is_file() else 0
-    _notes(path).unlink(missing_ok=True)  # before anything of the table is lost
-    if path.is_file() and sound < path.stat().st_size:
-        data = path.read_bytes()[:sound]
-        with written_whole(path) as new:
-            new.write_bytes(data)
-    rows = _begun(path, columns)
-    _note(path, 0, path.read_bytes(), begin=of)
-    return rows
-
-def _begun(path: Path, columns: list[str]) -> pd.DataFrame:
-    "`begun_table`, whatever is noted"
-    nothing = pd.DataFrame(columns=columns, dtype=object)
-    written = _readable(path) if path.exists() else b""
-    # {"text": "
-    begin = _written(nothing, path, True) or _json_line(
-        [""], columns[:1])[:-2].encode()
-    if not written.strip() or len(written) < len(begin) and begin.startswith(
-            written):
-        write_table(nothing, path)
-        return nothing
-    kept = _complete(ending(path), written)
-    if kept == written and _is_whole(path):
-        return _ours(path, path, columns)
-    if not kept.strip():
-        if ending(path) != ".jsonl" or not written.startswith(begin):
-            _ours(path, path, columns)
-        write_table(nothing, path)
-        return nothing
-    with written_whole(path) as new:
-        new.write_bytes(
-            gzip.compress(kept, mtime=0) if _is_packed(path) else kept)
-        return _ours(new, path, columns)
-
 def _ours(file: Path, path: Path, columns: list[str]) -> pd.DataFrame:
     """The rows of a file; `path` is what messages call it.
 
@@ -906,26 +871,75 @@ def _ours(file: Path, path: Path, columns: list[str]) -> pd.DataFrame:
         there = ", ".join(map(str, table.frame.columns))
         raise ValueError(
             f"{path} has the columns {there}, not {', '.join(columns)}: choose "
-            "another file, or delete it"
-        )
-    if table.unreadable or table.undecodable:
-        at = "" if table.first_unreadable is None else f", the first after {table.first_unreadable:,} rows"
-        raise ValueError(
-            f"{path}: {table.unreadable + table.undecodable} lines are "
-            f"damaged{at}: "
-            "delete them, or choose another file")
+            "another file, or delete it")
+    if damaged := table.unreadable + table.undecodable:
+        at = ""
+        if table.first_unreadable is not None:
+            at = f", the first after {table.first_unreadable:,} rows"
+        raise ValueError(f"{path}: {damaged} lines are damaged{at}: delete them, "
+                         "or choose another file")
     if table.read_as:
         raise ValueError(
             f"{path} was saved by another program ({table.read_as}), so nothing "
-            "can be added to it: "
-            "choose another file")
+            "can be added to it: choose another file")
     return table.frame
+
+# %% ../nbs/01_tables.ipynb #32baaeba
+def _begun(path: Path, columns: list[str]) -> pd.DataFrame:
+    "`begun_table`, whatever is noted"
+    nothing = pd.DataFrame(columns=columns, dtype=object)
+    written = _readable(path) if path.exists() else b""
+    begin = _written(nothing, path, True)
+    if not begin:  # {"text": "
+        begin = _json_line([""], columns[:1])[:-2].encode()
+    cut = len(written) < len(begin) and begin.startswith(written)
+    if cut or not written.strip():
+        write_table(nothing, path)
+        return nothing
+    return _mended(path, columns, written, begin)
+
+def _mended(path: Path, columns: list[str], written: bytes,
+            begin: bytes) -> pd.DataFrame:
+    "The whole rows of a table that has some, and the file without the rest."
+    kept = _complete(ending(path), written)
+    if kept == written and _is_whole(path):
+        return _ours(path, path, columns)
+    if not kept.strip():
+        if ending(path) != ".jsonl" or not written.startswith(begin):
+            _ours(path, path, columns)
+        nothing = pd.DataFrame(columns=columns, dtype=object)
+        write_table(nothing, path)
+        return nothing
+    with written_whole(path) as new:
+        packed = gzip.compress(kept, mtime=0) if _is_packed(path) else kept
+        new.write_bytes(packed)
+        return _ours(new, path, columns)
+
+# %% ../nbs/01_tables.ipynb #5ca47ae8
+def begun_table(
+    path: str | Path,  # of a file that `write_table` appends to; may be missing
+    columns: list[str],  # its columns
+    of: str = "",  # whose rows it has; another's are not mixed with them
+) -> pd.DataFrame:  # the rows that are there, as `read_table` gives them
+    """Begin a table, or go on with one: what is not whole at its end is cut off.
+
+    Raises `ValueError` for a file with other columns or with rows of somebody
+    else, and for one that has changed."""
+    path = Path(path)
+    sound = _sound(path, of) if path.is_file() else 0
+    _notes(path).unlink(missing_ok=True)  # before anything of the table is lost
+    if path.is_file() and sound < path.stat().st_size:
+        data = path.read_bytes()[:sound]
+        with written_whole(path) as new:
+            new.write_bytes(data)
+    rows = _begun(path, columns)
+    _note(path, 0, path.read_bytes(), begin=of)
+    return rows
 
 # %% ../nbs/01_tables.ipynb #415a25a5
 @contextmanager
 def alone(
-    # of a file that is about to be written; folders on the way are made
-    path: str | Path,
+    path: str | Path,  # of a file to be written; folders on the way are made
 ) -> Iterator[None]:
     """Keep other processes from writing the same file.
 
@@ -940,8 +954,7 @@ def alone(
     except Timeout:
         raise ValueError(
             f"{path} is being written by another process: wait until it has "
-            "finished, "
-            "or choose another file") from None
+            "finished, or choose another file") from None
     try:
         yield
     finally:
