@@ -89,22 +89,30 @@ def _comments(lines: list[str], first: int, last: int) -> dict[int, str]:
              for token in tokens if token.type == tokenize.COMMENT}
     above, placed = [], {}
     for number in range(first, last + 1):
-        if lines[number - 1].lstrip().startswith("#"):
-            above.append(found[number])
-        else:
-            beside = [found[number]] if number in found else []
-            placed[number] = " ".join(above + beside)
-            above = []
+        alone = lines[number - 1].lstrip().startswith("#")
+        above += [found[number]] if number in found else []
+        if not (alone and number in found):
+            placed[number], above = " ".join(above), []
     return placed
 
-def _dataclass_fields(name: str, module: dict[str, ast.stmt]) -> list[ast.AnnAssign]:
-    "The fields of a dataclass, those of its bases in the same module first."
+def _dataclasses(name: str, module: dict[str, ast.stmt]) -> list[ast.ClassDef]:
+    "A dataclass after its bases of the same module, in the order of their fields."
     node = module[name]
-    inherited = [field for base in reversed(node.bases)
-                 if getattr(base, "id", "") in module
-                 for field in _dataclass_fields(base.id, module)]
-    return inherited + [part for part in node.body
-                        if isinstance(part, ast.AnnAssign)]
+    bases = [base.id for base in reversed(node.bases)
+             if getattr(base, "id", "") in module]
+    return [each for base in bases for each in _dataclasses(base, module)] + [node]
+
+def _fields_of(node: ast.ClassDef) -> list[ast.AnnAssign]:
+    "A dataclass's own fields."
+    return [part for part in node.body if isinstance(part, ast.AnnAssign)]
+
+@cache
+def _parsed(module: str) -> tuple[dict[str, ast.stmt], list[str]]:
+    "A module's functions and classes by their names, and its lines."
+    name = f"distillnb.{module}"
+    source = find_spec(name).loader.get_source(name)
+    parts = {getattr(part, "name", ""): part for part in ast.parse(source).body}
+    return parts, source.splitlines(True)
 
 # %% ../nbs/90_cli.ipynb #f4c188f9
 @cache
@@ -115,16 +123,17 @@ def documented(
     """The parameters of a function or of a class's `__init__`, or the fields of a
     dataclass. Nothing is imported."""
     module, name = thing.split(".")
-    source = find_spec(f"distillnb.{module}").loader.get_source(
-        f"distillnb.{module}")
-    parts = {getattr(part, "name", ""): part for part in ast.parse(source).body}
-    node, lines = _maker(name, parts), source.splitlines(True)
+    parts, lines = _parsed(module)
+    node, comments, settings = _maker(name, parts), {}, {}
     if isinstance(node, ast.ClassDef):
+        owners = [each for each in _dataclasses(node.name, parts) if _fields_of(each)]
         found = [(part.target.id, part.annotation, part.value)
-                 for part in _dataclass_fields(node.name, parts)]
+                 for each in owners for part in _fields_of(each)]
+        spans = [(each.lineno, _fields_of(each)[-1].end_lineno) for each in owners]
     else:
-        found = _parameters(node)
-    comments, settings = _comments(lines, 1, len(lines)), {}
+        found, spans = _parameters(node), [(node.lineno, node.body[0].lineno - 1)]
+    for first, last in spans:
+        comments |= _comments(lines, first, last)
     for name, annotation, default in found:
         written = "" if annotation is None else ast.unparse(annotation)
         places = [part for part in (annotation, default) if part is not None]

@@ -13,13 +13,13 @@ import math
 import os
 import re
 import string
-import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -103,6 +103,7 @@ def few_shot(
 # %% ../nbs/14_prompt.ipynb #2321729e
 class Unparsable(ValueError):
     "A model's answer is not one of the options."
+    reason = "not one of the options"
 
 def _option(token: str, letters: list[str]) -> str | None:
     "The option that a token spells, or None."
@@ -165,19 +166,18 @@ class _Paid:
                     self.known[entry["text"]] = entry
                 except (ValueError, KeyError, TypeError):
                     continue  # the last line of a process that was killed
+            if file.stat().st_size and not file.read_bytes().endswith(b"\n"):
+                self._write("\n")
 
     def keep(self, entry: dict) -> None:
         "Take an answer in, on the disk too."
         with self.lock:
             self.known[entry["text"]] = entry
-            with self.file.open("a", encoding="utf-8") as out:
-                torn = out.tell() and not self._ends_whole()
-                out.write("\n" * torn + json.dumps(entry) + "\n")
+            self._write(json.dumps(entry) + "\n")
 
-    def _ends_whole(self) -> bool:
-        with self.file.open("rb") as written:
-            written.seek(-1, os.SEEK_END)
-            return written.read(1) == b"\n"
+    def _write(self, text: str) -> None:
+        with self.file.open("a", encoding="utf-8") as out:
+            out.write(text)
 
 def _digest(*parts) -> str:
     return hashlib.sha256(json.dumps(parts,
@@ -198,10 +198,14 @@ class Budget:
     tokens: list[int] = field(default_factory=lambda: [0, 0])  # read, written
     lock: object = field(default_factory=threading.Lock, repr=False)
 
+    def price(self, read: float, written: float) -> float:
+        "What so many tokens cost."
+        return (read * self.prices[0] + written * self.prices[1]) / 1e6
+
     @property
     def cost(self) -> float:
         "What was spent."
-        return sum(n * price for n, price in zip(self.tokens, self.prices)) / 1e6
+        return self.price(*self.tokens)
 
     def ask(self) -> None:
         "Count one more request. Raises `BudgetSpent` where none is left."
@@ -247,19 +251,25 @@ class PromptAnswer:
         self._books, self._best = {}, self.way
 
 # %% ../nbs/14_prompt.ipynb #a74a4c6f
+def _openai() -> ModuleType:
+    return optional("openai", "llm", "Asking a language model")
+
 @patch
 def _client(self: PromptAnswer):
     "The client, which needs no key for an endpoint of one's own."
-    openai = optional("openai", "llm", "asking a language model")
     key = os.environ.get("OPENAI_API_KEY") or ("none" if self.base_url else None)
     if key is None:
         raise ValueError(
             "OPENAI_API_KEY is not set: set it, or name an endpoint of "
             "your own with base_url")
-    return openai.OpenAI(base_url=self.base_url,
-                         api_key=key,
-                         timeout=self.timeout,
-                         max_retries=self.retries)
+    return _openai().OpenAI(base_url=self.base_url, api_key=key,
+                            timeout=self.timeout, max_retries=self.retries)
+
+@patch
+def _cleaned(self: PromptAnswer, texts: Iterable[str]) -> list[str]:
+    "The texts as they leave this machine."
+    return [self.clean(text) if self.clean else text
+            for text in list_of_texts(texts)]
 
 @patch
 def _paid(self: PromptAnswer, way: str) -> _Paid:
@@ -290,8 +300,9 @@ _FORMS = {"logprobs": {"max_tokens": 1, "temperature": 0., "logprobs": True,
 class _NoLogprobs(Exception):
     "The endpoint gives no log-probabilities."
 
-class _Refused(ValueError):
+class _Refused(Unparsable):
     "The model or its endpoint will not answer."
+    reason = "refused"
 
 @patch
 def _request(self: PromptAnswer, client, text: str, way: str):
@@ -359,10 +370,8 @@ def _keep(self: PromptAnswer, client, text: str, way: str) -> None:
     try:
         chances, outside = self._one(client, text, way)
         entry |= {"chances": chances, "outside": round(outside, 6)}
-    except _Refused as error:
-        entry |= {"failed": "refused", "said": str(error)}
     except Unparsable as error:
-        entry |= {"failed": "not one of the options", "said": str(error)}
+        entry |= {"failed": error.reason, "said": str(error)}
     self._paid(way).keep(entry)
 
 @patch
@@ -386,16 +395,17 @@ def ask(self: PromptAnswer, texts: list[str]) -> pd.DataFrame:
     that fell on other tokens, and `failed`, the reason or "". Raises `BudgetSpent`,
     and `ValueError` for an endpoint that cannot be asked.
     """
-    texts = [
-        self.clean(text) if self.clean else text for text in list_of_texts(texts)
-    ]
+    texts, client = self._cleaned(texts), self._client()
     wanted = dict.fromkeys([""] * self.prior + texts)
-    client = self._client()
-    way = self._best_way(client, next(iter(wanted), ""))
-    known = self._paid(way).known
-    new = [text for text in wanted if (entry := known.get(_digest(text))) is None
-           or "failed" in entry and self.retry_failed]
-    self._ask_all(client, new, way)
+    try:
+        way = self._best_way(client, next(iter(wanted), ""))
+        known = self._paid(way).known
+        new = [text for text in wanted
+               if (entry := known.get(_digest(text))) is None
+               or "failed" in entry and self.retry_failed]
+        self._ask_all(client, new, way)
+    except (BudgetSpent, _NoLogprobs, _openai().OpenAIError) as error:
+        raise self._told(error) from error
     return self._table(texts, way)
 
 @patch
@@ -409,27 +419,25 @@ def _ask_all(self: PromptAnswer, client, new: list[str], way: str) -> None:
             for job in as_completed(jobs):
                 job.result()
                 bar.update()
-        except BaseException as error:
+        except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
-            raise self._told(error, way) from error
+            raise
 
 # %% ../nbs/14_prompt.ipynb #4bc0dfc7
 @patch
-def _told(self: PromptAnswer, error: BaseException, way: str) -> BaseException:
+def _told(self: PromptAnswer, error: Exception) -> Exception:
     "A fault in words that say what to do next."
-    kept = sum("chances" in entry for entry in self._paid(way).known.values())
+    known = self._paid(self._best).known
+    kept = sum("chances" in entry for entry in known.values())
     go_on = f"{kept:,} answers are kept, and the same call goes on from there"
     if isinstance(error, BudgetSpent):
         return BudgetSpent(f"{error}: raise it, or stop here; {go_on}")
     if isinstance(error, _NoLogprobs):
         return ValueError(f"{self._where} gives no log-probabilities: take "
                           "way='samples' or way='stated'")
-    if isinstance(error, sys.modules["openai"].OpenAIError):
-        reason = " ".join(str(error).split())[:200]
-        return ValueError(
-            f"{self._where} cannot be asked ({type(error).__name__}: "
-            f"{reason}); {go_on}")
-    return error
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(f"{self._where} cannot be asked ({type(error).__name__}: "
+                      f"{reason}); {go_on}")
 
 @patch
 def _table(self: PromptAnswer, texts: list[str], way: str) -> pd.DataFrame:
@@ -471,19 +479,16 @@ def estimate(
     characters: float = 4.,  # in a token, about
 ) -> dict:  # requests, tokens read and written, cost, texts known already
     "What asking would cost, without asking."
-    way = self._best or "logprobs"
-    texts = [
-        self.clean(text) if self.clean else text for text in list_of_texts(texts)
-    ]
+    way, texts = self._best or "logprobs", self._cleaned(texts)
     new = [text for text in dict.fromkeys(texts)
            if _digest(text) not in self._paid(way).known]
     head = sum(len(m["content"]) for m in self.prompt.messages("", way))
     times = self.samples if way == "samples" else 1
     read = times * sum(head + len(text) for text in new) / characters
     written = len(new) * times * _FORMS[way]["max_tokens"]
-    cost = sum(n * p for n, p in zip((read, written), self.budget.prices)) / 1e6
+    cost = round(self.budget.price(read, written), 4)
     return {"requests": len(new) * times, "tokens read": round(read),
-            "tokens written, at most": written, "cost, at most": round(cost, 4),
+            "tokens written, at most": written, "cost, at most": cost,
             "texts known already": len({*texts}) - len(new)}
 
 # %% ../nbs/14_prompt.ipynb #bd340523

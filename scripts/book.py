@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import nbformat
+from pages import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 82  # columns of a page
 
 
@@ -26,13 +26,13 @@ def measure(path: Path) -> dict:
     code = [cell for cell in cells if cell.cell_type == "code"]
     lines = [line for cell in code for line in cell.source.splitlines()]
     first = next((place for place, cell in enumerate(cells, 1) if cell.cell_type == "code" and cell.outputs), None)
-    drawn = sum("<svg" in str(output.get("data", {}).get("image/svg+xml", "")) and "Drawing(" in cell.source
+    drawn = sum("image/svg+xml" in output.get("data", {}) and "Drawing(" in cell.source
                 for cell in code for output in cell.outputs)
     drawn += sum(len(re.findall(r"!\[[^\]]*\]\((?!http)[^)]*\.svg\)", cell.source)) for cell in cells
                  if cell.cell_type == "markdown")
-    return {"notebook": path.stem, "cells": len(cells), "lines": len(lines),
+    return {"notebook": path.stem, "cells": len(cells), "lines": len(lines), "first": first, "drawn": drawn,
             "largest": max((len(cell.source.splitlines()) for cell in code), default=0),
-            "wide": sum(len(line) > WIDTH and not line.startswith("#|") for line in lines), "first": first, "drawn": drawn}
+            "wide": sum(len(line) > WIDTH and not line.startswith("#|") for line in lines)}
 
 
 def address(root: Path) -> str:

@@ -1,15 +1,13 @@
 """Logo, icon, social card and the maps of the parts, as the pages use them: `python scripts/pictures.py`."""
-import re
 from pathlib import Path
+from textwrap import wrap
 
-import nbformat
 import vl_convert
-import yaml
+from pages import NBS, sections, title
 
 from distillnb.pictures import COLORS, Drawing
 
-ROOT = Path(__file__).resolve().parent.parent
-IMAGES = ROOT / "nbs" / "images"
+IMAGES = NBS / "images"
 
 
 def mark(drawing: Drawing, x: float, y: float, size: float) -> Drawing:
@@ -45,18 +43,13 @@ def card() -> Drawing:
     return drawing
 
 
-def part_map(names: list[str], files: list[str]) -> Drawing:
+def part_map(names: list[str]) -> Drawing:
     """The chapters of a part in the order of reading, four in a row."""
     rows = -(-len(names) // 4)
     drawing = Drawing(760, 20 + 90 * rows, "The chapters of this part in their order: " + ", ".join(names))
     for i, name in enumerate(names):
         x, y = 10 + 190 * (i % 4), 15 + 90 * (i // 4)
-        words, lines = name.split(), [""]
-        for word in words:
-            if len(lines[-1]) + len(word) > 18:
-                lines.append("")
-            lines[-1] = f"{lines[-1]} {word}".strip()
-        drawing.box(x, y, 160, 60, "\n".join(lines[:3]), "linear")
+        drawing.box(x, y, 160, 60, "\n".join(wrap(name, 19)), "linear")
         if i % 4 < 3 and i + 1 < len(names):
             drawing.arrow((x + 160, y + 30), (x + 188, y + 30))
         elif i + 1 < len(names):
@@ -65,17 +58,12 @@ def part_map(names: list[str], files: list[str]) -> Drawing:
     return drawing
 
 
-def title(path: Path) -> str:
-    return re.match(r"# (.*)", nbformat.read(path, as_version=4).cells[0].source)[1]
-
-
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     made = {"logo": logo(), "icon": icon(), "card": card()}
-    for part in yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]:
-        if part.get("href"):
-            files = [entry["href"] for entry in part["contents"]]
-            made[Path(part["href"]).stem] = part_map([title(ROOT / "nbs" / file) for file in files], files)
+    for _, href, pages in sections():
+        if href:
+            made[Path(href).stem] = part_map([title(NBS / name)[0] for _, name in pages])
     for name, drawing in made.items():
         (IMAGES / f"{name}.svg").write_text(drawing._repr_svg_() + "\n", encoding="utf-8")
     for name, scale in (("card", 1), ("icon", 4)):

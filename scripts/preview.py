@@ -11,16 +11,13 @@ import sys
 from pathlib import Path
 
 import nbformat
-import yaml
 from jinja2 import Environment
 from markdown_it import MarkdownIt
+from pages import NBS, ROOT, directives, front, sections, settings, target
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
-
-ROOT = Path(__file__).resolve().parent.parent
-DIRECTIVE = re.compile(r"^#\| *([\w-]+):? *(.*)$", re.M)
 
 PAGE = Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -55,12 +52,6 @@ header nav{display:flex;flex-wrap:wrap;gap:1rem} .columns{display:flex;gap:2rem;
 """
 
 
-def clean(source: str) -> tuple[dict, str]:
-    """The directives of a cell and the rest of it."""
-    found = {key: value.strip("\"'") for key, value in DIRECTIVE.findall(source)}
-    return found, DIRECTIVE.sub("", source).strip("\n")
-
-
 def code(text: str, language: str = "python") -> str:
     try:
         lexer = get_lexer_by_name(language or "text")
@@ -76,7 +67,8 @@ def anchor(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    parser = MarkdownIt("commonmark", {"html": True, "highlight": lambda text, name, _: code(text, name)}).enable("table")
+    parser = MarkdownIt("commonmark", {"html": True, "highlight": lambda text, name, _: code(text, name)})
+    parser.enable("table")
     text = re.sub(r"\{(#[\w-]+|\.[\w-]+|[^{}\n]*=[^{}\n]*)\}$", "", text, flags=re.M)
     page = parser.render(re.sub(r"^:::.*$", "", text, flags=re.M))
     page = re.sub(r"<h([1-6])>(.*?)</h\1>", lambda m: f'<h{m[1]} id="{anchor(m[2])}">{m[2]}</h{m[1]}>', page)
@@ -100,15 +92,15 @@ def output(found, alt: str) -> str:
     return f"<pre>{html.escape(text.rstrip())}</pre>" if text.strip() else ""
 
 
-def notebook(path: Path) -> str:
+def notebook(cells: list) -> str:
     parts = []
-    for cell in nbformat.read(path, as_version=4).cells:
+    for cell in cells:
         if cell.cell_type == "markdown":
             parts.append(markdown(cell.source))
             continue
         if cell.cell_type != "code":
             continue
-        told, source = clean(cell.source)
+        told, source = directives(cell.source)
         if source and told.get("echo") != "false":
             parts.append(code(source))
         if told.get("output") != "false":
@@ -117,17 +109,11 @@ def notebook(path: Path) -> str:
     return "\n".join(parts)
 
 
-def front(text: str) -> tuple[dict, str]:
-    """The settings at the top of a page, and the page."""
-    found = re.match(r"---\n(.*?)\n---\n(.*)", text, re.S)
-    return (yaml.safe_load(found[1]), found[2]) if found else ({}, text)
-
-
 def render(path: Path) -> tuple[str, str]:
     """Title and body of a notebook or a page."""
     if path.suffix == ".ipynb":
-        body = notebook(path)
-        raw = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "raw"]
+        cells = nbformat.read(path, as_version=4).cells
+        body, raw = notebook(cells), [cell.source for cell in cells if cell.cell_type == "raw"]
         told = front(raw[0] + "\n")[0] if raw else {}
     else:
         told, text = front(path.read_text(encoding="utf-8"))
@@ -137,18 +123,6 @@ def render(path: Path) -> tuple[str, str]:
         says = f"<p class=\"says\">{html.escape(told['description'])}</p>" if told.get("description") else ""
         body = f"<h1>{html.escape(title)}</h1>{says}{body}"
     return re.sub(r"<[^>]+>", "", title), body
-
-
-def target(name: str) -> str:
-    return re.sub(r"\.(ipynb|qmd)$", ".html", name)
-
-
-def contents(site: dict) -> list[tuple[str, str | None, list[tuple[str | None, str]]]]:
-    """Sections of the sidebar: name, page, and its pages, each with its name there, if it has one of its own."""
-    def entry(given):
-        return (given["text"], given["href"]) if isinstance(given, dict) else (None, given)
-    return [(part["section"], part.get("href"), [entry(given) for given in part["contents"]])
-            for part in site["sidebar"]["contents"]]
 
 
 def prepared() -> Path:
@@ -162,23 +136,23 @@ def prepared() -> Path:
 
 def build(source: Path, into: Path) -> None:
     """All pages of a folder of prepared notebooks, into another folder."""
-    site = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]
     pages = [path for path in sorted(source.rglob("*")) if path.suffix in (".ipynb", ".qmd")]
     rendered = {path.relative_to(source).as_posix(): render(path) for path in pages}
-    sections = contents(site)
+    parts = sections()
+
     def named(name):
         return rendered[name][0], target(name)
     sidebar = [(section, href and target(href), [(text or named(name)[0], target(name)) for text, name in names])
-               for section, href, names in sections]
-    order = [name for _, href, names in sections for name in ([href] if href else []) + [name for _, name in names]]
+               for section, href, names in parts]
+    order = [name for _, href, names in parts for name in ([href] if href else []) + [name for _, name in names]]
     dark = f"@media(prefers-color-scheme:dark){{{HtmlFormatter(style='monokai').get_style_defs('.highlight')}}}"
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     light = re.sub(r"background: #f8f8f8;", "", light)
-    css = BASE + light + dark.replace("background: #272822;", "") + (ROOT / "nbs" / "styles.css").read_text()
-    bar = [(each["text"], target(each["href"])) for each in site["navbar"]["left"]]
+    css = BASE + light + dark.replace("background: #272822;", "") + (NBS / "styles.css").read_text()
+    bar = [(each["text"], target(each["href"])) for each in settings()["navbar"]["left"]]
     if into.exists():
         shutil.rmtree(into)
-    shutil.copytree(ROOT / "nbs" / "images", into / "images")
+    shutil.copytree(NBS / "images", into / "images")
     for name, (title, body) in rendered.items():
         place = order.index(name) if name in order else None
         around = [named(order[i]) if place is not None and 0 <= i < len(order) else None

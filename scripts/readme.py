@@ -1,18 +1,9 @@
 """README.md from nbs/index.ipynb, without Quarto: `python scripts/readme.py`, or `--check` to compare only."""
 import re
 import sys
-from pathlib import Path
 
 import nbformat
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def directives(source: str) -> tuple[set[str], str]:
-    """The `#|` lines of a cell and its other lines."""
-    lines = source.splitlines()
-    return ({line.removeprefix("#|").strip() for line in lines if line.startswith("#|")},
-            "\n".join(line for line in lines if not line.startswith("#|")).strip())
+from pages import NBS, ROOT, directives
 
 
 def local_links(text: str) -> str:
@@ -28,7 +19,7 @@ def blocks(notebook):
         flags, code = directives(cell.source)
         if "hide" in flags:
             continue
-        if "echo: false" not in flags:
+        if flags.get("echo") != "false":
             yield f"```python\n{code}\n```"
         for output in cell.outputs:
             data = output.get("data", {})
@@ -41,7 +32,7 @@ def blocks(notebook):
 
 
 def render() -> str:
-    notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4)
+    notebook = nbformat.read(NBS / "index.ipynb", as_version=4)
     note = "<!-- Made from nbs/index.ipynb by scripts/readme.py: edit that. -->"
     return "\n\n".join([note, *blocks(notebook)]) + "\n"
 

@@ -2,13 +2,8 @@
 import ast
 import re
 import sys
-from pathlib import Path
 
-import nbformat
-import yaml
-
-ROOT = Path(__file__).resolve().parent.parent
-NBS = ROOT / "nbs"
+from pages import NBS, ROOT, sections, settings, target, title
 
 
 def first_sentence(text: str) -> str:
@@ -33,10 +28,10 @@ def members(tree: ast.Module) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def constants(text: str) -> dict[str, str]:
+def constants(tree: ast.Module, lines: list[str]) -> dict[str, str]:
     """What the comments beside or above the module's constants say."""
-    found, lines = {}, text.splitlines()
-    for node in ast.parse(text).body:
+    found = {}
+    for node in tree.body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)):
             beside = lines[node.lineno - 1].partition("  # ")[2]
             above = lines[node.lineno - 2].removeprefix("# ") if lines[node.lineno - 2].startswith("# ") else ""
@@ -49,7 +44,8 @@ def constants(text: str) -> dict[str, str]:
 def rows(module: str) -> list[tuple[str, str]]:
     """Public names of a module, and what each is."""
     text = (ROOT / "distillnb" / f"{module}.py").read_text(encoding="utf-8")
-    tree, fixed = ast.parse(text), constants(text)
+    tree = ast.parse(text)
+    fixed = constants(tree, text.splitlines())
     names = next(ast.literal_eval(node.value) for node in tree.body
                  if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__")
     docs, methods = {node.name: first_sentence(ast.get_docstring(node)) for node in tree.body
@@ -61,47 +57,36 @@ def rows(module: str) -> list[tuple[str, str]]:
     return listed
 
 
-def title(path: Path) -> tuple[str, str]:
-    """Title of a page, and the line below it."""
-    if path.suffix == ".qmd":
-        told = yaml.safe_load(path.read_text(encoding="utf-8").split("---")[1])
-        return told["title"], told.get("description", "")
-    source = nbformat.read(path, as_version=4).cells[0].source
-    return re.match(r"# (.*)", source)[1], re.search(r"^> (.*)", source, re.M)[1]
-
-
 def api() -> str:
     parts = ['---\ntitle: "All names"\ndescription: "Every public function, class and method, and the chapter that '
              'grows it"\n---\n\n<!-- Made by scripts/reference.py. -->']
     for path in sorted(NBS.glob("[0-9]*.ipynb")):
         module = path.stem[3:]
-        lines = [f"## distillnb.{module}", "", f"[{title(path)[0]}]({path.name})", "", "| name | what it is |", "|---|---|"]
-        parts.append("\n".join(lines + [f"| `{name}` | {text.replace('|', '&#124;')} |" for name, text in rows(module)]))
+        head = [f"## distillnb.{module}", "", f"[{title(path)[0]}]({path.name})", ""]
+        table = [f"| `{name}` | {text.replace('|', '&#124;')} |" for name, text in rows(module)]
+        parts.append("\n".join([*head, "| name | what it is |", "|---|---|", *table]))
     return "\n\n".join(parts) + "\n"
 
 
-def llms(site: dict) -> str:
+def llms() -> str:
     """The pages for machines that read: title, address, one line each."""
-    head = ["# distillnb", "", "> " + title(NBS / "index.ipynb")[1], ""]
-    base = site["website"]["site-url"].rstrip("/")
-    for part in site["website"]["sidebar"]["contents"]:
-        head += [f"## {part['section']}", ""]
-        names = [part["href"]] if part.get("href") else []
-        names += [entry["href"] if isinstance(entry, dict) else entry for entry in part["contents"]]
-        for name in names:
-            about = ("All names", "Every public name") if name == "api.qmd" else title(NBS / name)
-            head.append(f"- [{about[0]}]({base}/{re.sub('[.](ipynb|qmd)$', '.html', name)}): {about[1]}")
-        head.append("")
-    return "\n".join(head)
+    lines, base = ["# distillnb", "", "> " + title(NBS / "index.ipynb")[1], ""], settings()["site-url"].rstrip("/")
+    for section, href, pages in sections():
+        lines += [f"## {section}", ""]
+        for name in [href] * bool(href) + [name for _, name in pages]:
+            called, about = title(NBS / name)
+            lines.append(f"- [{called}]({base}/{target(name)}): {about}")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def main(check: bool) -> None:
-    site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
-    for file, text in ((NBS / "api.qmd", api()), (NBS / "llms.txt", llms(site))):
+    for name, make in (("api.qmd", api), ("llms.txt", llms)):  # the second reads the title of the first
+        file, text = NBS / name, make()
         if not check:
             file.write_text(text, encoding="utf-8")
         elif not file.is_file() or file.read_text(encoding="utf-8") != text:
-            sys.exit(f"{file.name} is not what the notebooks give: run python scripts/reference.py")
+            sys.exit(f"{name} is not what the notebooks give: run python scripts/reference.py")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ import yaml
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 from book import WIDTH, badge, measure, stamped  # noqa: E402
-from preview import build, contents  # noqa: E402
+from pages import sections  # noqa: E402
+from preview import build  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "nbs").rglob("[!.]*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts and "runs" not in path.parts]
@@ -249,20 +250,15 @@ def test_readme_is_the_index():
         assert (ROOT / target).exists(), target
 
 
-def sidebar():
-    """Sections of the sidebar as (name, page, pages)."""
-    return contents(yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"])
-
-
 def test_sidebar_lists_every_page_once():
-    listed = [name for _, href, pages in sidebar() for name in (href, *(name for _, name in pages)) if name]
+    listed = [name for _, href, pages in sections() for name in (href, *(name for _, name in pages)) if name]
     pages = [path.relative_to(ROOT / "nbs").as_posix() for path in [*NOTEBOOKS, *(ROOT / "nbs").rglob("[!4]*.qmd")]]
     assert sorted(listed) == sorted(pages)
     assert yaml.safe_load((ROOT / "nbs" / "_quarto.yml").read_text()) == {"metadata-files": ["../_quarto.yml", "nbdev.yml"]}
 
 
 def test_sidebar_has_the_parts_in_their_order():
-    start, *parts, _ = sidebar()
+    start, *parts, _ = sections()
     assert start[2][0][1] == "index.ipynb" and not any(name[0].isdigit() for _, name in start[2])
     chapters = [name for *_, pages in parts for _, name in pages]
     assert chapters == sorted(chapters)

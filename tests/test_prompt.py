@@ -231,3 +231,8 @@ def test_examples_take_turns():
     frame = pd.DataFrame({"text": list("abcdef"), "label": ["x", "x", "y", "y", None, "x"]})
     found = few_shot(frame, 2)
     assert [label for _, label in found] == ["x", "y", "x", "y"] and len({text for text, _ in found}) == 4
+
+
+def test_an_endpoint_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match="127.0.0.1:9/v1 cannot be asked .APIConnectionError.*; 0 answers are kept"):
+        PromptTeacher(MOODS, "m", base_url="http://127.0.0.1:9/v1", cache=tmp_path, retries=0)(TEXTS)
