@@ -197,10 +197,11 @@ table {border-collapse: collapse; font-size: 13px} th, td {padding: 3px 9px; bor
 div {overflow-x: auto} svg {max-width: 100%; height: auto} th {text-align: left}</style>
 <h1>Side by side</h1>
 <p>Each model answers the test texts from what is shipped, in a process of its own, on one thread; processor time
-counts, the best of three rounds, so that other work on the machine does not. Bars are 95 % intervals over test texts and seeds. The tests are paired, against the tf-idf model with
-the highest accuracy on the test texts. Seconds of training include the choice of settings on the validation texts.
-Students learn from the teacher's logits where others learn from its classes, and, where a set has no texts without
-labels, from parts and mixtures of its texts too. Dashed lines join the forms of one model.</p>
+counts, the best of three rounds, so that other work on the machine does not. Bars are 95 % intervals over test texts
+and seeds. The tests are paired, against the tf-idf model with the highest accuracy on the test texts. Seconds of
+training include the choice of settings on the validation texts. Students learn from the teacher's logits where others
+learn from its classes, and, where a set has no texts without labels, from parts and mixtures of its texts too. Dashed
+lines join the forms of one model.</p>
 {% for kind, chart in charts.items() %}<h2>Accuracy against {{ kind }}</h2>{{ chart|safe }}{% endfor %}
 {% for name, entry in sets.items() %}<h2>{{ name }}</h2>
 <p>Texts: {{ entry.parts }}. Measured on: {{ entry.machine }}.</p><div>{{ entry.table|safe }}</div>

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from .metrics import METRICS
-from .pictures import COLORS
+from .pictures import AXIS, COLORS, MODELS
 from .significance import Bootstrap
 
 # %% ../nbs/44_charts.ipynb #efbfc1c1
-_MODELS = ["linear", "cnn", "bilstm", "ensemble", "tf-idf", "teacher"]
-_PALETTE = [*(COLORS[name] for name in _MODELS), COLORS["ink"], "#A0674B"]
+_PALETTE = [*(COLORS[name] for name in MODELS), COLORS["ink"], "#A0674B"]
 _SHAPES = {"helps": "triangle-up", "hurts": "triangle-down",
            "inconclusive": "circle"}
 _INK = COLORS["ink"]  # of words and rules, legible on white and on dark
@@ -31,7 +30,7 @@ _MORE_DASHES = [[8, 2, 2, 2], [4, 2], [12, 6], [1, 3], [8, 3, 2, 3, 2, 3]]
 # %% ../nbs/44_charts.ipynb #9e541a12
 def _known(model: str) -> str | None:
     'The model of the book that a name begins with: "cnn direct" is the CNN.'
-    return next((name for name in _MODELS if model == name
+    return next((name for name in MODELS if model == name
                  or model.startswith((f"{name} ", f"{name},"))), None)
 
 def _colors(values: list[str]) -> alt.Scale:
@@ -57,10 +56,6 @@ def _dashes(ways: list[str], dashes: dict[str, list] | None) -> dict[str, list]:
             | {way: free[place % len(free)] for place, way in enumerate(strange)})
 
 # %% ../nbs/44_charts.ipynb #0cd63771
-_AXIS = {
-    "gridColor": _INK, "gridOpacity": .25, "domainColor": _INK,
-    "tickColor": _INK, "labelColor": _INK, "titleColor": _INK,
-    "titleFontWeight": "normal"}
 _LEGEND = alt.Legend(title=None, labelFontSize=12, labelColor=_INK,
                      labelLimit=260, symbolSize=120, symbolOpacity=1)
 _SHAPE_LEGEND = _LEGEND.copy()  # its symbols mean a shape and no colour
@@ -76,7 +71,7 @@ def _style(chart, width: float, height: float, title: str = ""):
 def _score_scale() -> dict:
     "An axis of shares in percent that does not start at zero, for `alt.Y`."
     return {"title": "accuracy on test texts", "scale": alt.Scale(zero=False),
-            "axis": alt.Axis(format="%", tickCount=6, **_AXIS)}
+            "axis": alt.Axis(format="%", tickCount=6, **AXIS)}
 
 # %% ../nbs/44_charts.ipynb #e4b92296
 def _require(frame: pd.DataFrame, *columns: str) -> None:
@@ -122,7 +117,7 @@ def _score_axis(title: str, share: bool, values: list[float]) -> alt.Y:
     span = max(max(values) - min(values), .02)
     middle = (max(values) + min(values)) / 2
     ends = [middle - .56 * span, middle + .56 * span]
-    axis = alt.Axis(format="%" if share else "", tickCount=6, **_AXIS)
+    axis = alt.Axis(format="%" if share else "", tickCount=6, **AXIS)
     return alt.Y("score:Q", title=title, axis=axis,
                  scale=alt.Scale(domain=ends, zero=False, nice=False))
 
@@ -182,7 +177,7 @@ def learning_curves(
     values = [*data["low"], *data["high"], teacher]
     y = _score_axis(title, share, [v for v in values if v is not None])
     x = alt.X("epoch:O", axis=alt.Axis(labelAngle=0, labelOverlap=True,
-                                       labelSeparation=5, **_AXIS))
+                                       labelSeparation=5, **AXIS))
     base = alt.Chart(data).encode(x=x, color=color)
     layers = [base.mark_line(strokeWidth=2.2).encode(y=y, strokeDash=dash),
               *_points(base, [*patterns], y)]
@@ -237,7 +232,7 @@ def confusion_heatmap(
     side = min(max(150, 62 * k), 480)
     slanted = max(map(len, names)) * 6.5 > side / k
     places = alt.Scale(paddingInner=.03)
-    axes = {"labelLimit": 160, **_AXIS, "domain": False, "ticks": False}
+    axes = {"labelLimit": 160, **AXIS, "domain": False, "ticks": False}
     x = alt.X("predicted:N", sort=names, title="predicted class", scale=places,
               axis=alt.Axis(labelAngle=-35 if slanted else 0, **axes))
     y = alt.Y("true:N", sort=names, title="true class", scale=places,
@@ -305,11 +300,11 @@ def bootstrap_histogram(
     margin = .04 * (ends[1] - ends[0]) if len(heights) > 1 else 1
     x = alt.X("from:Q", bin="binned",
               title=f"difference, points of {METRICS[result.metric].title}",
-              axis=alt.Axis(tickCount=7, labelFlush=False, **_AXIS),
+              axis=alt.Axis(tickCount=7, labelFlush=False, **AXIS),
               scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin],
                               nice=False))
     y = alt.Y("resamples:Q", title="resampled test sets",
-              axis=alt.Axis(tickCount=4, **_AXIS))
+              axis=alt.Axis(tickCount=4, **AXIS))
     drawn = alt.Chart(bars).mark_bar(color=COLORS["linear"], opacity=.55).encode(
         x=x, x2="to:Q", y=y)
     layers = alt.layer(_interval_band(result), drawn,
@@ -340,11 +335,11 @@ def difference_intervals(
     ends = min(data["low"].min(), 0), max(data["high"].max(), 0)
     margin = .06 * (ends[1] - ends[0]) or .5
     x = alt.X("low:Q", title="distilled minus direct, points of accuracy",
-              axis=alt.Axis(tickCount=7, **_AXIS),
+              axis=alt.Axis(tickCount=7, **AXIS),
               scale=alt.Scale(domain=[ends[0] - margin, ends[1] + margin],
                               nice=False))
     y = alt.Y("label:N", sort=None, title=None,
-              axis=alt.Axis(labelLimit=170, **_AXIS))
+              axis=alt.Axis(labelLimit=170, **AXIS))
     base = alt.Chart(data).encode(y=y, color=color)
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(
         color=_INK, strokeDash=[5, 4]).encode(x="x:Q")
@@ -395,12 +390,12 @@ def ladder(
     margin = max(.06 * (max(values) - min(values)), .005)
     ends = [min(values) - margin, max(values) + margin]
     x = {"title": "accuracy on test texts",
-         "axis": alt.Axis(format="%", tickCount=7, **_AXIS),
+         "axis": alt.Axis(format="%", tickCount=7, **AXIS),
          "scale": alt.Scale(domain=ends, nice=False)}
     color = alt.Color("student:N", scale=_colors(students),
                       legend=_LEGEND if len(students) > 1 else None)
     y = alt.Y("rung:N", sort=rungs, title=None,
-              axis=alt.Axis(labelLimit=260, **_AXIS))
+              axis=alt.Axis(labelLimit=260, **AXIS))
     offset = alt.YOffset("student:N", sort=students)
     base = alt.Chart(data).encode(y=y, color=color, yOffset=offset)
     intervals = base.mark_rule(strokeWidth=2.4)
@@ -452,7 +447,7 @@ def growth_curve(
     ticks = sorted(set(frame["texts"]))
     kind = "linear" if min(ticks) <= 0 else "log"
     scale = alt.Scale(type=kind, domain=[ticks[0], ticks[-1]], nice=False)
-    axis = alt.Axis(values=ticks, labelOverlap=True, format=",d", **_AXIS)
+    axis = alt.Axis(values=ticks, labelOverlap=True, format=",d", **AXIS)
     x = alt.X("texts:Q", title=title, scale=scale, axis=axis)
     told = _told_apart(frame["model"])
     base = alt.Chart(data).encode(x=x, color=told["color"], detail="model:N")
@@ -477,7 +472,7 @@ def reliability_chart(
     least = min(frame["confidence"].min(), frame["accuracy"].min())
     low = np.floor(10 * least) / 10
     share = {"scale": alt.Scale(domain=[low, 1], nice=False),
-             "axis": alt.Axis(format="%", tickCount=6, **_AXIS)}
+             "axis": alt.Axis(format="%", tickCount=6, **AXIS)}
     models = list(dict.fromkeys(frame["model"]))
     color = alt.Color("model:N", legend=_LEGEND, scale=_colors(models))
     x = alt.X("confidence:Q", **share)
@@ -513,7 +508,7 @@ def cascade_chart(
                       legend=_LEGEND if len(models) > 1 else None)
     title, form = titles[against]
     x = alt.X(f"{against}:Q", title=title,
-              axis=alt.Axis(format=form, tickCount=6, **_AXIS))
+              axis=alt.Axis(format=form, tickCount=6, **AXIS))
     y = _score_scale()
     base = alt.Chart(data).encode(x=x, color=color)
     band = base.mark_area(opacity=.2).encode(y=alt.Y("low:Q", **y), y2="high:Q")
@@ -530,13 +525,13 @@ def _time_axis(data: pd.DataFrame) -> dict:
     domain = [float(10 ** (ends[0] - .25)), float(10 ** (ends[1] + .25))]
     ticks = [10.0 ** power for power in range(-3, 5)]
     return {"scale": alt.Scale(type="log", domain=domain, nice=False),
-            "axis": alt.Axis(values=ticks, format="~g", **_AXIS),
+            "axis": alt.Axis(values=ticks, format="~g", **AXIS),
             "title": "milliseconds for one text"}
 
 def _place(data: pd.DataFrame, forms: list[str], threads: list[str]) -> dict:
     "Where a form stands: at its accuracy, or below the others."
     if threads:
-        axis = alt.Axis(labelLimit=200, **_AXIS)
+        axis = alt.Axis(labelLimit=200, **AXIS)
         return {"y": alt.Y("form:N", sort=forms, title=None, axis=axis),
                 "yOffset": alt.YOffset("threads:N", sort=threads)}
     ends = [data["accuracy"].min() - .01, data["accuracy"].max() + .01]

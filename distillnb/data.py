@@ -454,9 +454,12 @@ def read_reviews(
     # frame or the like; file, `.gz` or not; folder;
     # `hf://owner/name/config:split`
     source: pd.DataFrame | str | Path,
-    text: str | None = None,  # column of the texts; None: by `COLUMN_PAIRS`
-    label: str | bool | None = None,  # of the labels; `False` if there are none
-    labels: list | None = None,  # all names in their order, which then counts
+    # column of the texts; by default found with `COLUMN_PAIRS`
+    text: str | None = None,
+    # column of the labels; `False` if there are none
+    label: str | bool | None = None,
+    # all label names in their order, which then means something
+    labels: list | None = None,
     report: Callable | None = print,  # takes the report, None for silence
     encoding: str | None = None,  # of a text file; None: detected
     separator: str | None = None,  # of a .csv or .tsv file; None: detected
@@ -480,7 +483,8 @@ def read_reviews(
 def read_texts(
     # what `read_reviews` takes; each line of a .txt file is a text
     source: pd.DataFrame | str | Path,
-    text: str | None = None,  # column of the texts; None: by `COLUMN_PAIRS`
+    # column of the texts; by default found with `COLUMN_PAIRS`
+    text: str | None = None,
     # told how a file was read and what is odd about it; None for silence
     report: Callable | None = print,
     encoding: str | None = None,  # of a text file; None: detected
@@ -514,8 +518,10 @@ def read_texts(
 # %% ../nbs/02_data.ipynb #1f662888
 def balance(
     frame: pd.DataFrame,  # columns `text` and `label`
-    per_class: int | None = None,  # rows; at most what the smallest class has
-    seed: int | None = 42,  # None: the first rows of each class
+    # rows for each class; never more than the smallest class has
+    per_class: int | None = None,
+    # None: the first rows of each class, in the order given
+    seed: int | None = 42,
 ) -> pd.DataFrame:  # the same number of rows for each class, shuffled
     """Sample each class down to one size.
 
@@ -544,7 +550,8 @@ class Splits(NamedTuple):
     train: pd.DataFrame  # labelled rows to learn from
     validation: pd.DataFrame  # labelled rows to choose with; may be empty
     test: pd.DataFrame  # labelled rows to report on
-    transfer: pd.DataFrame  # rows for the teacher to label; may be empty
+    # rows without a label for the teacher to label; may be empty
+    transfer: pd.DataFrame
 
 # %% ../nbs/02_data.ipynb #be28055b
 def _size(name: str, share: int | float, available: int) -> int:
@@ -632,13 +639,17 @@ def _finish(parts: Splits, asked: list[str], report: Callable | None,
 
 # %% ../nbs/02_data.ipynb #00573c80
 def split(
-    frame: pd.DataFrame,  # `text` and `label`; no label: to the transfer set
+    # columns `text` and `label`; rows without a label go to the transfer set
+    frame: pd.DataFrame,
     test: float | int = .2,  # share or number of the labelled rows
-    validation: float | int = 0.,  # of the rows that keep their label
+    # share or number of the rows that keep their label
+    validation: float | int = 0.,
     # share or number of the training rows that keep their label; None: all
     labelled: float | int | None = None,
-    stratify: bool = False,  # whether each part has the classes' proportions
-    seed: int | None = 42,  # None: by position, train first and test last
+    # whether each part gets the classes in the same proportions
+    stratify: bool = False,
+    # of the shuffle; None splits by position, train first and test last
+    seed: int | None = 42,
     report: Callable | None = print,  # takes the report, None for silence
 ) -> Splits:  # no text of test or validation is in another part
     """Shuffle and split, and remove texts that leak.
@@ -699,7 +710,8 @@ def _mend(sizes: pd.Series, stratify: bool) -> str:
 # %% ../nbs/02_data.ipynb #016fe1e1
 def add_transfer(
     parts: Splits,  # of `split` or `read_splits`
-    texts: pd.DataFrame,  # column `text`; labels are not looked at
+    # column `text`; labels, if there are any, are not looked at
+    texts: pd.DataFrame,
     report: Callable | None = print,  # takes the report, None for silence
 ) -> Splits:
     """Add texts to the transfer set, each once and none of another part's.
@@ -769,10 +781,14 @@ def _shared_labels(frames: dict) -> pd.CategoricalDtype:
 
 # %% ../nbs/02_data.ipynb #42823ccc
 def read_splits(
-    source: str | Path,  # folder with a file a part, or `hf://owner/name/config`
-    text: str | None = None,  # column of the texts; None: by `COLUMN_PAIRS`
+    # folder with train, validation (valid, val, dev) and test files, or
+    # `hf://owner/name/config`
+    source: str | Path,
+    # column of the texts; by default found with `COLUMN_PAIRS`
+    text: str | None = None,
     label: str | None = None,  # column of the labels
-    labels: list | None = None,  # all names in their order, which then counts
+    # all label names in their order, which then means something
+    labels: list | None = None,
     report: Callable | None = print,  # takes the reports, None for silence
     encoding: str | None = None,  # of text files; None: detected
     separator: str | None = None,  # of .csv and .tsv files; None: detected

@@ -784,8 +784,11 @@ def _scored(estimator: DistilledClassifier, test: tuple,
 def save(
     self: DistilledClassifier,
     folder: str | Path,  # made if missing
-    test: tuple | None = None,  # unseen texts [n], labels [n] or [n, K], to score
-    twin: DistilledClassifier | None = None,  # fitted, to stand beside it
+    # texts [n] and labels [n] or [n, K] that nothing has learned from, to score
+    # it with
+    test: tuple | None = None,
+    # fitted without a teacher, to stand beside it
+    twin: DistilledClassifier | None = None,
     data: str = "",  # what the texts are, in words
 ) -> Path:  # the folder, for `load`, for transformers, and for the command line
     """Write the student with its facts and card, without its teacher.

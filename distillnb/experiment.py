@@ -73,9 +73,9 @@ class TeacherSettings:
     # "demo", a folder or hub name of a sequence classifier, or what else
     # `any_teacher` takes
     teacher: object = "demo"
-    # its classes in the order of its outputs, where it does not say
+    # the teacher's classes in the order of its outputs, where it does not say
     names: list[str] | None = None
-    # train it on the labelled texts first; None: only the demo's
+    # train the teacher on the labelled texts first; None: only the demo's
     fine_tune: bool | None = None
     # of its fine-tuning: epochs, learning_rate, freeze_layers, ...
     teacher_options: dict = field(default_factory=dict)
@@ -88,10 +88,12 @@ class TeacherSettings:
 @dataclass
 class TransferSettings:
     "What an experiment is told of texts without labels."
-    # further ones, for distillation only: what `read_reviews` takes
+    # further texts without labels, for distillation only: what `read_reviews`
+    # takes
     transfer: object = None
     unlabelled: int | None = None  # most texts without labels; None: all
-    # parts and mixtures of each text that join them; None: 4 if there are none
+    # parts and mixtures of each text that join those without labels; None: 4 if
+    # none are
     fragments: int | None = None
     rounds: int = 0  # of augmentation: distorted versions of each training text
     # of `augment`: p_mask, p_pos, p_ngram, tagger, ...
@@ -101,14 +103,16 @@ class TransferSettings:
 @dataclass
 class StudentSettings:
     "What an experiment is told of its students."
-    # which ones; empty: those of `recipes`, else linear, cnn and ensemble
+    # which students; empty: those of `recipes`, else linear, cnn and ensemble
     students: tuple[str, ...] = ()
     # by the student's name, where it is not the default
     recipes: dict[str, Recipe] = field(default_factory=dict)
-    epochs: int | None = None  # passes over the texts, at most
-    rate: float | None = None  # learning rate of the first step
-    width: int | None = None  # numbers in a token's vector
-    # "teacher", a file of word vectors, or "noise"
+    # passes over the texts, at most; None: the recipe's
+    epochs: int | None = None
+    # learning rate of the first step; None: the recipe's
+    rate: float | None = None
+    width: int | None = None  # numbers in a token's vector; None: the recipe's
+    # "teacher", a file of word vectors, or "noise"; None: the recipe's
     embeddings: str | Path | None = None
     # ways of teaching them, from `WAYS`
     ways: tuple[str, ...] = ("direct", "distilled")

@@ -43,12 +43,16 @@ class Wishes:
     key: str = "text"  # of a table: the column to join by
     # of a table: columns `key` and `text`, where it holds ids instead of texts
     texts: pd.DataFrame | None = None
-    # the rest is of a transformers classifier
-    max_length: int = 128  # most tokens in a text
-    cache: str | Path | None = None  # folder for its logits
-    precision: str | None = None  # as for `teacher_logits`
-    report: Callable | None = None  # told what int8 changes
-    device: str | None = None  # "cuda", "mps", "cpu"; None: the best there is
+    max_length: int = 128  # of a transformers classifier: most tokens in a text
+    # of a transformers classifier: folder for its logits
+    cache: str | Path | None = None
+    # of a transformers classifier: as for `teacher_logits`
+    precision: str | None = None
+    # of a transformers classifier: told what int8 changes
+    report: Callable | None = None
+    # of a transformers classifier: "cuda", "mps", "cpu", or None for the best
+    # there is
+    device: str | None = None
 
 # %% ../nbs/12_labelling.ipynb #867a0342
 @patch(as_prop=True)
@@ -92,12 +96,16 @@ def any_teacher(
     key: str = "text",  # of a table: the column to join by
     # of a table: columns `key` and `text`, where it holds ids instead of texts
     texts: pd.DataFrame | None = None,
-    # the rest is of a transformers classifier: most tokens in a text
-    max_length: int = 128,
-    cache: str | Path | None = None,  # folder for its logits
-    precision: str | None = None,  # as for `teacher_logits`
-    report: Callable | None = None,  # told what int8 changes
-    device: str | None = None,  # "cuda", "mps", "cpu"; None: the best there is
+    max_length: int = 128,  # of a transformers classifier: most tokens in a text
+    # of a transformers classifier: folder for its logits
+    cache: str | Path | None = None,
+    # of a transformers classifier: as for `teacher_logits`
+    precision: str | None = None,
+    # of a transformers classifier: told what int8 changes
+    report: Callable | None = None,
+    # of a transformers classifier: "cuda", "mps", "cpu", or None for the best
+    # there is
+    device: str | None = None,
 ) -> Teacher:
     """One teacher out of many kinds.
 

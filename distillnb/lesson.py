@@ -43,11 +43,13 @@ class Lesson:
     # the teacher's, or those of soft labels, [n, K]; None: there are labels only
     logits: np.ndarray | None = None
     loss: Loss = CrossEntropy()  # what the student is told to minimise
-    # how often a text is seen, beside the others, [n]; None: equally often
+    # how often each text is seen, relative to the others, [n]; None: equally
+    # often
     weights: np.ndarray | None = None
     # embeddings to start from, as recipes call them
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
-    vocab_size: int | None = None  # ids of the tokenizer; None: largest plus one
+    # ids that the tokenizer has; None: one more than the largest
+    vocab_size: int | None = None
     # of each token id, as `token_letters` gives them; None: nobody learns letters
     letters: list[str] | None = None
     # rows of a trimmed table, of `trim_vocabulary`; None: made of these texts
@@ -198,7 +200,9 @@ def twin(self: Run) -> Run:
 
 # %% ../nbs/34_lesson.ipynb #e24bc884
 def default_loss(
-    gives: str | None,  # "logits" or "probabilities"; None: there are labels only
+    # "logits" or "probabilities", what the teacher gives; None: there are labels
+    # only
+    gives: str | None,
     multilabel: bool = False,  # whether the classes are independent of each other
 ) -> Loss:
     "The loss that fits what there is to learn from."
@@ -210,7 +214,9 @@ def default_loss(
 
 # %% ../nbs/34_lesson.ipynb #38a67e50
 def fitting_loss(
-    gives: str | None,  # "logits" or "probabilities"; None: there are labels only
+    # "logits" or "probabilities", what the teacher gives; None: there are labels
+    # only
+    gives: str | None,
     multilabel: bool = False,  # whether the classes are independent of each other
     # asked for, by its name or as it is; None: the default
     loss: Loss | str | None = None,
@@ -298,7 +304,8 @@ def load_tokenizer(
 
 # %% ../nbs/34_lesson.ipynb #66622ed8
 def class_weights(
-    class_weight: dict | str,  # {class: weight}, or "balanced": rarer is heavier
+    # {class: weight}, or "balanced": the rarer the heavier
+    class_weight: dict | str,
     labels: np.ndarray,  # class ids, -1 where there is none, [n]
     logits: np.ndarray | None,  # the teacher's, [n, K]
     # values that `class_weight` speaks of, in the order of their ids, [K]
@@ -321,9 +328,11 @@ def class_weights(
 # %% ../nbs/34_lesson.ipynb #2119699c
 def adjusted(
     recipe: Recipe,  # to start from
-    epochs: int | None = None,  # passes over the texts, at most; None: as it says
-    rate: float | None = None,  # of learning, in the first step; None: as it says
-    width: int | None = None,  # numbers in a token's vector; None: as it says
+    # passes over the texts, at most; None: the recipe's
+    epochs: int | None = None,
+    # learning rate of the first step; None: the recipe's
+    rate: float | None = None,
+    width: int | None = None,  # numbers in a token's vector; None: the recipe's
     # "teacher", a file of word vectors, or "noise"; None: the recipe's
     embeddings: str | Path | None = None,
 ) -> Recipe:

@@ -45,7 +45,8 @@ LOSSES: dict[str, LossKind] = {}
 # %% ../nbs/31_losses.ipynb #5b8527ac
 def register_loss(
     name: str,  # to choose it by: "mse"
-    sentence: str = "what this loss asks of it",  # to follow "It learns ..."
+    # what the student learns from it, to follow "It learns ..."
+    sentence: str = "what this loss asks of it",
 ) -> Callable:  # a decorator of the loss's class
     """Make a loss known by a name; the last one that registers under a name
     has it."""
@@ -112,7 +113,8 @@ class LogitMSE(Loss):
 class SoftCrossEntropy(Loss):
     """Divergence between softened distributions times T squared, Hinton et al.
     2015 (arXiv:1503.02531)."""
-    temperature: float = 2.0  # T: 1 leaves the distributions, more softens them
+    # T: 1 leaves the distributions as they are, more softens them
+    temperature: float = 2.0
 
     def __post_init__(self):
         if not self.temperature > 0:
@@ -212,7 +214,7 @@ def needs_order(self: Mix) -> bool:
 
 # %% ../nbs/31_losses.ipynb #41e1a6ba
 def make_loss(
-    loss: Loss | str = "mse",  # name of a registered loss, or a loss as it is
+    loss: Loss | str = "mse",  # the name of a registered loss, or a loss as it is
     alpha: float | None = None,  # weight of the labels, 0 to 1; None: no mix
     **settings,  # fields of the loss, `temperature` say; None: as it has it
 ) -> Loss:

@@ -25,7 +25,8 @@ from filelock import FileLock, Timeout
 
 # %% ../nbs/00_machine.ipynb #60691c2c
 def pick_device(
-    device=None,  # "cuda", "mps", "cpu", a `torch.device`; None: the best
+    # "cuda", "mps", "cpu", a `torch.device`, or None for the best there is
+    device=None,
 ):  # a `torch.device`
     "The device to compute on. Raises `ValueError` for one that is not there."
     import torch  # here, so that reading a table does not load it

@@ -83,7 +83,8 @@ METRICS: dict[str, Metric] = {}  # in the order in which tables show them
 _TAKEN = ("model", "student", "way", "seed", "texts", "low", "high", "loss")
 
 def register_metric(
-    metric: Metric | None = None,  # None: the function below the decorator
+    # the metric; None: the function below the decorator
+    metric: Metric | None = None,
     *,
     title: str = "",  # for people; by default the function's name
     needs: str = "any",  # "any", "one label" or "ordered"
@@ -256,8 +257,10 @@ def fitting(
 
 # %% ../nbs/33_metrics.ipynb #4d46292d
 def true_classes(
-    classifier,  # to be scored; its classes in `names`, and `multilabel`
+    # the model to be scored, with its class names in `names`, and `multilabel`
+    classifier,
     # class names [n], or zeros and ones [n, K] where a text may have several
+    # labels
     labels: Iterable,
     texts: int,  # how many there have to be
 ) -> np.ndarray:  # class ids [n], or zeros and ones [n, K]

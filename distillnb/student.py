@@ -206,28 +206,35 @@ def architecture(
 class Recipe:
     """How one kind of student is built and trained; the same for all ways of
     teaching it."""
-    student: str = "cnn"  # which kind, of those in the register
+    # which kind: "linear", "cnn", "bilstm", "ensemble", or one that you have
+    # registered
+    student: str = "cnn"
     # settings of its configuration: width, filters, ngrams, ...
     sizes: dict = field(default_factory=dict)
     optimizer: str = "adam"  # "adam", "sgd" or "adagrad"
     rate: float = 1e-3  # learning rate of the first step
-    # "linear": falls to zero; a number: its factor after each epoch
+    # "linear": falls to zero; a number: what the rate is multiplied by after each
+    # epoch
     decay: float | str = "linear"
     batch_size: int = 32  # texts a step
     epochs: int = 10  # passes over the texts, at most
-    # examples an epoch; None: a text each, and `least_examples` at least
+    # examples an epoch; None: as many as there are texts, and `least_examples` at
+    # least
     examples: int | None = None
     least_examples: int = 2_000  # examples an epoch where there are fewer texts
     clip: float | None = None  # largest norm of the gradient; None: as it is
-    shuffle: bool = True  # a new order in each epoch; False: the order given
+    # a new order in each epoch; False: always the order given
+    shuffle: bool = True
     # batches' worth of texts sorted together by length; 1: not sorted; None: all
     bucket: int | None = 16
-    trim: bool = True  # a table for the tokens of the training texts only
+    # a table of embeddings for the tokens of the training texts only
+    trim: bool = True
     # to start from: "teacher", a file of word vectors, or None for noise
     embeddings: str | Path | None = None
     # of the linear student's SGD; above 1: lock-free, and no two runs the same
     threads: int = 1
-    # epochs without progress on validation texts that end it; None: none do
+    # epochs without progress on the validation texts that end the training; None:
+    # none do
     patience: int | None = 3
     # rows that runs of letters share while a bag of tokens learns; 0: none
     letters: int = 0

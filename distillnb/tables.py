@@ -27,7 +27,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 
 from .machine import optional, written_whole
 
@@ -266,10 +265,13 @@ def _tsv_rows(lines: Iterator[str], separator: str) -> Iterator[_Row]:
 @dataclass
 class Table:
     "What `read_table` has read."
-    frame: pd.DataFrame  # fields of text files are strings, empty ones ""
+    # fields of text files are strings as they stand, empty ones ""
+    frame: pd.DataFrame
     unreadable: int = 0  # lines that are not a row of this table
-    first_unreadable: int | None = None  # the row that the first would have been
-    undecodable: int = 0  # lines with bytes not of the encoding, now U+FFFD
+    # the row that the first of them would have been
+    first_unreadable: int | None = None
+    # lines with bytes that are not of the encoding, now shown as U+FFFD
+    undecodable: int = 0
     headers: int = 0  # repetitions of the header, as in joined files; left out
     read_as: str = ""  # what was detected, in words; "" for what is usual
 
@@ -285,21 +287,19 @@ class _Rows:
         self.columns, self.keep_all, self.counts = columns, keep_all, counts
         self.kept, self.bad = [], None
 
-@patch
-def lose(self: _Rows, lines: int = 1) -> None:
-    "Count what is not a row."
-    self.bad = len(self.kept) if self.bad is None else self.bad
-    self.counts["unreadable"] += lines
-    if self.keep_all:
-        self.kept.append([None] * len(self.columns))
+    def lose(self, lines: int = 1) -> None:
+        "Count what is not a row."
+        self.bad = len(self.kept) if self.bad is None else self.bad
+        self.counts["unreadable"] += lines
+        if self.keep_all:
+            self.kept.append([None] * len(self.columns))
 
-@patch
-def table(self: _Rows, read_as: str = "") -> Table:
-    "The rows as a frame, with the counts."
-    frame = pd.DataFrame(self.kept, columns=self.columns, dtype=object)
-    n = self.counts
-    return Table(frame, n["unreadable"], self.bad, n["undecodable"], n["headers"],
-                 read_as)
+    def table(self, read_as: str = "") -> Table:
+        "The rows as a frame, with the counts."
+        frame = pd.DataFrame(self.kept, columns=self.columns, dtype=object)
+        n = self.counts
+        return Table(frame, n["unreadable"], self.bad, n["undecodable"],
+                     n["headers"], read_as)
 
 # %% ../nbs/01_tables.ipynb #f26e5b38
 def _told(separator: str) -> str:
@@ -479,7 +479,8 @@ _READERS = {".tsv": _read_delimited, ".csv": _read_delimited,
 
 def read_table(
     path: str | Path,  # of a file with one of `ENDINGS`, `.gz` or not
-    choose: Callable = list,  # names of the columns -> those that are wanted
+    # takes the names of the columns, returns those that are wanted
+    choose: Callable = list,
     *,
     encoding: str | None = None,  # of a text file; None: detected
     separator: str | None = None,  # of a .csv or .tsv file; None: detected
@@ -549,7 +550,8 @@ def _all_there(numbers: list, values: list, column, key: pd.Series | None,
 def with_numbers(
     frame: pd.DataFrame,  # a table of answers
     key: str,  # column that says what a row is about; left as it is
-    names: list | None = None,  # columns of numbers; None: any that holds one
+    # columns that must be numbers; None: those with a number in them
+    names: list | None = None,
     where: str = "the table",  # named in the error
 ) -> pd.DataFrame:  # the same rows; numbers are float64, row numbers left out
     """A table with numbers for what are numbers.
@@ -701,10 +703,13 @@ def _written(frame: pd.DataFrame, path: Path, with_header: bool) -> bytes:
 
 # %% ../nbs/01_tables.ipynb #28e2baf6
 def write_table(
-    frame: pd.DataFrame,  # numbers, strings or missing values, named columns
+    # columns with names of their own; numbers, strings, or missing values
+    frame: pd.DataFrame,
     path: str | Path,  # ending in one of `WRITTEN`, `.gz` or not
-    append: bool = False,  # to a file that begins with this header
-    dry: bool = False,  # write nothing, only say what could not be written
+    # whether the rows are added to a file that begins with this header
+    append: bool = False,
+    # whether to write nothing, and only say what could not be written
+    dry: bool = False,
 ) -> None:
     """Write a table that `read_table` reads back.
 
@@ -917,7 +922,9 @@ def _mended(path: Path, columns: list[str], written: bytes,
 
 # %% ../nbs/01_tables.ipynb #5ca47ae8
 def begun_table(
-    path: str | Path,  # of a file that `write_table` appends to; may be missing
+    # of a file that is written with `write_table(..., append=True)`, and need not
+    # be there
+    path: str | Path,
     columns: list[str],  # its columns
     of: str = "",  # whose rows it has; another's are not mixed with them
 ) -> pd.DataFrame:  # the rows that are there, as `read_table` gives them
@@ -939,7 +946,8 @@ def begun_table(
 # %% ../nbs/01_tables.ipynb #415a25a5
 @contextmanager
 def alone(
-    path: str | Path,  # of a file to be written; folders on the way are made
+    # of a file that is about to be written; folders on the way are made
+    path: str | Path,
 ) -> Iterator[None]:
     """Keep other processes from writing the same file.
 

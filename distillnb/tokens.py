@@ -35,7 +35,8 @@ _DEMO_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
 # %% ../nbs/03_tokens.ipynb #6aa55dfd
 def demo_model(
-    folder: str | Path | None = None,  # None: inside the installed package
+    # where the model is; by default inside the installed package
+    folder: str | Path | None = None,
 ) -> Path:  # a folder that `from_pretrained` takes
     """Folder of all-MiniLM-L6-v2, checked by SHA-256.
 
@@ -63,8 +64,10 @@ def demo_model(
 class Tokens:
     """Texts as token ids, stored ragged: text `i` is
     `ids[offsets[i]:offsets[i + 1]]`."""
-    ids: np.ndarray  # of all texts, one after the other, int32, [tokens]
-    offsets: np.ndarray  # where texts start and the last ends, int64, [texts + 1]
+    # the ids of all texts, one text after the other, int32, [tokens]
+    ids: np.ndarray
+    # where each text starts and the last one ends, int64, [texts + 1]
+    offsets: np.ndarray
     truncated: np.ndarray  # whether a text was cut to `max_length`, bool, [texts]
     max_length: int  # most tokens in a text, special tokens counted
     pad_id: int  # id that fills the rest of a padded row
@@ -98,7 +101,7 @@ def bag(
 def padded(
     self: Tokens,
     rows: np.ndarray,  # which texts, ints, [B]
-    width: int | None = None,  # columns T; None: the longest of these texts
+    width: int | None = None,  # columns T; by default the longest of these texts
 ) -> tuple[np.ndarray, np.ndarray]:  # ids int64, attention mask bool, [B, T]
     """A rectangle of these texts.
 
@@ -286,9 +289,11 @@ def _blocks(texts: Iterable[str], tokenizer, max_length: int, block: int):
 
 # %% ../nbs/03_tokens.ipynb #a7b392fd
 def tokenize(
-    texts: Iterable[str],  # a list, an array, a pandas column or a generator
+    # the texts: a list, an array, a pandas column or a generator
+    texts: Iterable[str],
     tokenizer,  # a fast tokenizer of transformers
-    max_length: int = 128,  # most tokens, special ones counted; the rest is cut
+    # most tokens in a text, special tokens counted; longer texts are cut
+    max_length: int = 128,
     # write the store there and map it into memory; None: keep it in memory
     folder: str | Path | None = None,
     block: int = 4096,  # texts tokenised at a time
@@ -335,10 +340,13 @@ def _cuts(lengths: np.ndarray, max_tokens: int,
 # %% ../nbs/03_tokens.ipynb #6621253e
 def batches(
     lengths: np.ndarray,  # tokens in each text, [texts]
-    order: np.ndarray | None = None,  # rows to visit; None: every row once
+    # rows to visit, in order; by default every row once
+    order: np.ndarray | None = None,
     batch_size: int | None = 32,  # most rows in a batch
-    max_tokens: int | None = None,  # most cells in a rectangle, with padding
-    # batches' worth of rows sorted together by length; None: all; 1: order kept
+    # most cells in a batch's rectangle, padding counted
+    max_tokens: int | None = None,
+    # batches' worth of rows sorted together by length; None: all rows; 1: order
+    # kept
     bucket: int | None = 1,
     # shuffles the finished batches, so that lengths don't ascend
     generator: np.random.Generator | None = None,

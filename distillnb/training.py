@@ -135,7 +135,8 @@ def train_epoch(
     lesson: Lesson,  # texts, labels, the teacher's logits, and the loss
     optimizer: torch.optim.Optimizer,  # made once, before the first epoch
     groups: list[np.ndarray],  # rows of each batch
-    rates: np.ndarray | None = None,  # of each step; None: the optimiser's own
+    # learning rate of each step; None: the optimiser's own
+    rates: np.ndarray | None = None,
     clip: float | None = None,  # largest norm of the gradient; None: as it is
     epoch: int = 0,  # named in the error when the loss is not finite
     bar: tqdm | None = None,  # moved one a batch
@@ -417,7 +418,8 @@ class Trained:
     recipe: Recipe  # how it was trained
     loss: Loss  # what it was told to minimise
     history: pd.DataFrame  # one row a finished epoch, `HISTORY_COLUMNS`
-    kept: int | None = None  # epoch whose weights it has; None: none finished
+    # epoch whose weights it has; None: no epoch was finished
+    kept: int | None = None
     # scores on the validation texts after each epoch; empty: they did not choose
     chosen_by: tuple[dict, ...] = ()
     interrupted: bool = False  # whether Ctrl-C ended the training
@@ -494,7 +496,8 @@ def fit(
     # tokens and class ids of test texts to look at after each epoch; None: nobody
     # looks
     watch: tuple | None = None,
-    run: Run | None = None,  # for the history; None: from recipe, loss and seed
+    # goes into the history; None: found from recipe, loss and seed
+    run: Run | None = None,
     device: str | None = None,  # "cuda", "mps", "cpu"; None: the best there is
 ) -> Trained:
     """Train a student and tell how it went; Ctrl-C keeps what finished.
@@ -558,7 +561,8 @@ def train(
     # looks
     watch: tuple | None = None,
     factors: tuple[float, ...] = (1.0,),  # of the rate, to choose from
-    run: Run | None = None,  # for the history; None: from recipe, loss and seed
+    # goes into the history; None: found from recipe, loss and seed
+    run: Run | None = None,
     device: str | None = None,  # "cuda", "mps", "cpu"; None: the best there is
 ) -> Trained:
     """Build and train one student.
