@@ -169,6 +169,14 @@ class Architecture:
 STUDENTS: dict[str, Architecture] = {}
 PREFIX = "distillnb-"  # of a student's `model_type`
 
+@patch
+def register(self: Architecture) -> None:
+    "Make it known, here and to transformers, in place of any of its name."
+    AutoConfig.register(self.config.model_type, self.config, exist_ok=True)
+    AutoModelForSequenceClassification.register(self.config, self.model,
+                                                exist_ok=True)
+    STUDENTS[self.name] = self
+
 # %% ../nbs/20_student.ipynb #fbd18483
 def register_student(
     config: type,  # its configuration
@@ -183,9 +191,7 @@ def register_student(
             raise ValueError(
                 f"model_type={config.model_type!r}: begin it with {PREFIX!r}")
         name = config.model_type.removeprefix(PREFIX)
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModelForSequenceClassification.register(config, model, exist_ok=True)
-        STUDENTS[name] = Architecture(name, config, model, sentence, settings)
+        Architecture(name, config, model, sentence, settings).register()
         return model
     return register
 
