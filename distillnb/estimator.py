@@ -26,7 +26,7 @@ from .card import (FACTS, Facts, read_facts, save_student, student_facts,
 from .data import _size
 from .embeddings import read_vectors
 from .inference import Classifier, load_student
-from .labelling import Unanswered, any_teacher
+from .labelling import any_teacher
 from .lesson import (Lesson, adjusted, class_weights, fitting_loss,
                               load_tokenizer, possible, start_vectors,
                               tokens_and_answers)
@@ -34,7 +34,8 @@ from .losses import CrossEntropy, Loss
 from .significance import score, verdict
 from .student import PREFIX, Recipe, architecture
 from .tables import column_names, list_of_texts
-from .teacher import Teacher, check_answers, match_labels, to_logits
+from .teacher import (Teacher, Unanswered, check_answers, match_labels,
+                               to_logits)
 from .tokens import (refuse_no_text, token_letters, tokenize,
                               vocabulary_size)
 from .training import Trained, train

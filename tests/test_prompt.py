@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distillnb.labelling import Unanswered, any_teacher, label_texts
+from distillnb.labelling import any_teacher, label_texts
 from distillnb.prompt import Budget, BudgetSpent, Prompt, PromptAnswer, PromptTeacher, Unparsable, few_shot
 from distillnb.prompt import read_letter, read_logprobs, read_stated
+from distillnb.teacher import Unanswered
 
 pytest.importorskip("openai")
 MOODS = Prompt({"bad": "complaints", "good": "praise"}, task="What is the mood?")
