@@ -20,6 +20,13 @@ bench: .venv/bench ## speed side by side: the original's way, ours, fastText, sc
 compare: .venv-compare/ready ## accuracy, size and speed beside what people would pick instead; writes benchmarks/compare.json
 	.venv-compare/bin/python -m benchmarks.compare $(ARGS)
 
+versions: ## the two tutorials with other versions: WITH=.github/colab.txt, or the lowest that are allowed
+	$(PYTHON) -m venv .venv-versions
+	@echo '*' > .venv-versions/.gitignore
+	$(PYTHON) scripts/oldest.py > .venv-versions/oldest.txt
+	.venv-versions/bin/python -m pip install --quiet -c $(or $(WITH),.venv-versions/oldest.txt) -e ".[demo,fast]" jupyter_core ipykernel nbclient
+	TQDM_DISABLE=1 .venv-versions/bin/jupyter execute --timeout=3600 nbs/tutorials/walkthrough.ipynb nbs/tutorials/own_data.ipynb
+
 notebooks: .venv/dev ## run every notebook again, slow cells too, and store the outputs
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=3600 nbs/[0-9]*.ipynb nbs/tutorials/*.ipynb nbs/index.ipynb
 	$(MAKE) export
@@ -42,7 +49,7 @@ docs: .venv/dev ## the site, into _docs (needs Quarto)
 	$(BIN)/nbdev_docs
 
 clean: ## forget the environment, the cache and all results
-	rm -rf .venv .venv-compare runs nbs/runs nbs/tutorials/runs build dist _docs _proc _preview *.egg-info
+	rm -rf .venv .venv-compare .venv-versions runs nbs/runs nbs/tutorials/runs build dist _docs _proc _preview *.egg-info
 
 .venv/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "distillnb needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
@@ -69,4 +76,4 @@ clean: ## forget the environment, the cache and all results
 	.venv-compare/bin/python -m pip install --quiet -e ".[compare]"
 	@touch $@
 
-.PHONY: help demo test bench compare notebooks export preview docs clean
+.PHONY: help demo test bench compare versions notebooks export preview docs clean
