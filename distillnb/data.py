@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from .machine import optional
-from .tables import ENDINGS, Table, ending, read_table, whole_text
+from .tables import (ENDINGS, Table, ending, read_manifest, read_table,
+                              whole_text)
 
 # %% ../nbs/02_data.ipynb #0f56ec08
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
@@ -296,7 +297,7 @@ def _load(source, choose: Callable, how: _How, keep_all: bool = False) -> Table:
     if not isinstance(source, (str, Path)):
         return Table(_as_frame(source))
     path = Path(source)
-    if _is_hub(source) or path.is_dir():
+    if _is_hub(source) or path.is_dir() and read_manifest(path) is None:
         return _load(_one_part(source), choose, how, keep_all)
     if not path.exists():
         raise FileNotFoundError(

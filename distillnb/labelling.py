@@ -23,8 +23,8 @@ from transformers import Pipeline, PreTrainedModel
 
 from .prompt import read_prompt
 from .tables import (ENDINGS, alone, begun_table, check_written, ending,
-                              list_of_texts, read_table, with_numbers,
-                              write_table)
+                              list_of_texts, read_manifest, read_table,
+                              with_numbers, write_table)
 from .teacher import (GIVES, ModelAnswer, Teacher, Unanswered,
                                check_answers, load_teacher, match_labels,
                                model_teacher)
@@ -271,9 +271,10 @@ def _read_table(source: pd.DataFrame | str | Path, key: str,
     if isinstance(source, pd.DataFrame):
         return with_numbers(source, key, names, "the table of answers")
     path = Path(source)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file: check the path")
-    check_written(path)
+    if path.is_file():
+        check_written(path)
     try:
         table = read_table(path)
     except ValueError as error:
@@ -346,8 +347,10 @@ def _rows_by_text(texts: list[str | None], values: np.ndarray,
     Raises `ValueError` for two rows of one text that differ."""
     rows = {}
     for number, text in enumerate(texts):
-        if text is not None and not np.array_equal(
-                values[rows.setdefault(text, number)], values[number]):
+        first = number if text is None else rows.setdefault(text, number)
+        # a batch of other texts may change the last digits
+        if first != number and not np.allclose(values[first], values[number],
+                                               rtol=0, atol=1e-3):
             raise ValueError(
                 f"{where}: rows {rows[text]} and {number} are of one text and "
                 f"differ: keep one of them ({text[:40]!r})")
@@ -384,12 +387,16 @@ def _from_frame(source: pd.DataFrame, wishes: Wishes) -> Teacher:
     return _from_table(_read_table(source, wishes.key, wishes.names), wishes)
 
 def _is_file(source) -> bool:
-    "Whether it is the path of a table"
-    return isinstance(source, (str, Path)) and ending(source) in _TABLES
+    "Whether it is the path of a table, or of a folder of its parts"
+    return isinstance(source, (str, Path)) and (
+        ending(source) in _TABLES or read_manifest(source) is not None)
 
 @register_teacher(_is_file)
 def _from_file(source: str | Path, wishes: Wishes) -> Teacher:
-    "A file of answers as a teacher"
+    "A file of answers as a teacher, or a folder of parts, which knows its classes"
+    if told := read_manifest(source):
+        wishes = replace(wishes, key=told["text"], gives=told["gives"],
+                         names=wishes.names or told["classes"])
     return _from_table(_read_table(source, wishes.key, wishes.names), wishes,
                        Path(source).name)
 

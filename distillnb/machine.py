@@ -210,7 +210,7 @@ def check_seal(
     if not (folder / SEAL).is_file():
         return False
     try:
-        digests = json.loads((folder / SEAL).read_text())
+        digests = {**json.loads((folder / SEAL).read_text())}
         files = [folder / Path(name).name for name in sorted(digests)]
     except (ValueError, TypeError, RecursionError):
         raise ValueError(
