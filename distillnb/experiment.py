@@ -58,8 +58,8 @@ class DataSettings:
     balanced: bool = False  # cut all classes to the size of the smallest
     per_class: int | None = None  # most rows of a class when balanced
     test: float | int = .2  # share or number of rows held out
-    # share or number of labelled rows that choose the teacher's epoch, and with
-    # tune more
+    # share or number of labelled rows that choose the epoch, the teacher's and
+    # the students', and with tune the rate
     validation: float | int = .1
     # training rows that keep their label, the rest is the transfer set; None: all
     labelled: float | int | None = None

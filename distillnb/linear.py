@@ -190,7 +190,7 @@ def logits(
     rows: torch.Tensor,  # rows of the table of embeddings, [B, T]
     mask: torch.Tensor,  # true where there is a token, [B, T]
 ) -> torch.Tensor:  # [B, K]
-    "Logits from the mean of the embeddings of real tokens."
+    "Logits from the sum of the bag's vectors, divided as configured."
     bag, counts = self.bag(rows[mask], mask.sum(1))
     sums = self.embedding(bag, counts.cumsum(0) - counts)  # (B, width)
     return self.classifier(sums / _divisor(counts, self.config))
