@@ -45,7 +45,7 @@ class Setting(NamedTuple):
 
 REQUIRED = inspect.Parameter.empty
 
-# %% ../nbs/90_cli.ipynb #d66ff1d6
+# %% ../nbs/90_cli.ipynb #27cb7f31
 @cache
 def _parsed(module: str) -> tuple[dict[str, ast.stmt], list[str]]:
     "A module's functions and classes by their names, and its lines."
@@ -54,7 +54,7 @@ def _parsed(module: str) -> tuple[dict[str, ast.stmt], list[str]]:
     parts = {getattr(part, "name", ""): part for part in ast.parse(source).body}
     return parts, source.splitlines(True)
 
-# %% ../nbs/90_cli.ipynb #d6c09471
+# %% ../nbs/90_cli.ipynb #9a3ab2a7
 def _is_dataclass(node: ast.ClassDef) -> bool:
     return any("dataclass" in ast.unparse(mark) for mark in node.decorator_list)
 
@@ -76,13 +76,14 @@ def _parameters(function: ast.FunctionDef) -> list[tuple]:
     return [(argument.arg, argument.annotation, default)
             for argument, default in zip(named + given.kwonlyargs, defaults)]
 
-# %% ../nbs/90_cli.ipynb #d1c7380d
+# %% ../nbs/90_cli.ipynb #6223e959
 def _dataclasses(name: str, module: dict[str, ast.stmt]) -> list[ast.ClassDef]:
-    "A dataclass after its bases of the same module, in the order of their fields."
+    "A dataclass after its bases of the same module, in their fields' order."
     node = module[name]
     bases = [base.id for base in reversed(node.bases)
              if getattr(base, "id", "") in module]
-    return [each for base in bases for each in _dataclasses(base, module)] + [node]
+    before = [each for base in bases for each in _dataclasses(base, module)]
+    return [*before, node]
 
 def _fields_of(node: ast.ClassDef) -> list[ast.AnnAssign]:
     "A dataclass's own fields."
@@ -104,7 +105,7 @@ def _value(node: ast.expr | None):
     except ValueError:
         return ...
 
-# %% ../nbs/90_cli.ipynb #0f8f9da6
+# %% ../nbs/90_cli.ipynb #78c3161d
 def _comments(lines: list[str], first: int, last: int) -> dict[int, str]:
     """Comments by the number of the line that they belong to: their own, or the
     next that holds code."""
@@ -131,10 +132,11 @@ def documented(
     parts, lines = _parsed(module)
     node, comments, settings = _maker(name, parts), {}, {}
     if isinstance(node, ast.ClassDef):
-        owners = [each for each in _dataclasses(node.name, parts) if _fields_of(each)]
+        every = _dataclasses(node.name, parts)
+        owners = [(each, _fields_of(each)) for each in every if _fields_of(each)]
         found = [(part.target.id, part.annotation, part.value)
-                 for each in owners for part in _fields_of(each)]
-        spans = [(each.lineno, _fields_of(each)[-1].end_lineno) for each in owners]
+                 for _, fields in owners for part in fields]
+        spans = [(each.lineno, fields[-1].end_lineno) for each, fields in owners]
     else:
         found, spans = _parameters(node), [(node.lineno, node.body[0].lineno - 1)]
     for first, last in spans:
@@ -182,7 +184,7 @@ def _count_or_seeds(text: str) -> int | tuple[int, ...]:
             f"{text!r} is not a number of seeds (3), nor a list of them (7,8,9)"
         ) from None
 
-# %% ../nbs/90_cli.ipynb #0afad874
+# %% ../nbs/90_cli.ipynb #94087b53
 def _table_of_settings(text: str) -> dict:
     "A table of a settings file, as JSON."
     try:
@@ -220,7 +222,7 @@ def _registered(
     module, register = _REGISTERS[kind]
     return getattr(import_module(f"distillnb.{module}"), register)
 
-# %% ../nbs/90_cli.ipynb #29113508
+# %% ../nbs/90_cli.ipynb #39b529d0
 def _one_of(kind: str) -> Callable:
     "A type for `argparse`: the name of something registered."
     def chosen(text: str) -> str:
@@ -246,7 +248,7 @@ def _listed(kind: str) -> str:
         said.append(f"{name} ({means})" if explained else name)
     return ", ".join(said)
 
-# %% ../nbs/90_cli.ipynb #0a34905e
+# %% ../nbs/90_cli.ipynb #3ad6be81
 def _import(modules: Iterable[str]) -> None:
     """Import modules of the user, those of this folder too.
 
@@ -263,8 +265,8 @@ def _import(modules: Iterable[str]) -> None:
 
 # %% ../nbs/90_cli.ipynb #cbd84073
 _BY_ANNOTATION = {
-    "int": (int, "N"), "float": (float, "X"), "float | int": (_share_or_count, "N"),
-    "str": (str, "NAME"), "list[str]": (_names, "A,B,C"),
+    "int": (int, "N"), "float": (float, "X"), "str": (str, "NAME"),
+    "float | int": (_share_or_count, "N"), "list[str]": (_names, "A,B,C"),
     "tuple[float, ...]": (_numbers, "X,Y"), "dict": (_table_of_settings, "JSON"),
     "Iterable[str | Path]": (_names, "FILE")}
 _BY_NAME = {
@@ -328,8 +330,9 @@ def _help(
     if found := _WHEN_NONE.search(said):
         said, default = said[:found.start()], default or found[1] or found[2]
     if setting.name in _LISTS_OF:
-        what = f"which {setting.name}" if setting.comment.startswith('"') else said
-        said = what + ": {names}"
+        if setting.comment.startswith('"'):
+            said = f"which {setting.name}"
+        said += ": {names}"
     said += _TYPED.get(setting.name, "")
     return f"{said} ({default})" if default else said
 
@@ -435,7 +438,8 @@ def _add(
     "Add an option, or an argument without a flag."
     name = setting.name
     own = any(setting in entries for entries in command.groups.values())
-    told = {"help": _help(setting).replace("%", "%%"), "default": argparse.SUPPRESS}
+    told = {"help": _help(setting).replace("%", "%%"),
+            "default": argparse.SUPPRESS}
     if name in command.hidden.split():
         told["help"] = argparse.SUPPRESS
     if own and setting.default is not REQUIRED:
@@ -449,7 +453,7 @@ def _add(
         flag = f"--{name.replace('_', '-')}"
         group.add_argument(flag, **told | _option(setting, command))
 
-# %% ../nbs/90_cli.ipynb #61a2c780
+# %% ../nbs/90_cli.ipynb #e92b4820
 def _add_command(commands, name: str, command: Command) -> None:
     "Add a command to the list of them."
     shown = [_SHOWN_AS.get(word, word.upper())
@@ -469,7 +473,8 @@ def _parser() -> argparse.ArgumentParser:
     "The whole command line."
     what = ("Distil a slow, good text classifier into very small, fast ones, and "
             "test what it brings.")
-    parser = _Parser(prog="distillnb", allow_abbrev=False, formatter_class=_layout,
+    parser = _Parser(prog="distillnb", allow_abbrev=False,
+                     formatter_class=_layout,
                      description=textwrap.fill(what, _columns() - 2))
     parser.add_argument("--version", action="version",
                         version=f"distillnb {__version__}")
@@ -516,7 +521,7 @@ def _read_settings(path: Path, command: str,
     # what it brings may be named below
     return dict(sorted(renamed.items(), key=lambda item: item[0] != "import"))
 
-# %% ../nbs/90_cli.ipynb #29ef10a5
+# %% ../nbs/90_cli.ipynb #494ed425
 def _as_word(value, action: argparse.Action) -> str:
     """A value of a TOML file as one would type it.
 
@@ -594,8 +599,8 @@ def _modern(argv: list[str]) -> list[str]:
     for place, word in enumerate(argv):
         name, is_one, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and name in _OLD:
-            _say(f"Note: --{name} is called --{_OLD[name]} now; the old name goes "
-                 "with the next release.")
+            _say(f"Note: --{name} is called --{_OLD[name]} now; the old name "
+                 "goes with the next release.")
             argv[place] = f"--{_OLD[name]}{is_one}{value}"
         following = argv[place + 1] if place + 1 < len(argv) else ""
         numbers = re.fullmatch(r"[\d.,]+", following)
@@ -649,7 +654,7 @@ def _loss(args: argparse.Namespace) -> dict:
             "temperature out")
     return {}
 
-# %% ../nbs/90_cli.ipynb #67c4ee93
+# %% ../nbs/90_cli.ipynb #8ea4c2cc
 def _recipes(tables: dict) -> dict:
     """Recipes from tables of a file: what differs from the default recipe of that
     kind of student. Raises `ValueError`."""
@@ -700,7 +705,7 @@ def _changes(args: argparse.Namespace, experiment) -> dict:
         changes["ways"] = _ways(experiment.ways, args.rounds)
     return changes
 
-# %% ../nbs/90_cli.ipynb #71a23a9c
+# %% ../nbs/90_cli.ipynb #20359e36
 def _experiment(args: argparse.Namespace):
     "The `Experiment` that the arguments describe. Raises `ValueError`."
     from dataclasses import replace
@@ -743,7 +748,7 @@ def _print_results(results, output: Path) -> None:
               f"texts: {chosen.model}, in "
               f"{output / 'students' / folder_name(results, chosen)}")
 
-# %% ../nbs/90_cli.ipynb #376866e7
+# %% ../nbs/90_cli.ipynb #60c38f60
 def _run_command(args: argparse.Namespace) -> int | None:
     "`demo` and `run`: run, save, print the table and a line on each verdict."
     _loading()
@@ -782,7 +787,7 @@ _ZERO_SHOT = Setting(
     "zero_shot", "flag", False,
     "the teacher is a zero-shot model, and --names are the candidates")
 
-# %% ../nbs/90_cli.ipynb #b149f4e2
+# %% ../nbs/90_cli.ipynb #b36db6f6
 _OWN_DATA = {"data": [
     _DATA,
     (_EXPERIMENT, "text label labels balanced per_class stratify test")]}
@@ -1019,7 +1024,7 @@ def _print_scores(facts, output: Path, as_json: bool) -> None:
     for sentence in facts.verdicts:
         print(sentence)
 
-# %% ../nbs/90_cli.ipynb #b7e60556
+# %% ../nbs/90_cli.ipynb #20060b44
 def _distill_command(args: argparse.Namespace) -> int | None:
     "`distill`: read, hold out, train, keep, say how good it is."
     _loading()
@@ -1260,15 +1265,16 @@ def _check_export(args: argparse.Namespace, fits: bool) -> None:
             "--max-size-kb makes a .npz file and chooses the bits itself: leave "
             "--bits out, and say --agreement instead of --bound")
 
-# %% ../nbs/90_cli.ipynb #b7ebed80
+# %% ../nbs/90_cli.ipynb #b45cfbd7
 def _export_to_fit(args: argparse.Namespace, student, table) -> None:
     "One file of at most the size asked for."
     from distillnb.shrink import fit_size
 
     asked = _given(args, "shrink.fit_size", "classifier texts")
     labels = _known_labels(table, student, getattr(args, "label", None))
+    texts = table.text.tolist()
     with redirect_stdout(sys.stderr):
-        found = fit_size(student, texts=table.text.tolist(), labels=labels, **asked)
+        found = fit_size(student, texts=texts, labels=labels, **asked)
     print(_json(_records(found)) if args.json else found.to_string(index=False))
 
 def _export_command(args: argparse.Namespace) -> None:

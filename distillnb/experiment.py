@@ -94,7 +94,7 @@ class TransferSettings:
     transfer: object = None
     unlabelled: int | None = None  # most texts without labels; None: all
     # parts and mixtures of each text that join those without labels; None: 4 if
-    # none are, and if the teacher is not a table of answers
+    # none are, 0 for a table of answers
     fragments: int | None = None
     rounds: int = 0  # of augmentation: distorted versions of each training text
     # of `augment`: p_mask, p_pos, p_ngram, tagger, ...
