@@ -29,7 +29,8 @@ from .data import (Splits, add_transfer, align_labels, balance,
                             read_reviews, read_splits, split)
 from .embeddings import read_vectors
 from .inference import Classifier
-from .labelling import any_teacher, average_teachers
+from .labelling import (any_teacher, average_teachers,
+                                 is_answer_table)
 from .lesson import (WALKTHROUGH_RECIPES, WAYS, Lesson, Run, adjusted,
                               class_weights, fitting_loss, load_tokenizer,
                               possible, start_vectors, tokens_and_answers,
@@ -93,7 +94,7 @@ class TransferSettings:
     transfer: object = None
     unlabelled: int | None = None  # most texts without labels; None: all
     # parts and mixtures of each text that join those without labels; None: 4 if
-    # none are
+    # none are, 0 for a table of answers
     fragments: int | None = None
     rounds: int = 0  # of augmentation: distorted versions of each training text
     # of `augment`: p_mask, p_pos, p_ngram, tagger, ...
@@ -231,9 +232,24 @@ def _own_splits(experiment: Experiment, say: Callable | None) -> Splits:
     return split(frame, experiment.test, experiment.validation,
                  experiment.labelled, experiment.stratify, seed, report=say)
 
-# %% ../nbs/50_experiment.ipynb #6d6c498c
+# %% ../nbs/50_experiment.ipynb #ca57422c
 _FRAGMENTS = 4  # of each text, where there are no texts without labels
 
+def _rounds_of_fragments(experiment: Experiment) -> int | None:
+    """How many fragments of a text are wanted; None: it depends on the data.
+
+    Raises `ValueError` where the teacher cannot answer them."""
+    if not is_answer_table(experiment.teacher):
+        return experiment.fragments
+    if experiment.fragments:
+        raise ValueError(
+            f"fragments={experiment.fragments}: fragments are new texts, and a "
+            "table of answers has answers for its own texts only: leave "
+            "fragments out, or give a teacher that can be asked, a model or a "
+            "function")
+    return 0
+
+# %% ../nbs/50_experiment.ipynb #6d6c498c
 def _with_fragments(parts: Splits, rounds: int, say: Callable | None) -> Splits:
     "The parts with fragments of the labelled texts among those without labels."
     judges = [*parts.test.text, *parts.validation.text]
@@ -251,7 +267,7 @@ def splits(self: Experiment, say: Callable | None = print) -> Splits:
     """Read, balance and split the data, add the further texts.
 
     Raises `ValueError` for settings that don't apply."""
-    parts, rounds = _own_splits(self, say), self.fragments
+    rounds, parts = _rounds_of_fragments(self), _own_splits(self, say)
     if self.transfer is not None:
         more = read_reviews(self.transfer, self.text, False, report=say)
         parts = add_transfer(parts, more, report=say)

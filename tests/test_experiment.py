@@ -13,6 +13,7 @@ from distillnb.data import label_names, read_reviews, split
 from distillnb.inference import load_student
 from distillnb.results import check_writable
 from distillnb.experiment import PRESETS, Experiment, learning_curve
+from distillnb.labelling import any_teacher
 from distillnb.lesson import WALKTHROUGH_RECIPES, WAYS, Run
 from distillnb.losses import CrossEntropy, Mix, SoftCrossEntropy, SquaredEMD
 from distillnb.student import Recipe, architecture
@@ -364,6 +365,20 @@ def test_curves_over_sizes(toy):
 def test_settings_that_cannot_be(toy, settings, message):
     with pytest.raises(ValueError, match=message):
         replace(toy, **settings).run(say=None)
+
+
+@pytest.mark.parametrize("kind", ["frame", "file", "teacher"])
+def test_a_table_of_answers_is_asked_about_its_own_texts_only(toy, toy_reviews, tmp_path, kind):
+    """By default it gets no fragments, which it could not answer; who asks for some is told why not."""
+    answers = toy_reviews.drop_duplicates("text")[["text"]]
+    answers = answers.assign(**{name: (toy_reviews.label == name) * .8 + .2 / 3 for name in ("negative", "neutral", "positive")})
+    answers.to_csv(tmp_path / "answers.csv", index=False)
+    source = {"frame": answers, "file": str(tmp_path / "answers.csv"), "teacher": any_teacher(answers)}[kind]
+    told = replace(toy, teacher=source, fragments=None, labelled=None, recipes={"linear": FAST["linear"]}, students=())
+    assert told.splits(None).transfer.empty and len(replace(told, teacher=toy.teacher).splits(None).transfer)
+    assert {"linear direct", "linear distilled"} <= set(told.run(say=None).summary.model)
+    with pytest.raises(ValueError, match="fragments=4: .* its own texts only"):
+        replace(told, fragments=4).run(say=None)
 
 
 def test_ordered_classes_get_ordered_scores_and_losses(toy):
