@@ -275,7 +275,8 @@ _BY_NAME = {
     "loss": (_one_of("loss"), "NAME"), "preset": (_one_of("preset"), "NAME"),
     "seeds": (_count_or_seeds, "N"), "class_weight": (_weights, "NAME"),
     "import": (_names, "MODULE"), "config": (Path, "FILE"), "cache": (str, "DIR"),
-    "output": (str, "PATH"), "separator": (str, "CHARACTER"),
+    "output": (str, "PATH"), "part": (str, "I/N"), "dask": (str, "ADDRESS"),
+    "separator": (str, "CHARACTER"),
     **dict.fromkeys(("recipes", "recipe"), (_table_of_settings, "JSON")),
     **dict.fromkeys(("text", "label", "key"), (str, "COLUMN")),
     **dict.fromkeys(("teacher", "tokenizer"), (str, "MODEL")),
@@ -857,6 +858,7 @@ def _source(args: argparse.Namespace):
     "What `--teacher` names, as `any_teacher` takes it. Raises `ValueError`."
     from distillnb.inference import load_student
     from distillnb.labelling import KINDS
+    from distillnb.runtime import load
 
     source, device = args.teacher, getattr(args, "device", None)
     if any(kind.fits(source) for kind in KINDS
@@ -866,6 +868,8 @@ def _source(args: argparse.Namespace):
         return _zero_shot(source, device)
     if (Path(source) / "distillnb.json").is_file():
         return load_student(source, device)
+    if source.lower().endswith((".npz", ".onnx")):
+        return load(source)
     module, _, name = source.partition(":")
     words = (*module.split("."), name)
     if Path(source).exists() or not all(word.isidentifier() for word in words):
@@ -904,14 +908,61 @@ def _table(data: str, args: argparse.Namespace | None,
             raise
     return read_reviews(data, report=report, **without)
 
+# %% ../nbs/90_cli.ipynb #311e0119
+_PARTITIONS = "rows workers part timeout max_failed"
+
+def _label_partitions(args: argparse.Namespace) -> None:
+    "`label` with a folder as output: part by part, and what is there at the end."
+    from distillnb.partitions import check_partitions, label_partitions
+
+    for name in ("encoding", "separator", "label"):
+        if hasattr(args, name):
+            raise ValueError(f"--{name} is for one file: leave it out")
+    asked = _given(args, "labelling.any_teacher")
+    by_name = not {*asked} - {"names", "max_length"}
+    teacher = _source(args) if by_name else _teacher(args)
+    more = _given(args, "partitions.label_partitions", "data teacher output gives")
+    with redirect_stdout(sys.stderr), _dask(getattr(args, "dask", None)) as executor:
+        label_partitions(args.data, teacher, args.output, executor=executor,
+                         report=_say, **more)
+    there = check_partitions(args.output)
+    whole = there[there.state == "whole"]
+    _say(f"{args.output}: {len(whole):,} of {len(there):,} parts, "
+         f"{whole.rows.sum():,} rows, {whole.failed.sum():,} of them without an "
+         "answer")
+
+@contextmanager
+def _dask(address: str | None):
+    "The executor of a Dask cluster; None without an address."
+    if address is None:
+        yield None
+        return
+    from distillnb.machine import optional
+
+    distributed = optional("distributed", "dask", "--dask")
+    try:
+        client = distributed.Client(address, timeout="20s")
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ValueError(f"--dask {address}: no scheduler answers there "
+                         f"({error})") from None
+    with client:
+        yield client.get_executor()
+
 # %% ../nbs/90_cli.ipynb #2c95160a
 def _label_command(args: argparse.Namespace) -> None:
     "`label`: ask, and write as the answers come."
     _loading()
     from distillnb.labelling import label_texts
+    from distillnb.tables import WRITTEN, ending
 
     if args.output and args.json:
-        raise ValueError("--output writes a .csv: leave --json out")
+        raise ValueError("--output writes a file: leave --json out")
+    if args.output and ending(args.output) not in WRITTEN:
+        return _label_partitions(args)
+    for name in (*_PARTITIONS.split(), "dask"):
+        if getattr(args, name, None) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for many files: give "
+                             "a folder, --output answers/")
     piped = args.data == "-"
     texts = list(_lines()) if piped else _table(args.data, args).text.tolist()
     with redirect_stdout(sys.stderr):
@@ -930,8 +981,9 @@ def _label_command(args: argparse.Namespace) -> None:
 _ASKED = Setting(
     "teacher", "", REQUIRED,
     "folder or hub name of a sequence classifier, a table with its answers "
-    "(.csv, .tsv, .jsonl, .parquet), a student of ours, or module:function, "
-    "which takes a list of texts and gives an array [texts, classes]")
+    "(.csv, .tsv, .jsonl, .parquet), a prompt (.toml), a student of ours (folder, "
+    ".npz or .onnx), or module:function, which takes a list of texts and gives an "
+    "array [texts, classes]")
 _TEACHER = [
     _ASKED, ("labelling.any_teacher", "names gives multilabel"), _ZERO_SHOT,
     ("labelling.any_teacher", "key"), (_EXPERIMENT, "precision"),
@@ -939,22 +991,30 @@ _TEACHER = [
 _COLUMNS = [(_EXPERIMENT, "text label"),
             ("data.read_reviews", "encoding separator")]
 _ANSWERS = _OUTPUT._replace(
-    comment="a .csv, written as the answers come; None: standard output")
-_TO_LABEL = _DATA._replace(comment=_TABLE + ", or - for standard input")
+    comment="a .csv, written as the answers come, or a folder, for many files; "
+            "None: standard output")
+_TO_LABEL = _DATA._replace(
+    comment=_TABLE + ", - for standard input, or, with a folder as output, a "
+                     "folder or a pattern: 'data/*.parquet'")
+_DASK = Setting("dask", "str", None,
+                "of a Dask scheduler whose workers do the parts: tcp://host:8786")
 
 COMMANDS["label"] = Command(
     _label_command, "ask a teacher about texts",
     "Ask any teacher about the texts of a table and write its answers: a column "
-    "of texts, and a column of probabilities for each class.",
+    "of texts, and a column of probabilities for each class. Into a folder, any "
+    "number of files, a part at a time, in several processes.",
     """  distillnb label reviews.csv --teacher ./my-bert > answers.csv
   distillnb label tickets.jsonl --teacher my_llm:ask \\
       --names refund,delivery,other --output answers.csv
+  distillnb label 'data/*.parquet' --teacher student.npz --output answers/
 with --output, a second call goes on where the first was stopped""",
     {"data": [_TO_LABEL, *_COLUMNS], "teacher": _TEACHER,
+     "many files": [("partitions.label_partitions", _PARTITIONS), _DASK],
      "output and machine": [
          _ANSWERS, ("labelling.any_teacher", "cache device"), *_MANNERS]},
     "data", "teacher",
-    kept="What was answered is kept where --output named a file: the same "
+    kept="What was answered is kept where there is an --output: the same "
          "command goes on from there.")
 
 # %% ../nbs/90_cli.ipynb #6fedf2d4

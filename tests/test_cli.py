@@ -15,10 +15,12 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from distillnb import cli
 from distillnb.cli import main
+from distillnb.tables import read_table
 
 COMMAND = [sys.executable, "-c", "import sys; from distillnb.cli import main; sys.exit(main())"]
 
@@ -200,6 +202,7 @@ def test_files_of_the_user_are_left_alone(table, tmp_path, capsys):
 
 TEACHER = """
 import numpy as np
+import pandas as pd
 
 def ask(texts):
     count = lambda words: np.array([sum(word in text.split() for word in words) for text in texts], float)
@@ -246,6 +249,31 @@ def test_label_writes_a_table_that_teaches(place, table):
     assert again.returncode == 0 and len(list(csv.reader((folder / "answers.csv").open()))) == 601
     done = command(folder, "distill", table, "--teacher", "answers.csv", "--student", "linear", "--epochs", "2", "--output", "other", "--test", "0")
     assert done.returncode == 0, done.stderr
+
+
+def test_label_does_many_files_in_parts(place, table, tmp_path, capsys, monkeypatch):
+    folder, _ = place
+    monkeypatch.chdir(folder)
+    asking = ("--teacher", "words:ask", "--names", "negative,neutral,positive", "--gives", "logits", "--text", "text",
+              "--output", tmp_path / "answers")
+    data = tmp_path / "data"
+    data.mkdir()
+    frame = pd.read_csv(table)[["text"]]
+    for i in range(3):
+        frame[200 * i:200 * (i + 1)].to_csv(data / f"{i}.csv", index=False)
+    for share in ("1/2", "2/2"):
+        status, _, err = inside(capsys, "label", data, *asking, "--part", share)
+        assert status == 0, err
+    assert "3 of 3 parts, 600 rows, 0 of them without an answer" in err
+    assert read_table(tmp_path / "answers").frame.text.tolist() == frame.text.tolist()
+    for wrong, said in ((("--workers", "2", "--output", "x.csv"), "--workers is for many files"), (("--part", "3/2"), "from 1 to 2"),
+                        (("--names", "a,b,c"), "another classes"), (("--separator", ";"), "for one file"),
+                        (("--dask", "tcp://127.0.0.1:1"), "no scheduler answers")):
+        status, _, err = inside(capsys, "label", data, *asking, *wrong)
+        assert status and said in err, err
+    status, _, err = inside(capsys, "distill", table, "--teacher", tmp_path / "answers", "--student", "linear", "--epochs", "2",
+                            "--output", tmp_path / "student", "--test", "0")
+    assert status == 0, err
 
 
 def test_a_run_with_a_table_of_answers(place, table, tmp_path, capsys, monkeypatch):
