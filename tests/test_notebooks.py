@@ -28,7 +28,7 @@ NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.part
 CHAPTERS = [path for path in NOTEBOOKS if path.name[:2].isdigit()]
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 OLD_FORM = {  # chapters that are still to be written in the book's form: this set only shrinks
-    "54_cascade", "90_cli",
+    "90_cli",
 }
 
 
