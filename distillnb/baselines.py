@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import joblib
 import numpy as np
+from fastcore.basics import patch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -21,13 +22,34 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 def tfidf_features() -> Pipeline:
     """Tf-idf of words and signs, alone and in pairs, beside that of runs of two
     to five letters within a word."""
-    words = TfidfVectorizer(ngram_range=(1, 2),
-                            sublinear_tf=True,
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True,
                             token_pattern=r"(?u)\w+|[^\w\s]")
-    letters = TfidfVectorizer(analyzer="char_wb",
-                              ngram_range=(2, 5),
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5),
                               sublinear_tf=True)
     return make_union(words, letters)
+
+# %% ../nbs/36_baselines.ipynb #c2d837f1
+def _keep_best(
+    learner: LogisticRegression,  # it keeps the weights of the best
+    known,  # features of the texts, [n, features]
+    classes: np.ndarray,  # class ids, [n]
+    strengths: list[float],  # values of C to try
+    # features and class ids of validation texts; None: the first C is kept
+    judged: tuple | None,
+) -> float:
+    "The C that is best on the validation texts."
+    chosen = None
+    for strength in strengths:
+        with warnings.catch_warnings():
+            # with many classes the last digits take very long
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            learner.set_params(C=strength).fit(known, classes)
+        score = 0 if judged is None else learner.score(*judged)
+        if chosen is None or score > chosen[0]:
+            chosen = (score, strength, learner.coef_.copy(),
+                      learner.intercept_.copy())
+    _, strength, learner.coef_, learner.intercept_ = chosen
+    return strength
 
 # %% ../nbs/36_baselines.ipynb #34f9a3b2
 @dataclass(frozen=True, eq=False)
@@ -36,29 +58,6 @@ class Tfidf:
     model: Pipeline  # features and logistic regression
     classes: int  # K
     strength: float  # C, as it was chosen
-
-    def logits(
-        self,
-        texts: list[str],  # n texts
-    ) -> np.ndarray:  # float32, [n, K]
-        "Log-probabilities; very low for a class that it never met."
-        logits = np.full((len(texts), self.classes), -30, np.float32)
-        logits[:, self.model[-1].classes_] = self.model.predict_log_proba(texts)
-        return logits
-
-    def predict_proba(
-        self,
-        texts: list[str],  # n texts
-    ) -> np.ndarray:  # float32, [n, K]
-        "Probabilities."
-        return np.exp(self.logits(texts))
-
-    @property
-    def size_mb(self) -> float:
-        "Megabytes of the file that joblib writes of it."
-        file = io.BytesIO()
-        joblib.dump(self.model, file)
-        return len(file.getvalue()) / 1e6
 
 # %% ../nbs/36_baselines.ipynb #461e1aa0
 def fit_tfidf(
@@ -74,18 +73,37 @@ def fit_tfidf(
         raise ValueError(
             "There is one class only: a baseline would have nothing to learn")
     features = tfidf_features()
-    known, chosen = features.fit_transform(texts), None
-    judged = None if validation is None else (features.transform(validation[0]),
-                                              validation[1])
+    known, judged = features.fit_transform(texts), None
+    if validation is not None:
+        judged = features.transform(validation[0]), validation[1]
     learner = LogisticRegression(max_iter=200, warm_start=True, tol=1e-3)
-    for strength in (10 * factor for factor in factors):
-        with warnings.catch_warnings():
-            # with many classes the last digits take very long
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            learner.set_params(C=strength).fit(known, classes)
-        score = 0 if judged is None else learner.score(*judged)
-        if chosen is None or score > chosen[0]:
-            chosen = score, strength, learner.coef_.copy(
-            ), learner.intercept_.copy()
-    _, strength, learner.coef_, learner.intercept_ = chosen
+    strength = _keep_best(learner, known, classes,
+                          [10 * factor for factor in factors], judged)
     return Tfidf(make_pipeline(features, learner), n_classes, strength)
+
+# %% ../nbs/36_baselines.ipynb #ed46b48e
+@patch
+def logits(
+    self: Tfidf,
+    texts: list[str],  # n texts
+) -> np.ndarray:  # float32, [n, K]
+    "Log-probabilities; very low for a class that it never met."
+    logits = np.full((len(texts), self.classes), -30, np.float32)
+    logits[:, self.model[-1].classes_] = self.model.predict_log_proba(texts)
+    return logits
+
+@patch
+def predict_proba(
+    self: Tfidf,
+    texts: list[str],  # n texts
+) -> np.ndarray:  # float32, [n, K]
+    "Probabilities."
+    return np.exp(self.logits(texts))
+
+# %% ../nbs/36_baselines.ipynb #3094deee
+@patch(as_prop=True)
+def size_mb(self: Tfidf) -> float:
+    "Megabytes of the file that joblib writes of it."
+    file = io.BytesIO()
+    joblib.dump(self.model, file)
+    return len(file.getvalue()) / 1e6

@@ -11,6 +11,7 @@ from threading import Lock
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from sklearn.utils.validation import check_is_fitted
 
 from .estimator import TextClassifier, _texts
@@ -25,9 +26,36 @@ def confidence(
 ) -> np.ndarray:  # [n], from 1 / K, or one half, to 1
     "How sure a model is of each answer."
     probabilities = np.asarray(probabilities)
-    return np.maximum(
-        probabilities, 1 -
-        probabilities).min(1) if multilabel else probabilities.max(1)
+    if multilabel:
+        return np.maximum(probabilities, 1 - probabilities).min(1)
+    return probabilities.max(1)
+
+# %% ../nbs/54_cascade.ipynb #37115eb1
+def _mixed(student: np.ndarray, teacher: np.ndarray,
+           sent: np.ndarray) -> np.ndarray:
+    "The student's probabilities, with the teacher's for the rows sent to it."
+    mixed = student.copy()
+    mixed[sent] = teacher[sent]
+    return mixed
+
+# %% ../nbs/54_cascade.ipynb #2fb6170d
+def _threshold(
+    ascending: np.ndarray,  # confidence of each text, the least first, [n]
+    count: int,  # of texts that are handed on
+) -> float:
+    "The confidence below which `count` texts lie."
+    return float(ascending[count]) if count < len(ascending) else np.inf
+
+# %% ../nbs/54_cascade.ipynb #5816514d
+def _check_curve(truth: np.ndarray, student: np.ndarray, teacher: np.ndarray,
+                 shares: np.ndarray) -> None:
+    "Raise `ValueError` for arrays that don't fit, and for what is not a share."
+    if student.shape != teacher.shape or len(truth) != len(student):
+        raise ValueError(
+            f"Student {student.shape}, teacher {teacher.shape}, {len(truth):,} "
+            "labels: give one row for each text, the same texts in all three")
+    if not ((shares >= 0) & (shares <= 1)).all():
+        raise ValueError(f"shares={shares.tolist()}: they lie between 0 and 1")
 
 # %% ../nbs/54_cascade.ipynb #f6e0a1a5
 def cascade_curve(
@@ -40,36 +68,29 @@ def cascade_curve(
     # milliseconds that the student takes for a text
     student_ms: float | None = None,
     teacher_ms: float | None = None,  # likewise
-) -> pd.DataFrame:  # share, threshold (of the confidence), accuracy, low, high (95 %), at_random; ms if times are given
+    # share, threshold (of the confidence), accuracy, low, high (95 %), at_random;
+    # ms if times are given
+) -> pd.DataFrame:
     """Accuracy against the share of texts that the teacher answers.
 
     Raises `ValueError` for arrays that don't fit."""
-    truth, student, teacher = np.asarray(truth), np.asarray(student), np.asarray(
-        teacher)
+    truth, student, teacher = map(np.asarray, (truth, student, teacher))
     shares = np.linspace(0, 1, 21) if shares is None else np.array([*shares])
-    if student.shape != teacher.shape or len(truth) != len(student):
-        raise ValueError(
-            f"Student {student.shape}, teacher {teacher.shape}, {len(truth):,} "
-            "labels: give one row for "
-            "each text, the same texts in all three")
-    if not ((shares >= 0) & (shares <= 1)).all():
-        raise ValueError(f"shares={shares.tolist()}: they lie between 0 and 1")
+    _check_curve(truth, student, teacher, shares)
     if (student_ms is None) != (teacher_ms is None):
         raise ValueError("Give both times, student_ms and teacher_ms, or neither")
-    sure = confidence(student, truth.ndim == 2)
-    order, rows = np.argsort(sure, kind="stable"), []
+    sure, rows = confidence(student, truth.ndim == 2), []
+    order = np.argsort(sure, kind="stable")
     alone, asked = (score("", truth, one).accuracy for one in (student, teacher))
     for share in shares:
         sent = order[:round(share * len(order))]
-        mixed = student.copy()
-        mixed[sent] = teacher[sent]
-        found = score("cascade", truth, mixed)
-        rows.append({
-            "share": share, "threshold": float(sure[order[len(sent)]])
-            if len(sent) < len(order) else np.inf, "accuracy": found.accuracy,
-            "low": found.low, "high": found.high,
-            "at_random": alone + (asked - alone) * len(sent) / len(order)
-        })
+        found = score("cascade", truth, _mixed(student, teacher, sent))
+        rows.append({"share": share,
+                     "threshold": _threshold(sure[order], len(sent)),
+                     "accuracy": found.accuracy,
+                     "low": found.low, "high": found.high,
+                     "at_random": alone
+                     + (asked - alone) * len(sent) / len(order)})
         if student_ms is not None:
             rows[-1]["ms"] = student_ms + share * teacher_ms
     return pd.DataFrame(rows)
@@ -79,21 +100,18 @@ def _names(student) -> list[str]:
     """Class names of a student in the order of its probabilities.
 
     Raises `TypeError` for something else."""
-    if hasattr(student, "estimator") and hasattr(student,
-                                                 "__sklearn_is_fitted__"):
+    frozen = hasattr(student, "estimator")
+    if frozen and hasattr(student, "__sklearn_is_fitted__"):
         student = student.estimator  # scikit-learn's FrozenEstimator
-    names = student.classes_ if hasattr(student, "classes_") else getattr(
-        student, "names", None)
+    names = getattr(student, "names", None)
+    if hasattr(student, "classes_"):
+        names = student.classes_
     if names is None or not hasattr(student, "predict_proba"):
         raise TypeError(
             f"A {type(student).__name__} is not a student that can answer: give "
-            "a fitted "
-            "DistilledClassifier, what load_student or distillnb.runtime.load "
-            "gives, or a fitted "
-            "classifier of texts")
+            "a fitted DistilledClassifier, what load_student or "
+            "distillnb.runtime.load gives, or a fitted classifier of texts")
     return [str(name) for name in names]
-
-_counting = Lock()  # one for all cascades, so that a cascade can be pickled
 
 # %% ../nbs/54_cascade.ipynb #4d9cb11f
 class CascadeClassifier(TextClassifier):
@@ -110,66 +128,67 @@ class CascadeClassifier(TextClassifier):
     ):
         self.student, self.teacher, self.budget = student, teacher, budget
 
-    def fit(
-        self,
-        # texts that the student has not learned from, some hundreds, [n]
-        X: Iterable[str],
-        y=None,  # not used
-    ) -> "CascadeClassifier":
-        """Find the threshold that keeps to the budget.
+# %% ../nbs/54_cascade.ipynb #3bfa252c
+@patch
+def _ready(self: CascadeClassifier) -> None:
+    "Find out who student and teacher are."
+    names, teacher = _names(self.student), any_teacher(self.teacher)
+    self.teacher_, self._columns = teacher, match_labels(teacher.names, names)
+    self.multilabel_ = bool(getattr(self.student, "multilabel_",
+                                    getattr(self.student, "multilabel", False)))
+    if self.multilabel_ != teacher.multilabel:
+        raise ValueError(
+            "Of student and teacher one gives several labels to a text and "
+            "the other one: they can't stand in for each other")
+    self.classes_ = np.asarray(getattr(self.student, "classes_", names))
+    # texts so far, and those of them that the teacher was asked about
+    self.answered_ = self.asked_ = 0
 
-        Raises `ValueError`, `TypeError` for what does not fit together."""
-        if isinstance(self.budget, bool) or not isinstance(
-                self.budget, (int, float)) or not 0 <= self.budget <= 1:
-            raise ValueError(
-                f"budget={self.budget!r}: give the share of texts that the "
-                "teacher may answer, 0 to 1"
-            )
-        self._ready()
-        texts = _texts(X)
-        if not texts:
-            raise ValueError(
-                "There are no texts to set the threshold with: give some hundreds"
-            )
-        sure = np.sort(
-            confidence(self.student.predict_proba(texts), self.multilabel_))
-        count = round(self.budget * len(texts))
-        self.threshold_ = float(sure[count]) if count < len(texts) else np.inf
-        return self
+# %% ../nbs/54_cascade.ipynb #61f9f016
+@patch
+def fit(
+    self: CascadeClassifier,
+    # texts that the student has not learned from, some hundreds, [n]
+    X: Iterable[str],
+    y=None,  # not used
+) -> CascadeClassifier:
+    """Find the threshold that keeps to the budget.
 
-    def _ready(self) -> None:
-        "Find out who student and teacher are"
-        names, teacher = _names(self.student), any_teacher(self.teacher)
-        self.teacher_, self._columns = teacher, match_labels(teacher.names, names)
-        self.multilabel_ = bool(
-            getattr(self.student, "multilabel_",
-                    getattr(self.student, "multilabel", False)))
-        if self.multilabel_ != teacher.multilabel:
-            raise ValueError(
-                "Of student and teacher one gives several labels to a text and "
-                "the other one: they can't "
-                "stand in for each other")
-        self.classes_ = np.asarray(getattr(self.student, "classes_", names))
-        # texts so far, and those of them that the teacher was asked about
-        self.answered_ = self.asked_ = 0
+    Raises `ValueError`, `TypeError` for what does not fit together."""
+    number = isinstance(self.budget, (int, float))
+    if isinstance(self.budget, bool) or not number or not 0 <= self.budget <= 1:
+        raise ValueError(
+            f"budget={self.budget!r}: give the share of texts that the teacher "
+            "may answer, 0 to 1")
+    self._ready()
+    texts = _texts(X)
+    if not texts:
+        raise ValueError("There are no texts to set the threshold with: give "
+                         "some hundreds")
+    sure = confidence(self.student.predict_proba(texts), self.multilabel_)
+    self.threshold_ = _threshold(np.sort(sure), round(self.budget * len(texts)))
+    return self
 
-    def predict_proba(
-        self,
-        X: Iterable[str],  # texts, [n]
-    ) -> np.ndarray:  # float32, [n, K], in the order of `classes_`
-        """Probability of each class, the student's or the teacher's.
+# %% ../nbs/54_cascade.ipynb #f57898f7
+_counting = Lock()
 
-        Raises `NotFittedError`, and what the two raise."""
-        check_is_fitted(self, "threshold_")
-        texts = _texts(X)
-        probabilities = np.array(self.student.predict_proba(texts),
-                                 dtype=np.float32)
-        unsure = np.flatnonzero(
-            confidence(probabilities, self.multilabel_) < self.threshold_)
-        if len(unsure):
-            probabilities[unsure] = self.teacher_.probabilities(
-                [texts[i] for i in unsure])[:, self._columns]
-        with _counting:
-            self.answered_ += len(texts)
-            self.asked_ += len(unsure)
-        return probabilities
+@patch
+def predict_proba(
+    self: CascadeClassifier,
+    X: Iterable[str],  # texts, [n]
+) -> np.ndarray:  # float32, [n, K], in the order of `classes_`
+    """Probability of each class, the student's or the teacher's.
+
+    Raises `NotFittedError`, and what the two raise."""
+    check_is_fitted(self, "threshold_")
+    texts = _texts(X)
+    probabilities = np.array(self.student.predict_proba(texts), dtype=np.float32)
+    sure = confidence(probabilities, self.multilabel_)
+    unsure = np.flatnonzero(sure < self.threshold_)
+    if len(unsure):
+        asked = self.teacher_.probabilities([texts[i] for i in unsure])
+        probabilities[unsure] = asked[:, self._columns]
+    with _counting:
+        self.answered_ += len(texts)
+        self.asked_ += len(unsure)
+    return probabilities

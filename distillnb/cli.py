@@ -854,6 +854,7 @@ def _function(source: str, module: str, name: str):
             f"--teacher {source}: {error}: it must be a module that Python finds "
             "from here, and a function in it") from None
 
+# %% ../nbs/90_cli.ipynb #831984fe
 def _source(args: argparse.Namespace):
     "What `--teacher` names, as `any_teacher` takes it. Raises `ValueError`."
     from distillnb.inference import load_student

@@ -12,13 +12,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from .machine import pick_device, seal, written_whole
 from .tables import refuse_no_list
-from .teacher import check_vocabulary, load_classifier, quiet_transformers, to_probabilities
+from .teacher import check_vocabulary, load_classifier
+from .teacher import quiet_transformers, to_probabilities
 from .tokens import Tokens, encode, refuse_no_text
 from .training import predict_logits
 
@@ -38,51 +40,50 @@ class Reader:
 
     def __post_init__(self):
         self.model.eval()
-        self.multilabel = self.model.config.problem_type == "multi_label_classification"
-        self.names = [
-            str(self.model.config.id2label[i])
-            for i in range(self.model.config.num_labels)
-        ]
+        config = self.model.config
+        self.multilabel = config.problem_type == "multi_label_classification"
+        self.names = [str(config.id2label[i]) for i in range(config.num_labels)]
         # a copy whose settings can stay
         self._core = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
         self._core.enable_truncation(self.max_length,
                                      direction=self.tokenizer.truncation_side)
         self._core.no_padding()
 
-    def _logits(self, texts: list[str], first: int = 0) -> np.ndarray:
-        """Logits for a block of texts, float32 `[n, K]`; `first` is the number of
-        its first row."""
-        refuse_no_text(texts, first)
-        ids, lengths, cut = encode(self._core, texts, first)
-        tokens = Tokens(ids, np.append(0, lengths.cumsum()), cut, self.max_length,
-                        self.tokenizer.pad_token_id or 0, "")
-        return predict_logits(self.model, tokens)
+# %% ../nbs/37_inference.ipynb #dbcef72c
+@patch
+def _logits(self: Reader, texts: list[str], first: int = 0) -> np.ndarray:
+    """Logits for a block of texts, float32 `[n, K]`; `first` is the number of
+    its first row."""
+    refuse_no_text(texts, first)
+    ids, lengths, cut = encode(self._core, texts, first)
+    tokens = Tokens(ids, np.append(0, lengths.cumsum()), cut, self.max_length,
+                    self.tokenizer.pad_token_id or 0, "")
+    return predict_logits(self.model, tokens)
 
-    def logits(
-        self,
-        texts: Iterable[str],  # any number of them, a generator too
-        block: int = 4096,  # texts that are in the works at a time
-    ) -> np.ndarray:  # in the order of `names`, float32, [n, K]
-        """Logits for each text.
+# %% ../nbs/37_inference.ipynb #c26b9c87
+@patch
+def logits(
+    self: Reader,
+    texts: Iterable[str],  # any number of them, a generator too
+    block: int = 4096,  # texts that are in the works at a time
+) -> np.ndarray:  # in the order of `names`, float32, [n, K]
+    """Logits for each text.
 
-        Raises `TypeError` for what is not a list of strings, `ValueError` for
-        broken text."""
-        refuse_no_list(texts)
-        if isinstance(texts, list) and 0 < len(texts) <= block:
-            return self._logits(texts)
-        parts, rest, row = [np.empty((0, len(self.names)),
-                                     np.float32)], iter(texts), 0
-        total = len(texts) if hasattr(texts, "__len__") else None
-        with tqdm(desc="Answering",
-                  unit=" texts",
-                  leave=False,
-                  delay=2,
-                  total=total) as bar:
-            while part := list(islice(rest, block)):
-                parts.append(self._logits(part, row))
-                row += len(part)
-                bar.update(len(part))
-        return np.concatenate(parts)
+    Raises `TypeError` for what is not a list of strings, `ValueError` for
+    broken text."""
+    refuse_no_list(texts)
+    if isinstance(texts, list) and 0 < len(texts) <= block:
+        return self._logits(texts)
+    parts, row = [np.empty((0, len(self.names)), np.float32)], 0
+    rest = iter(texts)
+    total = len(texts) if hasattr(texts, "__len__") else None
+    with tqdm(desc="Answering", unit=" texts", leave=False, delay=2,
+              total=total) as bar:
+        while part := list(islice(rest, block)):
+            parts.append(self._logits(part, row))
+            row += len(part)
+            bar.update(len(part))
+    return np.concatenate(parts)
 
 # %% ../nbs/37_inference.ipynb #b0433683
 class Classifier(Reader):
@@ -96,31 +97,35 @@ class Classifier(Reader):
         "Probability of each class for each text. Raises as `logits` does."
         return to_probabilities(self.logits(texts, block), self.multilabel)
 
-    def predict(
-        self,
-        texts: Iterable[str],  # any number of them
-    ) -> list[str] | list[list[
-            str]]:  # the likeliest class of each; where there may be several, those from one half up
-        """Name of the likeliest class for each text, or the names of all likely
-        ones. Raises as `predict_proba` does."""
-        probabilities = self.predict_proba(texts)
-        if self.multilabel:
-            return [[self.names[i] for i in np.flatnonzero(row >= .5)]
-                    for row in probabilities]
-        return [self.names[i] for i in probabilities.argmax(1)]
+# %% ../nbs/37_inference.ipynb #b4acdab8
+@patch
+def predict(
+    self: Classifier,
+    texts: Iterable[str],  # any number of them
+    # the likeliest class of each; where there may be several, those from one half up
+) -> list[str] | list[list[str]]:
+    """Name of the likeliest class for each text, or the names of all likely
+    ones. Raises as `predict_proba` does."""
+    probabilities = self.predict_proba(texts)
+    if self.multilabel:
+        return [[self.names[i] for i in np.flatnonzero(row >= .5)]
+                for row in probabilities]
+    return [self.names[i] for i in probabilities.argmax(1)]
 
-    def save(
-        self,
-        folder: str | Path,  # made if missing
-    ) -> Path:  # the folder, for `load_student`, and for transformers
-        """Write model and tokenizer as transformers does, `max_length` with the
-        tokenizer, and seal them."""
-        with written_whole(folder) as new, quiet_transformers():
-            self.model.save_pretrained(new)
-            self.tokenizer.model_max_length = self.max_length
-            self.tokenizer.save_pretrained(new)
-            seal(new)
-        return Path(folder)
+# %% ../nbs/37_inference.ipynb #c5377d86
+@patch
+def save(
+    self: Classifier,
+    folder: str | Path,  # made if missing
+) -> Path:  # the folder, for `load_student`, and for transformers
+    """Write model and tokenizer as transformers does, `max_length` with the
+    tokenizer, and seal them."""
+    with written_whole(folder) as new, quiet_transformers():
+        self.model.save_pretrained(new)
+        self.tokenizer.model_max_length = self.max_length
+        self.tokenizer.save_pretrained(new)
+        seal(new)
+    return Path(folder)
 
 # %% ../nbs/37_inference.ipynb #13ce329e
 def load_student(
@@ -140,11 +145,10 @@ def load_student(
     check_vocabulary(model, tokenizer, str(source))
     # transformers fills in 1e30 where nothing was saved
     most = tokenizer.model_max_length
-    if not isinstance(
-            most, (int, float)) or most <= tokenizer.num_special_tokens_to_add():
+    least = tokenizer.num_special_tokens_to_add()
+    if not isinstance(most, (int, float)) or most <= least:
         raise ValueError(
             f"{source}: model_max_length in tokenizer_config.json is {most!r}: "
-            "give the most tokens of a "
-            "text")
+            "give the most tokens of a text")
     return Classifier(model.to(pick_device(device)), tokenizer,
                       int(most) if most < 1e6 else 512)

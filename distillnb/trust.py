@@ -14,7 +14,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
-from .metrics import brier_score, calibration_error, check_arrays, reliability
+from .metrics import brier_score, calibration_error, check_arrays
+from .metrics import reliability
 from .significance import paired_bootstrap
 from .teacher import to_probabilities
 
@@ -26,14 +27,25 @@ def fit_temperature(
     """The temperature with the least cross entropy, between .05 and 20, Guo et
     al. 2017 (arXiv:1706.04599)."""
     check_arrays(truth, logits)
-    rows = np.arange(len(truth))
-    logits = np.asarray(logits, np.float64)
-    loss = lambda log_t: -log_softmax(logits / np.exp(log_t), axis=1)[rows, truth
-                                                                      ].mean()
-    best = minimize_scalar(loss,
-                           bounds=(np.log(.05), np.log(20)),
+    rows, logits = np.arange(len(truth)), np.asarray(logits, np.float64)
+
+    def loss(log_t: float) -> float:
+        return -log_softmax(logits / np.exp(log_t), axis=1)[rows, truth].mean()
+
+    best = minimize_scalar(loss, bounds=(np.log(.05), np.log(20)),
                            method="bounded")
     return float(np.exp(best.x))
+
+# %% ../nbs/42_trust.ipynb #1823983c
+def _agreement_row(truth: np.ndarray, teacher: np.ndarray,
+                   student: np.ndarray) -> dict:
+    "How often two choose the same class, from class ids, [n] each."
+    same = teacher == student
+    ends = binomtest(int(same.sum()), len(same)).proportion_ci(method="wilson")
+    return {"n": len(same), "agreement": same.mean(), "agreement_low": ends.low,
+            "agreement_high": ends.high,
+            "teacher_accuracy": (teacher == truth).mean(),
+            "student_accuracy": (student == truth).mean()}
 
 # %% ../nbs/42_trust.ipynb #b1bc2b0b
 def agreement(
@@ -42,28 +54,35 @@ def agreement(
     student: np.ndarray,  # probabilities, [n, K]
     # borders of the teacher's confidence
     bands: tuple[float, ...] = (0, .5, .7, .9, .99, 1),
-) -> pd.DataFrame:  # columns band, n, agreement (and its 95 % interval), teacher_accuracy, student_accuracy
+    # columns band, n, agreement (and its 95 % interval), teacher_accuracy,
+    # student_accuracy
+) -> pd.DataFrame:
     """How often both choose the same class, and how often each is right, by the
     teacher's confidence."""
     check_arrays(truth, teacher, student)
-    confidence, said = teacher.max(1), [
-        array.argmax(1) for array in (teacher, student)
-    ]
-    rows = []
+    confidence, rows = teacher.max(1), []
+    chosen = teacher.argmax(1), student.argmax(1)
     for low, high in zip(bands, bands[1:]):
         inside = (confidence >= low) & ((confidence < high) | (high == bands[-1]))
         if inside.any():
-            same = said[0][inside] == said[1][inside]
-            ends = binomtest(int(same.sum()),
-                             len(same)).proportion_ci(method="wilson")
-            rows.append({
-                "band": f"{low:.0%} to {high:.0%}", "n": len(same),
-                "agreement": same.mean(), "agreement_low": ends.low,
-                "agreement_high": ends.high,
-                "teacher_accuracy": (said[0] == truth)[inside].mean(),
-                "student_accuracy": (said[1] == truth)[inside].mean()
-            })
+            band = {"band": f"{low:.0%} to {high:.0%}"}
+            rows.append(band | _agreement_row(
+                truth[inside], *(ids[inside] for ids in chosen)))
     return pd.DataFrame(rows)
+
+# %% ../nbs/42_trust.ipynb #7f68a801
+def _parts(truth: np.ndarray, names: list[str], lengths: np.ndarray,
+           rare: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
+    "What a slice is cut by, its name, and whether each text is in it, [n]."
+    edges = np.unique(np.quantile(lengths, [.25, .5, .75]).astype(int))
+    quarter = np.searchsorted(edges, lengths)
+    ends = zip([lengths.min(), *edges + 1], [*edges, lengths.max()])
+    parts = [("class", name, truth == k) for k, name in enumerate(names)]
+    parts += [("length", f"{low} to {high} tokens", quarter == place)
+              for place, (low, high) in enumerate(ends)]
+    counts = {"none": rare == 0, "one": rare == 1, "two or more": rare > 1}
+    return parts + [("rare tokens", word, inside)
+                    for word, inside in counts.items()]
 
 # %% ../nbs/42_trust.ipynb #3adce123
 def slices(
@@ -74,35 +93,21 @@ def slices(
     lengths: np.ndarray,  # tokens in each text, [n]
     # tokens in each text that are rare in the training texts, [n]
     rare: np.ndarray,
-) -> pd.DataFrame:  # columns slice, value, n, teacher_accuracy, student_accuracy, difference, low, high
+    # columns slice, value, n, teacher_accuracy, student_accuracy, difference,
+    # low, high
+) -> pd.DataFrame:
     """Both accuracies and student minus teacher for each class, quarter of
     lengths, and number of rare tokens."""
-    edges = np.unique(np.quantile(lengths, [.25, .5, .75]).astype(int))
-    quarter = np.searchsorted(edges, lengths)
-    spans = [
-        f"{low} to {high} tokens"
-        for low, high in zip([lengths.min(), *edges +
-                              1], [*edges, lengths.max()])
-    ]
-    parts = [("class", names[k], truth == k) for k in range(len(names))]
-    parts += [("length", span, quarter == place)
-              for place, span in enumerate(spans)]
-    counts = {"none": rare == 0, "one": rare == 1, "two or more": rare > 1}
-    parts += [("rare tokens", word, inside) for word, inside in counts.items()]
     rows = []
-    for kind, value, inside in parts:
+    for kind, value, inside in _parts(truth, names, lengths, rare):
         if inside.any():
-            result = paired_bootstrap(truth[inside],
-                                      student[inside],
-                                      teacher[inside],
-                                      n_resamples=2000,
-                                      n_classes=len(names))
-            rows.append({
-                "slice": kind, "value": value, "n": int(inside.sum()),
-                "teacher_accuracy": result.b, "student_accuracy": result.a,
-                "difference": result.difference, "low": result.low,
-                "high": result.high
-            })
+            found = paired_bootstrap(truth[inside], student[inside],
+                                     teacher[inside], n_resamples=2000,
+                                     n_classes=len(names))
+            rows.append({"slice": kind, "value": value, "n": int(inside.sum()),
+                         "teacher_accuracy": found.b, "student_accuracy": found.a,
+                         "difference": found.difference, "low": found.low,
+                         "high": found.high})
     return pd.DataFrame(rows)
 
 # %% ../nbs/42_trust.ipynb #5316085e
@@ -113,18 +118,20 @@ def disagreements(
     student: np.ndarray,  # probabilities, [n, K]
     names: list[str],  # class names, [K]
     n: int = 20,  # texts
-) -> pd.DataFrame:  # columns text, label, teacher, teacher_p, student, student_p, distance (0 to 1)
+    # columns text, label, teacher, teacher_p, student, student_p, distance (0 to 1)
+) -> pd.DataFrame:
     """The texts on which student and teacher differ most, by total variation;
     each with its class and both opinions."""
     check_arrays(truth, teacher, student)
     distance = abs(teacher - student).sum(1) / 2
     rows = np.argsort(-distance, kind="stable")[:n]
-    return pd.DataFrame([{
-        "text": texts[row], "label": names[truth[row]],
-        "teacher": names[teacher[row].argmax()], "teacher_p": float(
-            teacher[row].max()), "student": names[student[row].argmax()],
-        "student_p": float(student[row].max()), "distance": float(distance[row])
-    } for row in rows])
+    return pd.DataFrame([
+        {"text": texts[row], "label": names[truth[row]],
+         "teacher": names[teacher[row].argmax()],
+         "teacher_p": float(teacher[row].max()),
+         "student": names[student[row].argmax()],
+         "student_p": float(student[row].max()),
+         "distance": float(distance[row])} for row in rows])
 
 # %% ../nbs/42_trust.ipynb #f8adcf5a
 @dataclass(frozen=True, eq=False)
@@ -140,6 +147,19 @@ class TrustReport:
     reliability: pd.DataFrame
     slices: pd.DataFrame  # of `slices`
     disagreements: pd.DataFrame  # of `disagreements`
+
+# %% ../nbs/42_trust.ipynb #fadef62a
+def _calibration_tables(
+    truth: np.ndarray,  # class ids, [n]
+    models: dict[str, np.ndarray],  # probabilities by model, [n, K]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "Calibration and reliability of each model, as a `TrustReport` holds them."
+    calibration = pd.DataFrame([
+        {"model": model, "ece": calibration_error(truth, p),
+         "brier": brier_score(truth, p)} for model, p in models.items()])
+    bands = pd.concat([reliability(truth, p).assign(model=model)
+                       for model, p in models.items()], ignore_index=True)
+    return calibration, bands
 
 # %% ../nbs/42_trust.ipynb #c8e5b6b5
 def trust_report(
@@ -158,24 +178,15 @@ def trust_report(
 
     Raises `ValueError` for arrays that don't fit."""
     check_arrays(truth, teacher_logits, student_logits)
-    teacher, student = to_probabilities(teacher_logits), to_probabilities(
-        student_logits)
-    temperature = fit_temperature(
-        *validation) if validation is not None and len(validation[0]) else None
-    models = {"teacher": teacher, "student": student}
-    if temperature is not None:
+    teacher = to_probabilities(teacher_logits)
+    student = to_probabilities(student_logits)
+    models, temperature = {"teacher": teacher, "student": student}, None
+    if validation is not None and len(validation[0]):
+        temperature = fit_temperature(*validation)
         models[f"student, temperature {temperature:.2f}"] = to_probabilities(
             student_logits / temperature)
-    calibration = pd.DataFrame([{
-        "model": model, "ece": calibration_error(truth, p),
-        "brier": brier_score(truth, p)
-    } for model, p in models.items()])
-    tables = pd.concat([
-        reliability(truth, p).assign(model=model) for model, p in models.items()
-    ],
-                       ignore_index=True)
+    calibration, bands = _calibration_tables(truth, models)
     return TrustReport(
-        name, agreement(truth, teacher, student), temperature, calibration,
-        tables,
+        name, agreement(truth, teacher, student), temperature, calibration, bands,
         slices(truth, teacher.argmax(1), student.argmax(1), names, lengths, rare),
         disagreements(texts, truth, teacher, student, names))

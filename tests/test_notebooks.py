@@ -27,10 +27,6 @@ NOTEBOOKS = sorted((ROOT / "nbs").rglob("[!.]*.ipynb"))
 NOTEBOOKS = [path for path in NOTEBOOKS if ".ipynb_checkpoints" not in path.parts and "runs" not in path.parts]
 CHAPTERS = [path for path in NOTEBOOKS if path.name[:2].isdigit()]
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-OLD_FORM = {  # chapters that are still to be written in the book's form: this set only shrinks
-    "36_baselines",
-    "37_inference", "42_trust", "54_cascade",
-}
 
 
 def cells(path, kind):
@@ -130,8 +126,6 @@ def test_form(path):
     assert source[1] == badge(ROOT, path) and "google.colab" in source[2]
     assert f"#| default_exp {path.stem[3:]}" in source
     assert exports and source[-1].endswith("nbdev.nbdev_export()")
-    if path.stem in OLD_FORM:
-        return
     last = "\n".join(cell.source for cell in book.cells[-4:] if cell.cell_type == "markdown")
     assert "## What you have now" in last and last.count("<details>") == last.count("</details>") == 3
 
@@ -139,9 +133,6 @@ def test_form(path):
 @each
 def test_pages_fit(path):
     sizes = measure(path)
-    if path.stem in OLD_FORM:
-        assert sizes["largest"] > 40 or sizes["first"] > 6 or "What you have now" not in path.read_text(), "take it out"
-        return
     assert sizes["largest"] <= 40, "cut the largest cell in two, with @patch where it is a class"
     assert sizes["wide"] <= .03 * sizes["lines"], f"{sizes['wide']} lines are wider than {WIDTH}"
     if path in CHAPTERS:
@@ -151,7 +142,7 @@ def test_pages_fit(path):
 @each
 def test_pictures_have_words(path):
     for cell in cells(path, "code"):
-        if path.stem not in OLD_FORM and any("image/svg+xml" in output.get("data", {}) for output in cell.outputs):
+        if any("image/svg+xml" in output.get("data", {}) for output in cell.outputs):
             assert re.search(r"^#\| fig-alt: *\S.{20}", cell.source, re.M), f"describe it with #| fig-alt:\n{cell.source}"
     for cell in cells(path, "markdown"):
         assert "![](" not in cell.source
