@@ -803,6 +803,8 @@ def read_splits(
         where = f"{_where(source)} ({part})"
         its = how._replace(label=False) if part == "transfer" else how
         frames[part], column, named = _read(one, where, its, report)
+        if part == "train":
+            told = named or labels is not None
         amazon = amazon or column == "review_body"
     if report and amazon:
         report(_AMAZON_NOTE)
@@ -810,8 +812,7 @@ def read_splits(
     for frame in frames.values():
         frame["label"] = pd.Categorical(frame["label"].astype(object),
                                         dtype=shared)
-    _check_classes(frames["train"], f"{_where(source)} (train)",
-                   named or labels is not None)
+    _check_classes(frames["train"], f"{_where(source)} (train)", told)
     nothing = frames["train"].iloc[:0]
     parts = Splits(*(frames.get(part, nothing) for part in Splits._fields))
     return _finish(

@@ -260,7 +260,7 @@ def _check_sizes(recipe: Recipe, config: type) -> None:
     unknown = [name for name in recipe.sizes if name not in sizes]
     if unknown:
         raise ValueError(
-            f"A {recipe.student} student has no size {unknown[0]!r}: "
+            f"The student {recipe.student!r} has no size {unknown[0]!r}: "
             f"choose from {', '.join(sorted(sizes))}")
     config(**recipe.sizes)
 

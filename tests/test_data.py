@@ -624,3 +624,12 @@ def test_half_an_emoji_is_replaced_and_counted(tmp_path):
     (tmp_path / "cut.jsonl").write_text('{"text": "good \\ud83d", "label": 1}\n{"text": "bad \\ud83d\\ude00", "label": 2}\n{"text": "fine", "label": 1}\n')
     frame = read_reviews(tmp_path / "cut.jsonl", report=None)
     assert frame.text.tolist() == ["good \ufffd", "bad \U0001f600", "fine"] and frame.attrs["report"]["undecodable"] == 1
+
+
+@pytest.mark.parametrize("more", [[], ["transfer"]])
+def test_many_labels_are_no_classes_whatever_parts_there_are(tmp_path, more):
+    frame = pd.DataFrame({"text": [f"text {i}" for i in range(300)], "label": [f"class {i}" for i in range(300)]})
+    for part in ("train", "test", *more):
+        (frame[["text"]] if part == "transfer" else frame).to_csv(tmp_path / f"{part}.csv", index=False)
+    with pytest.raises(ValueError, match="300 different labels"):
+        read_splits(tmp_path, report=None)
