@@ -478,7 +478,7 @@ MANIFEST = "manifest.json"  # lists the parts of a folder
 
 def read_manifest(
     folder: str | Path,  # which may be anything
-) -> dict | None:  # with "parts"; None: it is no folder of parts
+) -> dict | None:  # with "parts"; None: it is not a folder of parts
     """What a folder of parts says of itself.
 
     Raises `ValueError` for a damaged manifest."""

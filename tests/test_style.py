@@ -13,6 +13,7 @@ WIDEST = 120  # columns
 MOST = 10  # parameters of a function
 MANY_PARAMETERS = {  # loops that are compiled know only arrays and numbers; a door's settings are what users choose
     "_compiled_steps", "sgd_epoch", "_strongest_windows", "DistilledClassifier.__init__", "any_teacher", "label_texts",
+    "label_partitions",
 }
 
 
