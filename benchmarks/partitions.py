@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -135,17 +136,18 @@ def kills(place: Path, n: int = 50) -> None:
         mark, done["rounds"] = done["rounds"], done["rounds"] + 1
         command = [sys.executable, "-c", "from pathlib import Path; import sys; from benchmarks.partitions import *\n"
                    f"place = Path(sys.argv[1])\n{one.format(mark, 2)}", str(place)]
-        while True:
-            running, begun = subprocess.Popen(command, env=ALONE, stderr=subprocess.DEVNULL), time.time()
-            while running.poll() is None:
-                time.sleep(rng.uniform(.3, 3))
-                told = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True).stdout.split()
-                if done["worker"] + done["call"] < n and time.time() - begun > 3:
-                    kind = rng.choice(["worker", "worker", "call"]) if told else "call"
-                    os.kill(int(rng.choice(told)) if kind == "worker" else running.pid, signal.SIGKILL)
-                    done[kind] += 1
-            if running.returncode == 0:
-                break
+        status = None
+        while status != 0:
+            running = subprocess.Popen(command, env=ALONE, stderr=subprocess.DEVNULL)
+            while (status := running.poll()) is None:
+                time.sleep(rng.uniform(.1, 2))
+                told = subprocess.run(["pgrep", "-P", str(running.pid), "-f", "loky"], capture_output=True,
+                                      text=True).stdout.split()
+                if told and done["worker"] + done["call"] < n:
+                    kind = rng.choice(["worker", "worker", "call"])
+                    with suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                        os.kill(int(rng.choice(told)) if kind == "worker" else running.pid, signal.SIGKILL)
+                        done[kind] += 1
         found = {file.name: file.read_bytes() for file in (place / f"answers{mark}").glob("part-*")}
         assert found == expected, f"round {mark}: the answers differ"
         assert read_partitions(place / f"answers{mark}").id.tolist() == [*range(400_000)]
