@@ -21,6 +21,7 @@ from .estimator import DistilledClassifier
 from .labelling import any_teacher, label_texts
 from .tables import list_of_texts
 from .teacher import Teacher
+from .tokens import refuse_no_text
 
 # %% ../nbs/56_asking.ipynb #5600a00d
 def _directions(texts: list[str], seed: int) -> np.ndarray:
@@ -35,6 +36,18 @@ def _directions(texts: list[str], seed: int) -> np.ndarray:
         return rows.toarray()
     return normalize(TruncatedSVD(size, random_state=seed).fit_transform(rows))
 
+# %% ../nbs/56_asking.ipynb #5600a0d0
+def _margins(probabilities: np.ndarray, n: int) -> np.ndarray:
+    "How far the likeliest class is from the next, or from one half, [n]"
+    rows = np.asarray(probabilities, float)
+    if rows.ndim != 2 or len(rows) != n:
+        raise ValueError(f"Probabilities of shape {rows.shape} for {n:,} texts: "
+                         "give a row for each text")
+    if rows.shape[1] < 2 or not np.allclose(rows.sum(1), 1, atol=1e-3):
+        return np.abs(2 * rows - 1).min(1)  # each class a question of its own
+    top = np.sort(rows, axis=1)
+    return top[:, -1] - top[:, -2]
+
 # %% ../nbs/56_asking.ipynb #5600a00e
 def choose_texts(
     texts: Iterable[str],  # that nobody has been asked about
@@ -42,7 +55,7 @@ def choose_texts(
     # what a student says of them, [texts, K]; None: nothing is known yet
     probabilities: np.ndarray | None = None,
     seed: int = 0,  # of the groups
-) -> np.ndarray:  # positions of `n` different texts, int, [n]
+) -> np.ndarray:  # `n` positions, each once, int, [n]
     """Texts that are worth asking about: unlike each other, and doubtful.
 
     Doubt is a small margin between the two likeliest classes (Scheffer et al.
@@ -53,8 +66,8 @@ def choose_texts(
                          "many as there are texts")
     likely = np.arange(len(texts))
     if probabilities is not None:
-        top = np.sort(np.asarray(probabilities), axis=1)
-        likely = np.argsort(top[:, -1] - top[:, -2], kind="stable")[:5 * n]
+        likely = np.argsort(_margins(probabilities, len(texts)), kind="stable")
+        likely = likely[:5 * n]
     points = _directions(texts, seed)[likely]
     groups = MiniBatchKMeans(n, random_state=seed, n_init=1, batch_size=4096)
     group = groups.fit_predict(points)
@@ -80,10 +93,12 @@ def ask_in_rounds(
 
     Raises `ValueError` for a budget that is larger than the texts are."""
     texts = list_of_texts(texts)
+    refuse_no_text(texts)
+    texts = [*{text.strip(): text for text in reversed(texts)}.values()][::-1]
     asked = teacher if isinstance(teacher, Teacher) else any_teacher(teacher)
     if not 2 <= budget <= len(texts):
-        raise ValueError(
-            f"budget={budget}: give a number from 2 to {len(texts):,}")
+        raise ValueError(f"budget={budget}: give a number from 2 to "
+                         f"{len(texts):,}, as many as there are different texts")
     left, size = np.arange(len(texts)), first or max(2, budget // 16)
     answers, doubts = pd.DataFrame(), None
     while True:
@@ -94,9 +109,10 @@ def ask_in_rounds(
         if len(answers) == budget:
             return answers
         left, size = np.delete(left, chosen), len(answers)
+        known = any_teacher(answers, asked.names, multilabel=asked.multilabel)
         student = DistilledClassifier(
-            "linear", any_teacher(answers.drop_duplicates("text")), epochs=8,
-            tokenizer=tokenizer or "own", random_state=seed).fit(answers.text)
+            "linear", known, epochs=8, tokenizer=tokenizer or "own",
+            random_state=seed).fit(answers.text)
         doubts = student.predict_proba([texts[i] for i in left])
 
 # %% ../nbs/56_asking.ipynb #5600a019
@@ -128,6 +144,7 @@ def find_suspects(
 
     Raises `ValueError` where texts and labels are not as many, or a class has
     fewer than `folds` texts."""
+    index = texts.index if isinstance(texts, pd.Series) else None
     texts, labels = list_of_texts(texts), np.asarray([str(y) for y in labels])
     if len(texts) != len(labels):
         raise ValueError(f"{len(texts):,} texts and {len(labels):,} labels: give "
@@ -145,5 +162,6 @@ def find_suspects(
     strange = (instead != ids) & (confident[rows, instead] > 0)
     frame = pd.DataFrame({"text": texts, "label": labels,
                           "instead": classes[instead],
-                          "sure": said[rows, instead] - said[rows, ids]})[strange]
+                          "sure": said[rows, instead] - said[rows, ids]},
+                         index)[strange]
     return frame.sort_values("sure", ascending=False, kind="stable")

@@ -395,8 +395,12 @@ def _is_file(source) -> bool:
 def _from_file(source: str | Path, wishes: Wishes) -> Teacher:
     "A file of answers as a teacher, or a folder of parts, which knows its classes"
     if told := read_manifest(source):
+        multilabel = wishes.multilabel
+        if multilabel is None:
+            multilabel = told.get("multilabel", False)
         wishes = replace(wishes, key=told["text"], gives=told["gives"],
-                         names=wishes.names or told["classes"])
+                         names=wishes.names or told["classes"],
+                         multilabel=multilabel)
     return _from_table(_read_table(source, wishes.key, wishes.names), wishes,
                        Path(source).name)
 

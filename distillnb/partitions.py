@@ -7,6 +7,7 @@ __all__ = ['Part', 'find_parts', 'TooManyFailed', 'label_partitions', 'check_par
 
 # %% ../nbs/13_partitions.ipynb #a660000a
 import glob
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, wait
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 
 import cloudpickle
 import joblib
@@ -28,7 +29,8 @@ from .data import _columns, read_texts
 from .labelling import any_teacher
 from .machine import file_digest, one_thread, optional, written_whole
 from .prompt import BudgetSpent
-from .tables import (ENDINGS, MANIFEST, ending, read_manifest, read_table)
+from .tables import (ENDINGS, MANIFEST, ending, read_manifest,
+                              read_table, whole_text)
 from .teacher import GIVES, Teacher
 
 # %% ../nbs/13_partitions.ipynb #a660000e
@@ -40,6 +42,7 @@ class Part:
     start: int = 0  # first row group
     stop: int = 0  # one past the last row group; 0: the file has none
     rows: int | None = None  # None: not known before it is read
+    mark: str = ""  # of the file: it changes when the file does
 
     @property
     def name(self) -> str:
@@ -47,36 +50,48 @@ class Part:
         return f"part-{self.number:05d}.parquet"
 
 # %% ../nbs/13_partitions.ipynb #a660000f
+def _is_data(path: Path) -> bool:
+    "Whether a file in a folder is one of its tables."
+    return (path.is_file() and ending(path) in ENDINGS
+            and path.name[0] not in "._" and path.name != MANIFEST)
+
 def _files(data) -> list[str]:
-    "Files of a folder, a pattern, or a list, in order. Raises `ValueError`."
+    "Files of a folder, a pattern, or a list, each once. Raises `ValueError`."
     if not isinstance(data, (str, Path)):
-        return [file for each in data for file in _files(each)]
+        return [*dict.fromkeys(file for each in data for file in _files(each))]
     path = Path(data)
-    if path.is_dir():
-        found = [str(file) for file in sorted(path.iterdir())
-                 if ending(file) in ENDINGS and file.name[0] not in "._"]
-    elif path.is_file():
-        found = [str(path)]
-    else:
-        found = sorted(glob.glob(str(data), recursive=True))
+    if path.is_file():
+        return [str(path.absolute())]
+    inside = path.iterdir() if path.is_dir() else map(
+        Path, glob.glob(str(data), recursive=True))
+    found = sorted(str(file.absolute()) for file in inside if _is_data(file))
     if not found:
         raise ValueError(f"{data}: no tables there: give a folder, a pattern such "
                          f"as 'data/*.parquet', or files ({', '.join(ENDINGS)})")
     return found
 
+def _mark(file: str) -> str:
+    "A digest of a file's size, beginning and end, where Parquet has its figures."
+    with open(file, "rb") as opened:
+        head, size = opened.read(1 << 16), opened.seek(0, 2)
+        opened.seek(max(0, size - (1 << 16)))
+        return joblib.hash((size, head, opened.read()))
+
+# %% ../nbs/13_partitions.ipynb #a66000c3
 def _groups(file: str) -> list[int]:
     "Rows of each row group of a Parquet file."
     parquet = optional("pyarrow.parquet", "hub", "Parquet")
     try:
         told = parquet.ParquetFile(file).metadata
-    except Exception:  # the library raises many types, all of them about this file
+    except Exception:  # of many types, all of them about this file
         raise ValueError(f"{file}: not a whole Parquet file: write it again, or "
                          "leave it out") from None
     return [told.row_group(i).num_rows for i in range(told.num_row_groups)]
 
 # %% ../nbs/13_partitions.ipynb #a6600010
 def find_parts(
-    data,  # a folder, a pattern such as "data/*.parquet", a file, or a list of these
+    # a folder, a pattern such as "data/*.parquet", a file, or a list of these
+    data,
     rows: int = 100_000,  # of a part, about: whole row groups are taken
 ) -> list[Part]:
     """The parts of a data set, the same ones every time.
@@ -86,16 +101,19 @@ def find_parts(
         raise ValueError(f"rows={rows}: give a whole number of 1 or more")
     parts = []
     for file in _files(data):
+        mark = _mark(file)
         if ending(file) != ".parquet":
-            parts.append(Part(len(parts), file))
+            parts.append(Part(len(parts), file, mark=mark))
             continue
         start, taken = 0, 0
         groups = _groups(file)
         for stop, n in enumerate(groups, 1):
             taken += n
-            if taken >= rows or stop == len(groups):
-                parts.append(Part(len(parts), file, start, stop, taken))
+            if taken and (taken >= rows or stop == len(groups)):
+                parts.append(Part(len(parts), file, start, stop, taken, mark))
                 start, taken = stop, 0
+    if not parts:
+        raise ValueError(f"{data}: there is not a row in any file")
     return parts
 
 # %% ../nbs/13_partitions.ipynb #a6600013
@@ -108,10 +126,11 @@ def _source_key(source, teacher: Teacher) -> str:
                             if file.is_file() and file.suffix != ".lock"])
     if identity := getattr(teacher.answer, "identity", None):
         return joblib.hash(identity)
-    if code := getattr(source, "__code__", None):
-        return joblib.hash((_code_key(code), repr(source.__defaults__)))
+    if hasattr(source, "__code__"):
+        return joblib.hash(_function_key(source))
     return joblib.hash(cloudpickle.dumps(source))
 
+# %% ../nbs/13_partitions.ipynb #a66000c1
 def _code_key(code: CodeType) -> tuple:
     "What a function does, wherever it stands."
     consts = [_code_key(each) if isinstance(each, CodeType)
@@ -119,11 +138,32 @@ def _code_key(code: CodeType) -> tuple:
               else repr(each) for each in code.co_consts]
     return code.co_code, code.co_names, consts
 
+def _function_key(function, known: tuple = ()) -> tuple:
+    "The code of a function, and all values that it refers to."
+    plain = inspect.unwrap(getattr(function, "__func__", function))
+    around = inspect.getclosurevars(plain)
+    values = {**around.globals, **around.nonlocals,
+              "defaults": (plain.__defaults__, plain.__kwdefaults__),
+              "self": getattr(function, "__self__", None)}
+    return _code_key(plain.__code__), [
+        (name, _value_key(values[name], (*known, plain)))
+        for name in sorted(values)]
+
+def _value_key(value, known: tuple):
+    "Of what a function refers to."
+    if isinstance(value, ModuleType) or any(value is each for each in known):
+        return value.__name__
+    if isinstance(value, FunctionType):
+        return _function_key(value, known)
+    return joblib.hash(cloudpickle.dumps(value))
+
+# %% ../nbs/13_partitions.ipynb #a66000c2
 @dataclass(frozen=True)
 class _Work:
     "What every part of a folder shares, small enough to be sent with each."
     folder: str
     source: str  # a path or hub name; "": see the pickled one in the folder
+    pickled: str  # its digest, so that no process keeps an older one
     names: tuple[str, ...] | None
     gives: str
     text: str
@@ -145,6 +185,18 @@ def _teacher_of(work: _Work) -> Teacher:
                        max_length=work.max_length)
 
 # %% ../nbs/13_partitions.ipynb #a6600016
+#| export
+
+# %% ../nbs/13_partitions.ipynb #a66000c7
+def _pickle(source) -> bytes:
+    "Bytes that another process can load. Raises `ValueError`."
+    try:
+        return cloudpickle.dumps(source)
+    except (TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"The teacher cannot be sent to other processes ({error}): give its "
+            "path, or a function that loads it when it is first asked") from None
+
 def _begin(folder: Path, told: dict, source) -> None:
     "Write the manifest, or compare with the one there. Raises `ValueError`."
     there = read_manifest(folder)
@@ -154,11 +206,11 @@ def _begin(folder: Path, told: dict, source) -> None:
                              "another folder, or delete this one")
         if not told["source"]:
             with written_whole(folder / _PICKLED) as new:
-                new.write_bytes(cloudpickle.dumps(source))
+                new.write_bytes(_pickle(source))
         with written_whole(folder / MANIFEST) as new:
             new.write_text(json.dumps(told, indent=1))
         return
-    for name in ("classes", "gives", "key", "text", "parts"):
+    for name in ("classes", "gives", "multilabel", "key", "text", "parts"):
         if there.get(name) != told[name]:
             what = {"key": "another teacher's answers",
                     "parts": "answers about other files, or other parts of them"}
@@ -171,17 +223,32 @@ def _batches(part: Part, work: _Work) -> Iterator:
     "Tables of Arrow, with all columns of the file."
     arrow = optional("pyarrow", "hub", "Parquet")
     if part.stop:
-        file = optional("pyarrow.parquet", "hub", "Parquet").ParquetFile(part.file)
+        parquet = optional("pyarrow.parquet", "hub", "Parquet")
+        file = parquet.ParquetFile(part.file)
         for each in file.iter_batches(work.batch, range(part.start, part.stop)):
-            yield arrow.Table.from_batches([each])
+            # an index of pandas travels as the column that it is
+            yield arrow.Table.from_batches([each]).replace_schema_metadata(None)
         return
     if ending(part.file) == ".txt":
         frame = read_texts(part.file, report=None)[["text"]]
     else:
         frame = read_table(part.file, keep_all=True).frame
-    for start in range(0, len(frame), work.batch):
-        rows = frame[start:start + work.batch]
-        yield arrow.Table.from_pandas(rows, preserve_index=False)
+    table = _as_arrow(frame)
+    for start in range(0, max(1, len(frame)), work.batch):
+        yield table.slice(start, work.batch)
+
+# %% ../nbs/13_partitions.ipynb #a66000c6
+def _as_arrow(frame: pd.DataFrame):
+    "A frame as Arrow's table, a column of mixed kinds as its strings."
+    arrow = optional("pyarrow", "hub", "Parquet")
+    columns = {}
+    for name in frame:
+        try:
+            columns[name] = arrow.array(frame[name], from_pandas=True)
+        except (arrow.ArrowInvalid, arrow.ArrowTypeError):
+            columns[name] = arrow.array(frame[name].map(str, na_action="ignore"),
+                                        arrow.string(), from_pandas=True)
+    return arrow.table(columns)
 
 # %% ../nbs/13_partitions.ipynb #a660001a
 class TooManyFailed(RuntimeError):
@@ -233,7 +300,7 @@ def _ask(self: _Asker, texts: list, rows: np.ndarray, values: np.ndarray,
 def _lose(self: _Asker, reasons: list[str], row: int, reason: str) -> None:
     "A row without an answer."
     self.failed += 1
-    reasons[row] = reason
+    reasons[row] = whole_text(reason)
     if self.failed > max(20, self.work.max_failed * self.rows):
         raise TooManyFailed(
             f"{self.failed:,} of the first {self.rows:,} rows have no answer, the "
@@ -261,8 +328,6 @@ def _do_part(work: _Work, part: Part) -> dict:
                 table = _with_answers(table, asker)
                 writer = writer or parquet.ParquetWriter(new, table.schema)
                 writer.write_table(table)
-            if writer is None:
-                raise ValueError(f"{part.file}: no rows: leave it out")
             told = {"failed": str(asker.failed), "key": work.key}
             writer.add_key_value_metadata(told)
         finally:
@@ -281,15 +346,17 @@ def _state(folder: Path, part: Part, key: str) -> dict:
         return told
     try:
         found = parquet.ParquetFile(folder / part.name).metadata
-        failed, own = (found.metadata[name].decode() for name in (b"failed", b"key"))
+        failed, own = (found.metadata[name].decode()
+                       for name in (b"failed", b"key"))
         told |= {"rows": found.num_rows, "failed": int(failed)}
-    except Exception:  # the library raises many types, all of them about this file
+    except Exception:  # of many types, all of them about this file
         return told | {"state": "damaged"}
     if own != key:
         return told | {"state": "another teacher's"}
     fits = part.rows in (None, told["rows"])
     return told | {"state": "whole" if fits else "damaged"}
 
+# %% ../nbs/13_partitions.ipynb #a66000d1
 def _in_turn(work: _Work, parts: list[Part]) -> Iterator[dict]:
     "One part after the other, in this process."
     for part in parts:
@@ -315,7 +382,7 @@ def _with_executor(work: _Work, parts: list[Part], executor: Executor,
 # %% ../nbs/13_partitions.ipynb #a6600022
 def _with_processes(work: _Work, parts: list[Part], workers: int,
                     timeout: float | None) -> Iterator[dict]:
-    "Parts as they are finished by processes of this machine, anew where one dies."
+    "Parts as processes of this machine finish them, anew where one dies."
     left, tries = {part.name: part for part in parts}, 0
     while left:
         pool = ProcessPoolExecutor(min(workers, len(left)))
@@ -348,23 +415,44 @@ def _share(parts: list[Part], which: str | tuple[int, int] | None) -> list[Part]
         raise ValueError(f"part={which!r}: the first number is from 1 to {n}")
     return parts[i - 1::n]
 
-def _check_columns(part: Part, text: str | None, classes: list[str]) -> str:
-    "The column of the texts. Raises `ValueError` where names collide."
+# %% ../nbs/13_partitions.ipynb #a66000c5
+class _Seen(Exception):
+    "The names of a file's columns, which is all that was wanted of it."
+
+def _columns_of(part: Part) -> list[str]:
+    "Names of the columns, read from the head of the file."
     if ending(part.file) == ".txt":
-        columns = ["text"]
-    elif part.stop:
+        return ["text"]
+    if part.stop:
         parquet = optional("pyarrow.parquet", "hub", "Parquet")
-        columns = parquet.read_schema(part.file).names
-    else:
-        columns = list(read_table(part.file).frame)
-    if twice := [name for name in (*classes, "failed") if name in columns]:
-        raise ValueError(f"{part.file} has a column {twice[0]!r}, as the answers "
-                         "would: rename or drop it")
-    return _columns(columns, text, False, part.file)[0]
+        return parquet.read_schema(part.file).names
+
+    def stop(names):
+        raise _Seen(*names)
+    try:
+        return list(read_table(part.file, stop).frame)
+    except _Seen as seen:
+        return list(seen.args)
+
+# %% ../nbs/13_partitions.ipynb #a66000c4
+def _check_columns(parts: list[Part], text: str | None,
+                   classes: list[str]) -> str:
+    "The column of the texts in all files. Raises `ValueError` where it lacks."
+    if "failed" in classes:
+        raise ValueError("A class is called 'failed', as the column of reasons "
+                         "is: rename it")
+    for part in {part.file: part for part in reversed(parts)}.values():
+        columns = _columns_of(part)
+        if twice := [name for name in (*classes, "failed") if name in columns]:
+            raise ValueError(f"{part.file} has a column {twice[0]!r}, as the "
+                             "answers would: rename or drop it")
+        text = _columns(columns, text, False, part.file)[0]
+    return text
 
 # %% ../nbs/13_partitions.ipynb #a6600024
 def label_partitions(
-    data,  # a folder, a pattern such as "data/*.parquet", a file, or a list of these
+    # a folder, a pattern such as "data/*.parquet", a file, or a list of these
+    data,
     teacher,  # what `any_teacher` takes; a loaded student too
     output: str | Path,  # folder of the answers, which other calls go on with
     text: str | None = None,  # column of the texts; None: found by its name
@@ -384,42 +472,63 @@ def label_partitions(
     timeout: float | None = None,
     report: Callable | None = print,  # told what was there already
 ) -> pd.DataFrame:  # `part`, `rows`, `failed`, `seconds` of those done now
-    """Ask a teacher or a student about every row of many files.
-
-    Raises `ValueError` for a folder of other answers, `TooManyFailed`."""
+    """Ask a teacher or a student about every row of many files. Raises
+    `ValueError` for a folder of other answers, `TooManyFailed`."""
     if gives not in GIVES:
         raise ValueError(f"gives={gives!r}: choose 'probabilities' or 'logits'")
     settings = {"gives": gives, "batch": batch, "max_length": max_length,
                 "max_failed": max_failed}
-    work, parts = _prepared(data, teacher, Path(output), text, names, rows, settings)
+    work, parts, asked = _prepared(data, teacher, Path(output), text, names, rows,
+                                   settings)
     mine = _share(parts, part)
     left = [each for each in mine
             if _state(Path(output), each, work.key)["state"] != "whole"]
     if report and len(left) < len(mine):
         report(f"{output}: {len(mine) - len(left):,} of {len(mine):,} parts are "
                "there already.")
-    return _do_all(work, left, executor, 1 if part else workers, timeout)
+    if left and _limited(asked, executor, part) or part:
+        workers = 1
+    return _do_all(work, left, executor, workers, timeout)
 
 # %% ../nbs/13_partitions.ipynb #a6600025
 def _prepared(data, teacher, output: Path, text, names, rows: int,
-              settings: dict) -> tuple[_Work, list[Part]]:
-    "What is to be done, and the manifest that says so."
+              settings: dict) -> tuple[_Work, list[Part], Teacher]:
+    "What is to be done, by whom, and the manifest that says so."
     parts = find_parts(data, rows)
     asked = any_teacher(teacher, names, max_length=settings["max_length"])
-    column = _check_columns(parts[0], text, asked.names)
+    column = _check_columns(parts, text, asked.names)
+    if output.resolve() in {Path(part.file).resolve().parent for part in parts}:
+        raise ValueError(f"{output}: the texts are there: give another folder for "
+                         "the answers")
     key = _source_key(teacher, asked) + f" {settings['max_length']}"
     by_name = isinstance(teacher, (str, Path))
     source = str(Path(teacher).resolve() if Path(teacher).exists() else teacher
                  ) if by_name else ""
     told = {"source": source, "classes": asked.names, "gives": settings["gives"],
-            "key": key, "text": column,
+            "multilabel": asked.multilabel, "key": key, "text": column,
             "parts": [{"name": part.name} | asdict(part) for part in parts]}
     output.mkdir(parents=True, exist_ok=True)
     _begin(output, told, teacher)
     names = None if names is None else tuple(names)
-    return _Work(str(output.resolve()), source, names, text=column, key=key,
-                 **settings), parts
+    pickled = "" if source else file_digest(output / _PICKLED)
+    return _Work(str(output.resolve()), source, pickled, names, text=column,
+                 key=key, **settings), parts, asked
 
+# %% ../nbs/13_partitions.ipynb #a66000c8
+def _limited(teacher: Teacher, executor, part) -> bool:
+    """Whether what the teacher may spend is limited, which one process counts.
+
+    Raises `ValueError` where several would have to."""
+    budget = getattr(teacher.answer, "budget", None)
+    if all(getattr(budget, name, None) is None
+           for name in ("max_requests", "max_cost")):
+        return False
+    if executor is not None or part is not None:
+        raise ValueError("The teacher has a limit on what it may spend, and one "
+                         "process must count it: leave part and executor out")
+    return True
+
+# %% ../nbs/13_partitions.ipynb #a66000c9
 def _do_all(work: _Work, left: list[Part], executor: Executor | None,
             workers: int | None, timeout: float | None) -> pd.DataFrame:
     "Do the parts wherever it was wished, with a bar of rows or of parts."
@@ -432,8 +541,8 @@ def _do_all(work: _Work, left: list[Part], executor: Executor | None,
         coming = _in_turn(work, left)
     known = sum(part.rows or 0 for part in left)
     done = []
-    with tqdm(total=known or None, desc="Labelling", unit=" rows", unit_scale=True,
-              delay=2) as bar:
+    with tqdm(total=known or None, desc="Labelling", unit=" rows",
+              unit_scale=True, delay=2) as bar:
         for told in coming:
             done.append(told)
             bar.update(told["rows"])
@@ -444,7 +553,7 @@ def _do_all(work: _Work, left: list[Part], executor: Executor | None,
 # %% ../nbs/13_partitions.ipynb #a6600029
 def check_partitions(
     folder: str | Path,  # of `label_partitions`
-) -> pd.DataFrame:  # `part`, `file`, `rows`, `failed`, `state`, a row for each part
+) -> pd.DataFrame:  # `part`, `file`, `rows`, `failed`, `state`; a row a part
     """Whether all parts are there: `state` is "whole", "missing", "damaged", or
     "another teacher's".
 

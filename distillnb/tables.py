@@ -467,6 +467,9 @@ def _read_parquet(path: Path, options: _Options) -> Table:
             f"{path}: not a Parquet file: download it again, or give the file "
             "its right ending") from None
     wanted = [column for column in options.choose(names) if column is not None]
+    if lost := [column for column in wanted if column not in names]:
+        raise ValueError(f"{path}: there is no column {lost[0]!r}: choose from "
+                         f"{', '.join(names)}")
     try:
         return Table(pd.read_parquet(path, columns=wanted))
     except Exception:
@@ -483,15 +486,17 @@ def read_manifest(
 
     Raises `ValueError` for a damaged manifest."""
     file = Path(folder) / MANIFEST
-    if not file.is_file():
-        return None
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        [part["name"] for part in told["parts"]]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except OSError:  # not there, or not a name that a file can have
+        return None
+    except (ValueError, RecursionError):
+        if not any(file.parent.glob("part-*.parquet")):
+            return None
         raise ValueError(f"{file} is damaged: answer the texts again, into "
                          "another folder") from None
-    return told
+    ours = {"parts", "key", "text", "classes", "gives"}
+    return told if isinstance(told, dict) and ours <= {*told} else None
 
 # %% ../nbs/01_tables.ipynb #6e226b99
 def _read_parts(folder: Path, options: _Options) -> Table:

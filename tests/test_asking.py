@@ -78,3 +78,33 @@ def test_exchanged_labels_are_found():
 def test_suspects_refuse(texts, labels, said):
     with pytest.raises(ValueError, match=said):
         find_suspects(texts, labels)
+
+
+def test_rounds_ask_once_about_texts_that_are_one(toy_reviews):
+    asked = []
+
+    def by_word(texts):
+        asked.extend(texts)
+        return [[.9, .1] if "bad" in text else [.2, .8] for text in texts]
+    texts = toy_reviews.text.drop_duplicates().tolist()[:40]
+    twice = [text + blank for text in texts for blank in ("", " ")]
+    answers = ask_in_rounds(any_teacher(by_word, ["label", "n"]), twice, 40, first=4)
+    assert len(answers) == 40 == len(asked) == answers.text.str.strip().nunique()
+
+
+def test_rounds_with_several_labels(toy_reviews):
+    teacher = any_teacher(lambda texts: [[.9, .8]] * len(texts), ["p", "n"], multilabel=True)
+    assert len(ask_in_rounds(teacher, toy_reviews.text.tolist(), 12, first=4)) == 12
+
+
+def test_doubts_of_other_shapes():
+    texts = [f"text {i}" for i in range(6)]
+    assert choose_texts(texts, 1, [[.9], [.5], [.9], [.9], [.9], [.9]]).tolist() in ([0], [1], [2], [3], [4], [5])
+    with pytest.raises(ValueError, match="a row for each text"):
+        choose_texts(texts, 2, np.ones((3, 2)) / 2)
+
+
+def test_suspects_keep_their_index():
+    frame = pd.DataFrame({"text": ["goal match", "soup bread"] * 20, "label": ["a", "b"] * 20}, index=range(100, 140))
+    frame.loc[107, "label"] = "a"
+    assert find_suspects(frame.text, frame.label).index.tolist() == [107]

@@ -219,3 +219,117 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
     assert {file.name: file.read_bytes() for file in (tmp_path / "answers").glob("part-*")} == whole
     assert (check_partitions(tmp_path / "answers").state == "whole").all()
     assert data.is_dir()
+
+
+def made(p):
+    return lambda texts: [[p, 1 - p]] * len(texts)
+
+
+class Model:
+    def __init__(self, p):
+        self.p = p
+
+    def ask(self, texts):
+        return [[self.p, 1 - self.p]] * len(texts)
+
+
+@pytest.mark.parametrize("one, other, same", [
+    (made(.9), made(.1), made(.9)), (Model(.9).ask, Model(.1).ask, Model(.9).ask)])
+def test_a_function_is_what_it_refers_to(tmp_path, one, other, same):
+    data = write(tmp_path / "data", [10])
+    label(data, tmp_path / "answers", one)
+    assert label(data, tmp_path / "answers", same).empty
+    with pytest.raises(ValueError, match="another teacher's"):
+        label(data, tmp_path / "answers", other)
+    (tmp_path / "answers").rename(tmp_path / "before")
+    label(data, tmp_path / "answers", other)
+    assert np.allclose(read_partitions(tmp_path / "answers").short, .1)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_that_has_changed_is_another_file(tmp_path, ending):
+    file, frame = tmp_path / f"a.{ending}", pd.DataFrame({"text": ["one", "two"]})
+    save = getattr(frame, f"to_{ending}")
+    save(file, index=False)
+    label(file, tmp_path / "answers")
+    frame.loc[1, "text"] = "six"
+    save(file, index=False)
+    with pytest.raises(ValueError, match="other files"):
+        label(file, tmp_path / "answers")
+
+
+def test_several_labels_and_logits_come_back_as_they_were(tmp_path):
+    data = write(tmp_path / "data", [5])
+    for gives, said in (("logits", [3., 2.]), ("probabilities", [.9, .8])):
+        teacher = any_teacher(lambda texts, said=said: [said] * len(texts), NAMES, gives=gives, multilabel=True)
+        label(data, tmp_path / gives, teacher, gives=gives)
+        again = any_teacher(tmp_path / gives)
+        assert again.multilabel and np.allclose(again.probabilities(["text 1"]), teacher.probabilities(["text 1"]))
+
+
+def test_a_fault_in_a_later_file_is_found_before_anything_is_asked(tmp_path):
+    for i, (column, said) in enumerate((("short", "column 'short'"), ("failed", "column 'failed'"), ("id", "text"))):
+        data = write(tmp_path / f"data{i}", [5])
+        kept = {} if column == "id" else {"text": ["x"]}
+        pd.DataFrame(kept | {column: [1.]}).to_parquet(data / "later.parquet")
+        with pytest.raises(ValueError, match=said):
+            label(data, tmp_path / f"answers{i}")
+        assert not [*tmp_path.glob(f"answers{i}/part-*")]
+    with pytest.raises(ValueError, match="rename it"):
+        label(write(tmp_path / "data", [5]), tmp_path / "answers", names=["failed", "b"])
+
+
+def test_odd_tables(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    mixed = [{"text": f"t{i}", "v": None if i < 9 else 1.5 if i < 12 else "x"} for i in range(15)]
+    pd.DataFrame(mixed).to_json(data / "a.jsonl", orient="records", lines=True)
+    pd.DataFrame({"text": pd.Series([], dtype=str)}).to_parquet(data / "b.parquet")
+    (data / "c.csv").write_text("text\n")
+    pd.DataFrame({"text": ["i"], "id": [7]}).set_index("id").to_parquet(data / "d.parquet")
+    (data / "README.md").write_text("not a table")
+    label(str(data / "*"), tmp_path / "answers")
+    assert read_partitions(tmp_path / "answers", ["text"]).text.tolist() == [*(row["text"] for row in mixed), "i"]
+    last = read_partitions(tmp_path / "answers")
+    assert last.id.tolist()[-1] == 7
+
+
+def test_paths_are_one_however_they_are_written(tmp_path, monkeypatch):
+    write(tmp_path / "data", [5, 5])
+    monkeypatch.chdir(tmp_path)
+    assert len(find_parts(["data", "data/000.parquet", "./data/*.parquet", tmp_path / "data"])) == 2
+    label("data", "answers")
+    assert label(tmp_path / "data", tmp_path / "answers").empty
+    with pytest.raises(ValueError, match="texts are there"):
+        label("data", tmp_path / "data")
+
+
+def test_a_limit_is_counted_by_one_process(tmp_path):
+    prompt = pytest.importorskip("distillnb.prompt")
+    teacher = any_teacher(by_length, NAMES)
+    teacher.answer = Limited(prompt.Budget(max_requests=3))
+    data = write(tmp_path / "data", [5])
+    for more in ({"part": "1/2"}, {"executor": ThreadPoolExecutor(2)}):
+        with pytest.raises(ValueError, match="one process must count"):
+            label(data, tmp_path / "answers", teacher, **more)
+
+
+class Limited:
+    def __init__(self, budget):
+        self.max_requests = budget.max_requests
+
+    @property
+    def budget(self):
+        return self
+
+    max_cost = None
+
+    def __call__(self, texts):
+        return by_length(texts)
+
+
+def test_a_foreign_manifest_is_none_of_ours(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"files": []}')
+    write(tmp_path, [5])
+    with pytest.raises(ValueError, match="not a folder of answers"):
+        check_partitions(tmp_path)
