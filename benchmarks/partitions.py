@@ -78,7 +78,7 @@ def memory(place: Path) -> None:
     from distillnb.estimator import DistilledClassifier
     from distillnb.export import save_runtime
     from distillnb.tokens import demo_model
-    tweets = demo_reviews(report=None)[:5000]
+    tweets = demo_reviews(report=None).sample(5000, random_state=0)
     student = DistilledClassifier("linear", tokenizer=demo_model(), epochs=2).fit(tweets.text, tweets.label)
     save_runtime(student.classifier_, place / "student.npz", tweets.text[:500])
     for n in (100_000, 1_000_000, 10_000_000):
