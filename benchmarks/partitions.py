@@ -1,4 +1,4 @@
-"""What partitions cost and survive: `python -m benchmarks.partitions [cost] [memory] [model] [workers] [kills]`. See README.md."""
+"""What partitions cost and survive: `python -m benchmarks.partitions [SECTION ...]`. See README.md."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.growth import untrained_teacher
+from benchmarks.growth import untrained_teacher  # noqa: F401, for the lines of `model`
 from distillnb.data import demo_reviews
 from distillnb.partitions import check_partitions, label_partitions, read_partitions
 
@@ -41,7 +41,8 @@ def write_texts(folder: Path, n: int, a_file: int = 500_000) -> Path:
     tweets, rng = demo_reviews(report=None).text.str[:60].to_numpy(), np.random.default_rng(0)
     for start in range(0, n, a_file):
         some = tweets[rng.integers(0, len(tweets), min(a_file, n - start))]
-        frame = pd.DataFrame({"id": start + np.arange(len(some)), "text": [f"{t} {i}" for i, t in enumerate(some, start)]})
+        texts = [f"{tweet} {i}" for i, tweet in enumerate(some, start)]
+        frame = pd.DataFrame({"id": start + np.arange(len(some)), "text": texts})
         frame.to_parquet(folder / f"{start:09d}.parquet", row_group_size=50_000, index=False)
     return folder
 
@@ -86,7 +87,8 @@ def memory(place: Path) -> None:
         own.mkdir()
         write_texts(own / "data", n)
         took = in_process("from distillnb.runtime import load\n" + LABEL.format(
-            teacher="load(place.parent / 'student.npz')", mark="", more="workers=1").replace(", names=list('abc')", ""), own)
+            teacher="load(place.parent / 'student.npz')", mark="",
+            more="workers=1").replace(", names=list('abc')", ""), own)
         whole = (check_partitions(own / "answers").state == "whole").all()
         print(f"{n:>10,} texts, linear student: {took['processor']:,.0f} s of processor time, "
               f"{n / took['processor']:,.0f} texts a second, peak {took['MB']:,.0f} MB, whole: {whole}", flush=True)
@@ -101,8 +103,8 @@ def model(place: Path, n: int = 5_000) -> None:
     ours = in_process("teacher = untrained_teacher(); begun = time.time(), time.process_time()\n"
                       + LABEL.format(teacher="teacher", mark="", more="workers=1").replace(
                           ", names=list('abc')", ""), place)
-    print(f"{n:,} texts, MiniLM: bare {bare['processor']:.1f} s of processor time, as partitions {ours['processor']:.1f} s "
-          f"({ours['processor'] / bare['processor'] - 1:+.1%})")
+    print(f"{n:,} texts, MiniLM: bare {bare['processor']:.1f} s of processor time, as partitions "
+          f"{ours['processor']:.1f} s ({ours['processor'] / bare['processor'] - 1:+.1%})")
 
 
 def workers(place: Path) -> None:
@@ -151,8 +153,8 @@ def kills(place: Path, n: int = 50) -> None:
         found = {file.name: file.read_bytes() for file in (place / f"answers{mark}").glob("part-*")}
         assert found == expected, f"round {mark}: the answers differ"
         assert read_partitions(place / f"answers{mark}").id.tolist() == [*range(400_000)]
-    print(f"{done['worker']} workers and {done['call']} whole calls killed in {done['rounds']} runs of 400,000 texts: no row "
-          "missing, none twice, all files the same byte for byte")
+    print(f"{done['worker']} workers and {done['call']} whole calls killed in {done['rounds']} runs of 400,000 texts: "
+          "no row missing, none twice, all files the same byte for byte")
 
 
 SECTIONS = {each.__name__: each for each in (cost, memory, model, workers, kills)}
