@@ -18,9 +18,8 @@ from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
 from .estimator import DistilledClassifier
-from .labelling import any_teacher, label_texts
+from .labelling import _left, any_teacher, label_texts
 from .tables import list_of_texts
-from .teacher import Teacher
 from .tokens import refuse_no_text
 
 # %% ../nbs/56_asking.ipynb #5600a00d
@@ -94,8 +93,7 @@ def ask_in_rounds(
     Raises `ValueError` for a budget that is larger than the texts are."""
     texts = list_of_texts(texts)
     refuse_no_text(texts)
-    texts = [*{text.strip(): text for text in reversed(texts)}.values()][::-1]
-    asked = teacher if isinstance(teacher, Teacher) else any_teacher(teacher)
+    texts, asked = _left(texts, {}), any_teacher(teacher)
     if not 2 <= budget <= len(texts):
         raise ValueError(f"budget={budget}: give a number from 2 to "
                          f"{len(texts):,}, as many as there are different texts")

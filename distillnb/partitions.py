@@ -119,13 +119,13 @@ def find_parts(
 # %% ../nbs/13_partitions.ipynb #a6600013
 def _source_key(source, teacher: Teacher) -> str:
     "Equal where the answers are."
+    if identity := getattr(teacher.answer, "identity", None):
+        return joblib.hash(identity)
     if isinstance(source, (str, Path)) and Path(source).exists():
         path = Path(source)
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         return joblib.hash([(file.name, file_digest(file)) for file in files
                             if file.is_file() and file.suffix != ".lock"])
-    if identity := getattr(teacher.answer, "identity", None):
-        return joblib.hash(identity)
     if hasattr(source, "__code__"):
         return joblib.hash(_function_key(source))
     return joblib.hash(cloudpickle.dumps(source))
@@ -183,9 +183,6 @@ def _teacher_of(work: _Work) -> Teacher:
         source = cloudpickle.loads((Path(work.folder) / _PICKLED).read_bytes())
     return any_teacher(source, work.names and list(work.names),
                        max_length=work.max_length)
-
-# %% ../nbs/13_partitions.ipynb #a6600016
-#| export
 
 # %% ../nbs/13_partitions.ipynb #a66000c7
 def _pickle(source) -> bytes:
@@ -317,12 +314,13 @@ def _with_answers(table, asker: _Asker):
             name, arrow.array(column, arrow.float32(), from_pandas=True))
     return table.append_column("failed", arrow.array(reasons, arrow.string()))
 
-def _do_part(work: _Work, part: Part) -> dict:
+def _do_part(work: _Work, part: Part, teacher: Teacher | None = None) -> dict:
     "Answer one part, in whatever process this is."
+    teacher = teacher or _teacher_of(work)
     parquet = optional("pyarrow.parquet", "hub", "Parquet")
     start = time.perf_counter()
     with one_thread(), written_whole(Path(work.folder) / part.name) as new:
-        asker, writer = _Asker(_teacher_of(work), work), None
+        asker, writer = _Asker(teacher, work), None
         try:
             for table in _batches(part, work):
                 table = _with_answers(table, asker)
@@ -357,11 +355,6 @@ def _state(folder: Path, part: Part, key: str) -> dict:
     return told | {"state": "whole" if fits else "damaged"}
 
 # %% ../nbs/13_partitions.ipynb #a66000d1
-def _in_turn(work: _Work, parts: list[Part]) -> Iterator[dict]:
-    "One part after the other, in this process."
-    for part in parts:
-        yield _do_part(work, part)
-
 def _with_executor(work: _Work, parts: list[Part], executor: Executor,
                    timeout: float | None) -> Iterator[dict]:
     "Parts as they are finished. Raises `TimeoutError` where nothing moves."
@@ -488,7 +481,7 @@ def label_partitions(
                "there already.")
     if left and _limited(asked, executor, part) or part:
         workers = 1
-    return _do_all(work, left, executor, workers, timeout)
+    return _do_all(work, left, asked, executor, workers, timeout)
 
 # %% ../nbs/13_partitions.ipynb #a6600025
 def _prepared(data, teacher, output: Path, text, names, rows: int,
@@ -529,8 +522,9 @@ def _limited(teacher: Teacher, executor, part) -> bool:
     return True
 
 # %% ../nbs/13_partitions.ipynb #a66000c9
-def _do_all(work: _Work, left: list[Part], executor: Executor | None,
-            workers: int | None, timeout: float | None) -> pd.DataFrame:
+def _do_all(work: _Work, left: list[Part], teacher: Teacher,
+            executor: Executor | None, workers: int | None,
+            timeout: float | None) -> pd.DataFrame:
     "Do the parts wherever it was wished, with a bar of rows or of parts."
     workers = min(workers or joblib.cpu_count(), len(left))
     if executor is not None:
@@ -538,7 +532,7 @@ def _do_all(work: _Work, left: list[Part], executor: Executor | None,
     elif workers > 1:
         coming = _with_processes(work, left, workers, timeout)
     else:
-        coming = _in_turn(work, left)
+        coming = (_do_part(work, part, teacher) for part in left)
     known = sum(part.rows or 0 for part in left)
     done = []
     with tqdm(total=known or None, desc="Labelling", unit=" rows",

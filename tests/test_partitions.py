@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from distillnb.data import read_reviews
 from distillnb.labelling import any_teacher
-from distillnb.partitions import (TooManyFailed, check_partitions, find_parts, iterate_partitions, label_partitions,
+from distillnb.partitions import (TooManyFailed, _source_key, check_partitions, find_parts, iterate_partitions, label_partitions,
                                   read_partitions)
 
 pytest.importorskip("pyarrow")
@@ -333,3 +333,13 @@ def test_a_foreign_manifest_is_none_of_ours(tmp_path):
     write(tmp_path, [5])
     with pytest.raises(ValueError, match="not a folder of answers"):
         check_partitions(tmp_path)
+
+
+def test_a_prompt_whose_limit_is_raised_is_the_same_prompt(tmp_path):
+    pytest.importorskip("openai")
+    keys = []
+    for limit in (1, 2):
+        (tmp_path / "moods.toml").write_text(
+            f'model = "m"\nmax_requests = {limit}\ncache = "{tmp_path.as_posix()}"\n[classes]\nbad = ""\ngood = ""\n')
+        keys.append(_source_key(tmp_path / "moods.toml", any_teacher(tmp_path / "moods.toml")))
+    assert keys[0] == keys[1]
